@@ -1,0 +1,8 @@
+//! Streamed task arithmetic on safetensors checkpoints: `target + α·(minuend − subtrahend)`, exactly, in bounded memory.
+//!
+//! Data flows one way: checkpoint (headers) → plan → engine (read → combine → round → write) → manifest.
+
+pub mod dtype;
+pub mod error;
+
+pub use error::{Error, Result};
