@@ -1,0 +1,74 @@
+//! JSON objects read strictly: order kept, and never the same key twice.
+//!
+//! Two readers that disagree on which of two equal keys counts can be shown two different models by one file.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+
+/// The members of a JSON object in the order of the text; a key that stands twice, once decoded, is an error.
+#[derive(Debug)]
+pub struct Pairs<V>(pub Vec<(String, V)>);
+
+/// What a member's value can be, read with its key in view.
+pub trait Member: Sized {
+    /// Takes the value of `key` from `object`.
+    fn read<'de, A: MapAccess<'de>>(key: &str, object: &mut A) -> Result<Self, A::Error>;
+}
+
+impl Member for String {
+    fn read<'de, A: MapAccess<'de>>(_: &str, object: &mut A) -> Result<Self, A::Error> {
+        object.next_value()
+    }
+}
+
+impl<'de, V: Member> Deserialize<'de> for Pairs<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(PairsVisitor(PhantomData))
+    }
+}
+
+struct PairsVisitor<V>(PhantomData<V>);
+
+impl<'de, V: Member> Visitor<'de> for PairsVisitor<V> {
+    type Value = Pairs<V>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Pairs<V>, A::Error> {
+        let mut pairs = Vec::new();
+        while let Some(key) = object.next_key::<String>()? {
+            let value = V::read(&key, &mut object)
+                .map_err(|error| A::Error::custom(format_args!("{}: {error}", quote(&key))))?;
+            pairs.push((key, value));
+        }
+        let mut seen = HashSet::with_capacity(pairs.len());
+        if let Some((key, _)) = pairs.iter().find(|(key, _)| !seen.insert(key.as_str())) {
+            return Err(A::Error::custom(format_args!("the name {} stands twice", quote(key))));
+        }
+        Ok(Pairs(pairs))
+    }
+}
+
+/// A name from an untrusted file as messages show it: in backticks, control characters escaped, cut when endless.
+pub fn quote(name: &str) -> String {
+    format!("`{}`", cut(&name.escape_debug().to_string(), 160))
+}
+
+/// What the JSON parser found, fit for a message: it may repeat text of the file.
+pub fn brief(error: &serde_json::Error) -> String {
+    let printable: String =
+        error.to_string().chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    cut(&printable, 320)
+}
+
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
