@@ -1,10 +1,10 @@
-//! Header parsing: one case for every class of bad input, and the `safetensors` crate as the oracle for what is sound.
+//! Header parsing: one case for every class of bad input.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use proptest::prelude::*;
 use safetensors::SafeTensors;
 use taskvec_core::Error;
 use taskvec_core::dtype::Dtype;
@@ -328,126 +328,4 @@ fn many_tensors() {
     let header = parse(format!("{{{}}}", entries.join(",")), 80_000).unwrap();
     assert_eq!(header.tensors.len(), 40_000);
     assert_eq!(header.tensors[39_999].name, "model.layers.39999.mlp.weight");
-}
-
-/// What the reference makes of a file, in an order that does not depend on its hash map.
-fn reference(file: &[u8]) -> Option<Vec<(String, String, Vec<u64>, u64, u64)>> {
-    let (_, metadata) = SafeTensors::read_metadata(file).ok()?;
-    let mut all: Vec<_> = metadata
-        .tensors()
-        .into_iter()
-        .map(|(name, info)| {
-            let shape = info.shape.iter().map(|&dim| dim as u64).collect();
-            (name, format!("{:?}", info.dtype), shape, info.data_offsets.0 as u64, info.data_offsets.1 as u64)
-        })
-        .collect();
-    all.sort();
-    Some(all)
-}
-
-fn ours(json: &[u8], data: usize) -> Option<Vec<(String, String, Vec<u64>, u64, u64)>> {
-    let mut all: Vec<_> = parse(json, data as u64)
-        .ok()?
-        .tensors
-        .into_iter()
-        .map(|tensor| (tensor.name, format!("{:?}", tensor.dtype), tensor.shape, tensor.begin, tensor.end))
-        .collect();
-    all.sort();
-    Some(all)
-}
-
-/// Tensors with unique names, and their metadata.
-type Content = (Vec<(String, Dtype, Vec<u64>)>, Vec<(String, String)>);
-
-fn content() -> impl Strategy<Value = Content> {
-    let dims = prop::collection::vec(prop_oneof![4 => 1..5_u64, 1 => Just(0)], 0..4);
-    let dtype = prop::sample::select(Dtype::ALL).prop_filter("whole bytes", |dtype| dtype.bits() % 8 == 0);
-    let tensors = prop::collection::btree_map("[a-zé\"\\\\/.]{1,6}", (dtype, dims), 0..6);
-    let metadata = prop::collection::btree_map(any::<String>(), any::<String>(), 0..3);
-    (tensors, metadata).prop_map(|(tensors, metadata)| {
-        let tensors = tensors.into_iter().map(|(name, (dtype, shape))| (name, dtype, shape)).collect();
-        (tensors, metadata.into_iter().collect())
-    })
-}
-
-fn write(tensors: &[(String, Dtype, Vec<u64>)], metadata: &[(String, String)]) -> (Vec<u8>, usize) {
-    let borrowed: Vec<_> = tensors.iter().map(|(name, dtype, shape)| (name.as_str(), *dtype, &shape[..])).collect();
-    let bytes = tensors.iter().map(|(_, dtype, shape)| shape.iter().product::<u64>() * dtype.bits() / 8);
-    (Header::write(&borrowed, metadata), bytes.sum::<u64>() as usize)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn written_headers_read_back((tensors, metadata) in content()) {
-        let (bytes, data) = write(&tensors, &metadata);
-        prop_assert_eq!(bytes.len() % 8, 0);
-        let file = [&bytes[..], &vec![0; data]].concat();
-        let (_, theirs) = SafeTensors::read_metadata(&file).unwrap();
-        for (name, dtype, shape) in &tensors {
-            let info = theirs.info(name).unwrap();
-            prop_assert_eq!(format!("{:?}", info.dtype), dtype.name());
-            prop_assert!(info.shape.iter().map(|&dim| dim as u64).eq(shape.iter().copied()));
-        }
-        prop_assert_eq!(theirs.tensors().len(), tensors.len());
-        let their_metadata = theirs.metadata().clone().unwrap_or_default();
-        prop_assert_eq!(their_metadata.len(), metadata.len());
-        prop_assert!(metadata.iter().all(|(key, value)| their_metadata.get(key) == Some(value)));
-        let (header, _) = on_disk(&file).unwrap();
-        prop_assert_eq!(&header.metadata, &metadata);
-        prop_assert_eq!(ours(&bytes[8..], data), reference(&file));
-    }
-
-    /// A sound header, then bytes of it replaced, taken out or doubled, and the data's length shifted.
-    #[test]
-    fn what_passes_here_passes_there(
-        (tensors, metadata) in content(),
-        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..3, prop::sample::select(&b"0123456789[]{},:\"\\ -eaU8.\0\x80"[..])), 0..3),
-        shift in prop_oneof![3 => Just(0_i64), 1 => -3..4_i64],
-    ) {
-        let (bytes, data) = write(&tensors, &metadata);
-        let mut json = bytes[8..].to_vec();
-        for (at, how, byte) in edits {
-            let at = at.index(json.len());
-            match how {
-                0 => json[at] = byte,
-                1 => json.insert(at, byte),
-                _ => { json.remove(at); }
-            }
-        }
-        let data = data.saturating_add_signed(shift as isize);
-        if let Some(ours) = ours(&json, data) {
-            prop_assert_eq!(Some(ours), reference(&with_length(&json, data)));
-        }
-    }
-
-    /// Headers put together from parts that are right or wrong by chance.
-    #[test]
-    fn assembled_headers_agree(
-        entries in prop::collection::vec(
-            (
-                prop::sample::select(&["a", "b", r"\u0061", "", "__metadata__", r"\n", "é"][..]),
-                prop::sample::select(&["U8", "F16", "F32", "F4", "F6_E2M3", "u8", "X"][..]),
-                prop::sample::select(&["[]", "[0]", "[1]", "[2]", "[2,2]", "[4]", "[1.0]", "[-1]", "[4294967296,4294967296]"][..]),
-                (0..3_u64, 0..5_u64),
-            ),
-            0..3,
-        ),
-        data in 0..9_usize,
-    ) {
-        let mut begin = 0;
-        let members: Vec<_> = entries.iter().map(|(name, dtype, shape, (jump, length))| {
-            // Mostly adjacent: jump 1 and 2 are a gap and an overlap.
-            let at = match jump { 0 => begin, 1 => begin + length % 2, _ => begin.saturating_sub(length % 2) };
-            begin = at + length;
-            format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{at},{begin}]}}"#)
-        }).collect();
-        let json = format!("{{{}}}", members.join(","));
-        for data in [data, begin as usize] {
-            if let Some(ours) = ours(json.as_bytes(), data) {
-                prop_assert_eq!(Some(ours), reference(&with_length(json.as_bytes(), data)));
-            }
-        }
-    }
 }

@@ -1,4 +1,5 @@
 //! The index: shard names that lead out of the folder, ambiguous names, and what is legal though wrong.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::path::Path;
 
