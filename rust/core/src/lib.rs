@@ -4,5 +4,11 @@
 
 pub mod dtype;
 pub mod error;
+pub mod float;
+pub mod kernel;
+mod pass;
+pub mod philox;
+pub mod simd;
+pub mod stats;
 
 pub use error::{Error, Result};
