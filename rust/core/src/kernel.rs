@@ -100,6 +100,7 @@ pub fn combine(
             return;
         }
     }
+    let rounding = if to == Float::F32 { &Rounding::Nearest } else { rounding };
     let job = Job { isa, target, terms, first, to, rounding, copied };
     let mut scratch = Scratch::new();
     for (chunk, out) in out.chunks_mut(CHUNK * to.size()).enumerate() {
@@ -356,7 +357,7 @@ pub fn compare(isa: Isa, a: Operand, b: Operand, into: &mut Comparison) {
     let elements = a.bytes.len() / a.float.size();
     assert_eq!(a.bytes.len(), elements * a.float.size(), "whole elements");
     assert_eq!(b.bytes.len(), elements * b.float.size(), "operands of equal length");
-    let (mut x, mut y) = ([0.0; PART], [0.0; PART]);
+    let (mut x, mut y, mut distance) = ([0.0; PART], [0.0; PART], [0; PART]);
     for from in (0..elements).step_by(CHUNK) {
         let to = elements.min(from + CHUNK);
         let mut lanes = ComparisonLanes::default();
@@ -372,7 +373,8 @@ pub fn compare(isa: Isa, a: Operand, b: Operand, into: &mut Comparison) {
         parts(&mut |x, y| {
             simd::comparison(isa, &mut lanes, x, y);
             if a.float == b.float {
-                figures.count_ulps(a.float, x, y);
+                simd::distances(isa, a.float, x, y, &mut distance[..x.len()]);
+                figures.count(&distance[..x.len()]);
             }
         });
         match lanes.fold() {
@@ -380,7 +382,7 @@ pub fn compare(isa: Isa, a: Operand, b: Operand, into: &mut Comparison) {
             None => parts(&mut |x, y| x.iter().zip(y).for_each(|(&x, &y)| figures.element(x, y))),
         }
         figures.elements = (to - from) as u64;
-        figures.changed = lanes.changed();
+        figures.changed = u64::from(lanes.changed);
         into.add(&figures);
     }
 }

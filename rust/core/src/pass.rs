@@ -4,7 +4,7 @@
 use crate::dtype::Float;
 use crate::float::{self, bf16_to_f32, f16_to_f32};
 use crate::philox;
-use crate::stats::{ComparisonLanes, LANES, Lanes};
+use crate::stats::{ComparisonLanes, LANES, Lanes, NAN_APART};
 
 /// `out = bytes`, exactly.
 #[inline(always)]
@@ -90,61 +90,93 @@ pub(crate) fn lost(d: f32, rounded: f32) -> bool {
     (d.to_bits() != rounded.to_bits()) & !d.is_nan()
 }
 
-/// Deals the elements of a part to the lanes: target, rounded target, request, widened output.
+/// Adds the elements of a part to the sums: target, rounded target, request, widened output. Counts come out the same in
+/// any order, so their loop is left to the compiler; sums are dealt to lanes in a loop of their own.
 #[inline(always)]
 pub(crate) fn statistics(lanes: &mut Lanes, t: &[f32], base: &[f32], v: &[f32], o: &[f32], alpha: f32) {
-    let mut sums = *lanes;
-    let mut step = |i: usize, t: f32, base: f32, v: f32, o: f32| {
-        let e = o - t;
-        let requested = u32::from(alpha * v != 0.0);
-        let changed = u32::from(o.to_bits() != base.to_bits());
-        sums.v2[i] += v * v;
-        sums.e2[i] += e * e;
-        sums.ev[i] += e * v;
-        sums.any_v[i] |= v.to_bits();
-        sums.any_e[i] |= e.to_bits();
-        sums.requested[i] += requested;
-        sums.changed[i] += changed;
-        sums.survived[i] += requested & changed;
-    };
-    let (t, base) = (t.as_chunks::<LANES>(), base.as_chunks::<LANES>());
-    let (v, o) = (v.as_chunks::<LANES>(), o.as_chunks::<LANES>());
-    for (((t, base), v), o) in t.0.iter().zip(base.0).zip(v.0).zip(o.0) {
+    let Lanes { mut requested, mut changed, mut survived, mut any_v, mut any_e, .. } = *lanes;
+    for (((&t, &base), &v), &o) in t.iter().zip(base).zip(v).zip(o) {
+        let asked = u32::from(alpha * v != 0.0);
+        let answered = u32::from(o.to_bits() != base.to_bits());
+        requested += asked;
+        changed += answered;
+        survived += asked & answered;
+        any_v |= v.to_bits();
+        any_e |= (o - t).to_bits();
+    }
+    let Lanes { mut v2, mut e2, mut ev, .. } = *lanes;
+    deal([t, v, o], |[t, v, o]| {
         for i in 0..LANES {
-            step(i, t[i], base[i], v[i], o[i]);
+            let e = o[i] - t[i];
+            v2[i] += v[i] * v[i];
+            e2[i] += e * e;
+            ev[i] += e * v[i];
         }
-    }
-    for (i, (((&t, &base), &v), &o)) in t.1.iter().zip(base.1).zip(v.1).zip(o.1).enumerate() {
-        step(i, t, base, v, o);
-    }
-    *lanes = sums;
+    });
+    *lanes = Lanes { v2, e2, ev, any_v, any_e, requested, changed, survived };
 }
 
-/// Deals the elements of a part of a comparison to the lanes.
+/// As [`statistics`], for a comparison.
 #[inline(always)]
 pub(crate) fn comparison(lanes: &mut ComparisonLanes, a: &[f32], b: &[f32]) {
-    let mut sums = *lanes;
-    let mut step = |i: usize, a: f32, b: f32| {
-        let d = b - a;
-        sums.a2[i] += a * a;
-        sums.b2[i] += b * b;
-        sums.ab[i] += a * b;
-        sums.d2[i] += d * d;
-        sums.any_a[i] |= a.to_bits();
-        sums.any_b[i] |= b.to_bits();
-        sums.any_d[i] |= d.to_bits();
-        sums.changed[i] += u32::from(a.to_bits() != b.to_bits());
-    };
-    let (a, b) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for (a, b) in a.0.iter().zip(b.0) {
+    let ComparisonLanes { mut any_a, mut any_b, mut any_d, mut changed, .. } = *lanes;
+    for (&a, &b) in a.iter().zip(b) {
+        any_a |= a.to_bits();
+        any_b |= b.to_bits();
+        any_d |= (b - a).to_bits();
+        changed += u32::from(a.to_bits() != b.to_bits());
+    }
+    let ComparisonLanes { mut a2, mut b2, mut ab, mut d2, .. } = *lanes;
+    deal([a, b], |[a, b]| {
         for i in 0..LANES {
-            step(i, a[i], b[i]);
+            let d = b[i] - a[i];
+            a2[i] += a[i] * a[i];
+            b2[i] += b[i] * b[i];
+            ab[i] += a[i] * b[i];
+            d2[i] += d * d;
         }
+    });
+    *lanes = ComparisonLanes { a2, b2, ab, d2, any_a, any_b, any_d, changed };
+}
+
+/// Units in the last place of `float` between two of its values, widened; 0 between two NaN.
+#[inline(always)]
+pub(crate) fn distances(float: Float, a: &[f32], b: &[f32], out: &mut [u32]) {
+    match float {
+        Float::Bf16 => apart(a, b, out, |bits| bits >> 16),
+        Float::F16 => apart(a, b, out, |bits| u32::from(float::f32_to_f16(f32::from_bits(bits)))),
+        Float::F32 => apart(a, b, out, |bits| bits),
     }
-    for (i, (&a, &b)) in a.1.iter().zip(b.1).enumerate() {
-        step(i, a, b);
+}
+
+/// `rank` counts the values of the type from zero up to one without a sign.
+#[inline(always)]
+fn apart(a: &[f32], b: &[f32], out: &mut [u32], rank: impl Fn(u32) -> u32) {
+    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+        let (x, y) = (rank(a.abs().to_bits()), rank(b.abs().to_bits()));
+        let opposite = (a.to_bits() ^ b.to_bits()) >> 31 == 1;
+        let distance = if opposite { x + y } else { x.abs_diff(y) };
+        let either = if a.is_nan() != b.is_nan() { NAN_APART } else { distance };
+        *out = if a.is_nan() & b.is_nan() { 0 } else { either };
     }
-    *lanes = sums;
+}
+
+/// Calls `add` with 16 elements at a time. The last are filled up with zeros, which change no sum: a sum that starts at +0
+/// is never −0.
+#[inline(always)]
+fn deal<const N: usize>(columns: [&[f32]; N], mut add: impl FnMut([&[f32; LANES]; N])) {
+    let whole = columns.map(|column| column.as_chunks::<LANES>().0);
+    for i in 0..columns[0].len() / LANES {
+        add(whole.map(|column| &column[i]));
+    }
+    let last = columns.map(|column| {
+        let mut last = [0.0; LANES];
+        for (to, from) in last.iter_mut().zip(column.as_chunks::<LANES>().1) {
+            *to = *from;
+        }
+        last
+    });
+    add(last.each_ref());
 }
 
 #[inline(always)]

@@ -6,6 +6,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 const MULTIPLY: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+const LOW: u64 = 0xFFFF_FFFF;
 const ROUNDS: usize = 10;
 /// Blocks computed side by side: eight 32-bit lanes fill an AVX2 register.
 const LANES: usize = 8;
@@ -46,19 +47,20 @@ pub(crate) fn fill(key: [u32; 2], first: u64, out: &mut [u32]) {
     }
 }
 
-/// `N` blocks at once, word by word.
+/// `N` blocks at once, word by word. The words lie in 64-bit lanes, which is where vector units multiply 32 bits by 32.
 #[inline(always)]
-fn blocks<const N: usize>(mut counter: [[u32; N]; 4], mut key: [u32; 2]) -> [[u32; N]; 4] {
+fn blocks<const N: usize>(counter: [[u32; N]; 4], mut key: [u32; 2]) -> [[u32; N]; 4] {
+    let mut words = counter.map(|word| word.map(u64::from));
     for _ in 0..ROUNDS {
-        let [a, b, c, d] = &mut counter;
+        let [a, b, c, d] = &mut words;
         for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
-            let (first, second) = (u64::from(MULTIPLY[0]) * u64::from(*a), u64::from(MULTIPLY[1]) * u64::from(*c));
-            *a = (second >> 32) as u32 ^ *b ^ key[0];
-            *b = second as u32;
-            *c = (first >> 32) as u32 ^ *d ^ key[1];
-            *d = first as u32;
+            let (first, second) = (u64::from(MULTIPLY[0]) * *a, u64::from(MULTIPLY[1]) * *c);
+            *a = second >> 32 ^ *b ^ u64::from(key[0]);
+            *b = second & LOW;
+            *c = first >> 32 ^ *d ^ u64::from(key[1]);
+            *d = first & LOW;
         }
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
-    counter
+    words.map(|word| word.map(|lane| lane as u32))
 }

@@ -126,5 +126,6 @@ instantiate! {
     random(key: [u32; 2], first_block: u64, out: &mut [u32]);
     any_lost(d: &[f32], rounded: &[f32]) -> bool;
     statistics(lanes: &mut Lanes, t: &[f32], base: &[f32], v: &[f32], o: &[f32], alpha: f32);
+    distances(float: Float, a: &[f32], b: &[f32], out: &mut [u32]);
     comparison(lanes: &mut ComparisonLanes, a: &[f32], b: &[f32]);
 }

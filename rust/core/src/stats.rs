@@ -1,8 +1,5 @@
 //! What an operation did to its elements, as sums that come out the same for every instruction set and thread count.
 
-use crate::dtype::Float;
-use crate::float::f32_to_f16;
-
 /// Lanes that the elements of a chunk are dealt to in turn; fixed, because it decides how the sums round.
 pub(crate) const LANES: usize = 16;
 /// Below this a sum of squares may owe its size to squares that f32 could not hold (2^-70).
@@ -108,17 +105,18 @@ pub(crate) struct Element {
     pub o: f32,
 }
 
-/// The sums of one chunk while it is computed. The masks gather the bits of all `v` and `e`: zero if every one is ±0.
+/// The sums of one chunk while it is computed; element `i` is added in lane `i % 16`. The masks gather the bits of all `v` and `e`, so as
+/// to tell sums of nothing from sums of what is too small.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Lanes {
     pub v2: [f32; LANES],
     pub e2: [f32; LANES],
     pub ev: [f32; LANES],
-    pub any_v: [u32; LANES],
-    pub any_e: [u32; LANES],
-    pub requested: [u32; LANES],
-    pub changed: [u32; LANES],
-    pub survived: [u32; LANES],
+    pub any_v: u32,
+    pub any_e: u32,
+    pub requested: u32,
+    pub changed: u32,
+    pub survived: u32,
 }
 
 impl Lanes {
@@ -126,15 +124,14 @@ impl Lanes {
     /// small that they underflowed.
     pub(crate) fn fold(&self, elements: usize) -> Option<Stats> {
         let (v2, e2, ev) = (fold(&self.v2)?, fold(&self.e2)?, fold(&self.ev)?);
-        if lost(v2, &self.any_v) || lost(e2, &self.any_e) {
+        if lost(v2, self.any_v) || lost(e2, self.any_e) {
             return None;
         }
-        let count = |lanes: &[u32; LANES]| lanes.iter().map(|&n| u64::from(n)).sum();
         Some(Stats {
             elements: elements as u64,
-            requested: count(&self.requested),
-            changed: count(&self.changed),
-            survived: count(&self.survived),
+            requested: u64::from(self.requested),
+            changed: u64::from(self.changed),
+            survived: u64::from(self.survived),
             v2,
             e2,
             ev,
@@ -149,8 +146,9 @@ fn fold(lanes: &[f32; LANES]) -> Option<f64> {
     sum.is_finite().then_some(sum)
 }
 
-fn lost(sum: f64, any: &[u32; LANES]) -> bool {
-    sum < SMALL && any.iter().fold(0, |all, &bits| all | bits) & 0x7FFF_FFFF != 0
+/// `any`: the bits of all that was squared and summed.
+fn lost(sum: f64, any: u32) -> bool {
+    sum < SMALL && any & 0x7FFF_FFFF != 0
 }
 
 /// How two tensors differ, element by element; sums over elements that are finite on both sides.
@@ -176,6 +174,9 @@ pub struct Comparison {
     pub ulps: [u64; Self::BUCKETS],
 }
 
+/// In place of a distance: NaN on one side only. More than any two numbers are apart.
+pub(crate) const NAN_APART: u32 = u32::MAX;
+
 impl Default for Comparison {
     fn default() -> Self {
         Self { elements: 0, changed: 0, nonfinite: 0, a2: 0.0, b2: 0.0, ab: 0.0, d2: 0.0, ulps: [0; Self::BUCKETS] }
@@ -200,15 +201,18 @@ impl Comparison {
         }
     }
 
-    /// Counts distances between values of one type.
-    pub(crate) fn count_ulps(&mut self, float: Float, a: &[f32], b: &[f32]) {
-        for (&a, &b) in a.iter().zip(b) {
-            let bucket = match (a.is_nan(), b.is_nan()) {
-                (true, true) => 0,
-                (false, false) => 64 - position(float, a).abs_diff(position(float, b)).leading_zeros() as usize,
-                _ => Self::BUCKETS - 1,
-            };
-            self.ulps[bucket] += 1;
+    /// Fills the buckets with distances as pass.rs measures them.
+    pub(crate) fn count(&mut self, distances: &[u32]) {
+        // In turn, so that equal neighbours do not wait for each other's count.
+        let mut turns = [[0; Self::BUCKETS]; 4];
+        for distances in distances.chunks(turns.len()) {
+            for (buckets, &distance) in turns.iter_mut().zip(distances) {
+                let bits = (u32::BITS - distance.leading_zeros()) as usize;
+                buckets[bits + usize::from(distance == NAN_APART)] += 1;
+            }
+        }
+        for (i, bucket) in self.ulps.iter_mut().enumerate() {
+            *bucket += turns.iter().map(|buckets| buckets[i]).sum::<u64>();
         }
     }
 
@@ -227,16 +231,6 @@ impl Comparison {
     }
 }
 
-/// Where a widened value stands among the values of its type, in order of size: 0 for both zeros.
-fn position(float: Float, value: f32) -> i64 {
-    let magnitude = match float {
-        Float::Bf16 => value.abs().to_bits() >> 16,
-        Float::F16 => u32::from(f32_to_f16(value.abs())),
-        Float::F32 => value.abs().to_bits(),
-    };
-    if value.is_sign_negative() { -i64::from(magnitude) } else { i64::from(magnitude) }
-}
-
 /// As [`Lanes`], for a comparison.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ComparisonLanes {
@@ -244,22 +238,17 @@ pub(crate) struct ComparisonLanes {
     pub b2: [f32; LANES],
     pub ab: [f32; LANES],
     pub d2: [f32; LANES],
-    pub any_a: [u32; LANES],
-    pub any_b: [u32; LANES],
-    pub any_d: [u32; LANES],
-    pub changed: [u32; LANES],
+    pub any_a: u32,
+    pub any_b: u32,
+    pub any_d: u32,
+    pub changed: u32,
 }
 
 impl ComparisonLanes {
-    /// Elements that differ, which no overflow touches.
-    pub(crate) fn changed(&self) -> u64 {
-        self.changed.iter().map(|&n| u64::from(n)).sum()
-    }
-
     /// The chunk's sums, or `None` where f32 lanes lost something.
     pub(crate) fn fold(&self) -> Option<Comparison> {
         let (a2, b2, ab, d2) = (fold(&self.a2)?, fold(&self.b2)?, fold(&self.ab)?, fold(&self.d2)?);
-        let small = lost(a2, &self.any_a) || lost(b2, &self.any_b) || lost(d2, &self.any_d);
+        let small = lost(a2, self.any_a) || lost(b2, self.any_b) || lost(d2, self.any_d);
         (!small).then_some(Comparison { a2, b2, ab, d2, ..Comparison::default() })
     }
 }
