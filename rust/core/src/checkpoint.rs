@@ -10,10 +10,10 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 pub use crate::files::Identity;
 use crate::files::{open_regular, read_whole};
+use crate::folder::{is_weights, walk};
 use crate::header::{Header, TensorInfo};
 use crate::index::{Index, MAX_INDEX};
 use crate::json::quote;
-use crate::sidecars::{is_weights, walk};
 
 /// One weight file, open.
 #[derive(Debug)]

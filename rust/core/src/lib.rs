@@ -2,14 +2,61 @@
 //!
 //! Data flows one way: checkpoint (headers) → plan → engine (read → combine → round → write) → manifest.
 
-pub mod checkpoint;
-pub mod config;
+#![allow(clippy::cast_possible_truncation, reason = "lengths inside one window fit every platform's usize")]
+
+// Ground: errors, element types, the operating system.
 pub mod dtype;
 pub mod error;
+pub mod os;
+// Reading: headers, indexes, folders.
+pub mod checkpoint;
+pub mod config;
 pub mod files;
+pub mod folder;
 pub mod header;
 pub mod index;
 pub mod json;
-pub mod sidecars;
+// Arithmetic: the numeric specification and its kernels.
+pub mod float;
+pub mod kernel;
+mod pass;
+pub mod philox;
+pub mod simd;
+pub mod stats;
+// Bytes in: mapped, buffered, direct.
+#[cfg(target_os = "linux")]
+mod mapping;
+#[cfg(target_os = "linux")]
+mod sigbus;
+pub mod source;
+// Planning: what meets what, and where it goes.
+pub mod budget;
+pub mod inputs;
+pub mod layout;
+pub mod matching;
+pub mod options;
+pub mod plan;
+mod tie;
+pub mod vector;
+// Doing: windows, in order, into a staged output.
+mod buffer;
+pub mod control;
+pub mod digest;
+mod effect;
+mod gather;
+mod journal;
+pub mod manifest;
+mod ordered;
+mod progress;
+mod sidecars;
+mod sink;
+mod spool;
+mod staging;
+mod window;
+// Verbs.
+pub mod job;
 
 pub use error::{Error, Result};
+
+/// The version of the arithmetic; it changes when the same inputs would give other bytes.
+pub const NUMERIC_SPEC: u32 = 1;

@@ -1,121 +1,123 @@
-//! The files beside the weights: which of them belong to an output, and which would ship stale weights with it.
+//! The files of an output that are not weights: copied from the target, or written anew where they would lie.
 
-use std::collections::HashSet;
-use std::fs::{self, DirEntry};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
 
+use serde_json::{Value, json};
+
+use crate::control::Control;
+use crate::digest::{self, FileDigest};
 use crate::error::{Error, Result};
+use crate::layout::BLOCK;
+use crate::manifest::FileEntry;
+use crate::plan::Plan;
+use crate::staging::Staging;
 
-/// Endings of weight files in any format; none of them is copied.
-const WEIGHTS: &[&str] =
-    &["safetensors", "bin", "pt", "pth", "gguf", "ckpt", "h5", "msgpack", "onnx", "onnx_data", "tflite", "ot", "npz"];
+const CARD: &str = "README.md";
+const TARGET_CARD: &str = "README.target.md";
+const CONFIG: &str = "config.json";
 
-/// What a walk through a checkpoint folder found, as relative paths with `/`, sorted.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// Files that go along with an output.
-    pub sidecars: Vec<String>,
-    /// Files and folders that do not.
-    pub left_out: Vec<String>,
-}
-
-/// Looks through `root` and its folders. `used` names the files in `root` that are the checkpoint itself: neither
-/// sidecar nor left out.
-pub fn walk(root: &Path, used: &HashSet<&str>) -> Result<Found> {
-    let mut walk = Walk { used, found: Found::default(), links: Vec::new(), seen: HashSet::new() };
-    let own = canonical(root)?;
-    walk.seen.insert(own.clone());
-    walk.tree(root.to_owned(), String::new())?;
-    // Linked folders come after all real ones, so that content inside the root is found under its own name, and each is
-    // entered once; one that holds the root would never end.
-    while !walk.links.is_empty() {
-        let mut links = std::mem::take(&mut walk.links);
-        links.sort();
-        for (name, path) in links {
-            let target = canonical(&path)?;
-            if own.starts_with(&target) || !walk.seen.insert(target) {
-                walk.found.left_out.push(name);
-            } else {
-                walk.tree(path, name)?;
+/// Builds every file beside the weights, and returns them in the order in which they are put in place: what makes a
+/// folder loadable comes last.
+pub fn build(plan: &Plan, staging: &Staging, card: &str, sync: bool, control: &Control) -> Result<Vec<FileEntry>> {
+    let mut files = Vec::new();
+    let write = |name: &str, bytes: &[u8]| -> Result<FileEntry> {
+        staging.write(name, bytes)?;
+        Ok(FileEntry { name: name.into(), size: bytes.len() as u64, xxh3_128: digest::of_bytes(bytes), sha256: None })
+    };
+    let mut last = Vec::new();
+    if plan.inputs.has_target {
+        let base = plan.inputs.base();
+        let has_card = base.sidecars.iter().any(|name| name == CARD);
+        for name in &base.sidecars {
+            let from = base.root.join(name);
+            let to = match name.as_str() {
+                CARD => TARGET_CARD,
+                // The target came from this tool: what it kept of its own target gives way to its own card.
+                TARGET_CARD if has_card => continue,
+                name => name,
+            };
+            match plan
+                .options
+                .dtype
+                .filter(|_| name == CONFIG && plan.layout.converted)
+                .and_then(|d| base.config.with_dtype(d))
+            {
+                Some(config) => last.push(write(CONFIG, &config)?),
+                None if name == CONFIG => last.push(copy(&from, to, staging, sync, control)?),
+                None => files.push(copy(&from, to, staging, sync, control)?),
             }
         }
     }
-    let mut found = walk.found;
-    found.sidecars.sort();
-    found.left_out.sort();
-    Ok(found)
-}
-
-/// Whether a file of this name holds weights, or is the index of a sharded format.
-pub fn is_weights(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    let stem = name.strip_suffix(".index.json").unwrap_or(&name);
-    stem.rsplit_once('.').is_some_and(|(_, ending)| WEIGHTS.contains(&ending))
-}
-
-struct Walk<'a> {
-    used: &'a HashSet<&'a str>,
-    found: Found,
-    /// Linked folders still to be looked at: relative name and path.
-    links: Vec<(String, PathBuf)>,
-    /// Real paths of the folders entered.
-    seen: HashSet<PathBuf>,
-}
-
-impl Walk<'_> {
-    /// The folder `path`, called `name` from the root, and all real folders below.
-    fn tree(&mut self, path: PathBuf, name: String) -> Result<()> {
-        let mut todo = vec![(path, name)];
-        while let Some((path, name)) = todo.pop() {
-            for entry in fs::read_dir(&path).map_err(Error::io(&path, "list"))? {
-                let entry = entry.map_err(Error::io(&path, "list"))?;
-                if let Some(folder) = self.entry(&entry, &name)? {
-                    todo.push(folder);
-                }
-            }
-        }
-        Ok(())
+    files.push(write(CARD, card.as_bytes())?);
+    if let Some((name, bytes)) = index(plan)? {
+        last.push(write(&name, &bytes)?);
     }
+    files.extend(last);
+    Ok(files)
+}
 
-    /// Sorts one entry in; returns it when it is a real folder to look into.
-    fn entry(&mut self, entry: &DirEntry, folder: &str) -> Result<Option<(PathBuf, String)>> {
-        let path = entry.path();
-        let own_name = entry.file_name();
-        let own = own_name.to_string_lossy();
-        let name = if folder.is_empty() { own.to_string() } else { format!("{folder}/{own}") };
-        let link = entry.file_type().map_err(Error::io(&path, "look at the file"))?.is_symlink();
-        let kind = match fs::metadata(&path) {
-            Ok(metadata) => metadata.file_type(),
-            // A link that leads nowhere, or a file that has just gone.
-            Err(_) => {
-                self.found.left_out.push(name);
-                return Ok(None);
-            }
-        };
-        if kind.is_dir() {
-            if matches!(&*own, ".git" | ".cache" | ".taskvec-partial") {
-                return Ok(None);
-            }
-            if !own.starts_with('.') && own_name.to_str().is_some() {
-                if link {
-                    self.links.push((name, path));
-                    return Ok(None);
-                }
-                self.seen.insert(canonical(&path)?);
-                return Ok(Some((path, name)));
-            }
-        } else if folder.is_empty() && self.used.contains(&*own) {
-            return Ok(None);
-        } else if kind.is_file() && own_name.to_str().is_some() && !is_weights(&own) && name != "taskvec.json" {
-            // An earlier output's taskvec.json describes other bytes than the new one's.
-            self.found.sidecars.push(name);
+fn copy(from: &Path, to: &str, staging: &Staging, sync: bool, control: &Control) -> Result<FileEntry> {
+    let path = staging.path(to);
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(Error::io(parent, "create"))?;
+    }
+    let mut input = File::open(from).map_err(Error::io(from, "read"))?;
+    let mut output = File::create(&path).map_err(Error::io(&path, "create"))?;
+    let (mut digest, mut size) = (FileDigest::default(), 0);
+    let mut block = Vec::new();
+    loop {
+        control.check()?;
+        block.clear();
+        Read::by_ref(&mut input).take(BLOCK).read_to_end(&mut block).map_err(Error::io(from, "read"))?;
+        if block.is_empty() {
+            break;
+        }
+        output.write_all(&block).map_err(Error::io(&path, "write"))?;
+        digest.add(digest::block(&block));
+        size += block.len() as u64;
+    }
+    if sync {
+        output.sync_all().map_err(Error::io(&path, "sync"))?;
+    }
+    Ok(FileEntry { name: to.into(), size, xxh3_128: digest.hex(), sha256: None })
+}
+
+/// The index: the target's own bytes unless sizes changed; a new one for a vector in several files.
+fn index(plan: &Plan) -> Result<Option<(String, Vec<u8>)>> {
+    let base = plan.inputs.base();
+    let total: u64 = plan.layout.tensors.iter().map(crate::layout::TensorPlan::bytes).sum();
+    let encode = |value: &Value, path: &Path| {
+        let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| Error::io(path, "write")(error.into()))?;
+        bytes.push(b'\n');
+        Ok::<_, Error>(bytes)
+    };
+    if !plan.inputs.has_target {
+        if plan.layout.files.len() < 2 {
             return Ok(None);
         }
-        self.found.left_out.push(name);
-        Ok(None)
+        let mut map = serde_json::Map::new();
+        for file in &plan.layout.files {
+            for tensor in &plan.layout.tensors[file.tensors.0..file.tensors.1] {
+                map.insert(base.tensors[tensor.tensor as usize].name.clone(), file.name.clone().into());
+            }
+        }
+        let name = "vector.safetensors.index.json";
+        let value = json!({"metadata": {"total_size": total}, "weight_map": map});
+        return Ok(Some((name.into(), encode(&value, Path::new(name))?)));
     }
-}
-
-fn canonical(path: &Path) -> Result<PathBuf> {
-    path.canonicalize().map_err(Error::io(path, "look at the folder"))
+    let Some(index) = &base.index else { return Ok(None) };
+    let name = "model.safetensors.index.json";
+    if !plan.layout.converted {
+        return Ok(Some((name.into(), index.raw.clone())));
+    }
+    let path = base.root.join(name);
+    let mut value: Value =
+        serde_json::from_slice(&index.raw).map_err(|error| Error::corrupt(&path, error.to_string()))?;
+    if !value["metadata"].is_object() {
+        value["metadata"] = json!({});
+    }
+    value["metadata"]["total_size"] = total.into();
+    Ok(Some((name.into(), encode(&value, &path)?)))
 }

@@ -1,0 +1,92 @@
+//! Throughput of the kernels in bytes of output over windows of 2 MiB; each case is first checked against the scalar build.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use half::{bf16, f16};
+use taskvec_core::dtype::Float;
+use taskvec_core::kernel::{Exceptions, Operand, Rounding, Term, combine, compare, subtract};
+use taskvec_core::philox::block;
+use taskvec_core::simd::Isa;
+use taskvec_core::stats::{Comparison, Stats};
+
+const WINDOW: usize = 2 << 20;
+
+/// Weights as a model has them; with `step` a fifth of them moved a little, as training does.
+fn weights(float: Float, stream: u32, step: bool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for i in 0..WINDOW / float.size() {
+        let random = block([i as u32, 0, 0, 0], [stream, 0]);
+        let weight = (random[0] as f32 / u32::MAX as f32 - 0.5) * 0.05;
+        let moved = if step && random[1].is_multiple_of(5) { weight * 1.004 } else { weight };
+        match float {
+            Float::Bf16 => bytes.extend(bf16::from_f32(moved).to_bits().to_le_bytes()),
+            Float::F16 => bytes.extend(f16::from_f32(moved).to_bits().to_le_bytes()),
+            Float::F32 => bytes.extend(moved.to_bits().to_le_bytes()),
+        }
+    }
+    bytes
+}
+
+fn combining(criterion: &mut Criterion) {
+    let cases = [
+        (Float::Bf16, Rounding::Nearest, "nearest"),
+        (Float::Bf16, Rounding::Stochastic { key: [1, 2] }, "stochastic"),
+        (Float::F16, Rounding::Nearest, "nearest"),
+        (Float::F16, Rounding::Stochastic { key: [1, 2] }, "stochastic"),
+        (Float::F32, Rounding::Nearest, "nearest"),
+    ];
+    for (float, rounding, name) in cases {
+        let (t, s, g) = (weights(float, 0, false), weights(float, 1, false), weights(float, 1, true));
+        let operand = |bytes| Operand { float, bytes };
+        let subtrahend = Some(operand(s.as_slice()));
+        let terms = [Term { minuend: operand(&g), subtrahend, exceptions: Exceptions::NONE, alpha: 0.7 }];
+        let run = |isa, out: &mut [u8], stats: Option<&mut Stats>| {
+            combine(isa, operand(&t), &terms, 0, float, &rounding, out, stats)
+        };
+
+        let (mut expected, mut figures) = (vec![0; WINDOW], Stats::default());
+        run(Isa::Scalar, &mut expected, Some(&mut figures));
+        let mut group = criterion.benchmark_group(format!("combine {} {name}", float.dtype()));
+        group.throughput(Throughput::Bytes(WINDOW as u64));
+        for isa in Isa::available() {
+            let (mut out, mut stats) = (vec![0; WINDOW], Stats::default());
+            run(isa, &mut out, Some(&mut stats));
+            assert!(out == expected && stats == figures, "{} gives what scalar gives", isa.name());
+            group.bench_function(format!("{} bare", isa.name()), |bench| {
+                bench.iter(|| run(isa, black_box(&mut out), None));
+            });
+            group.bench_function(format!("{} statistics", isa.name()), |bench| {
+                bench.iter(|| run(isa, black_box(&mut out), Some(&mut Stats::default())));
+            });
+        }
+    }
+}
+
+fn others(criterion: &mut Criterion) {
+    for float in [Float::Bf16, Float::F16, Float::F32] {
+        let (s, g) = (weights(float, 1, false), weights(float, 1, true));
+        let (s, g) = (Operand { float, bytes: &s }, Operand { float, bytes: &g });
+        let subtract = |isa| {
+            let (mut out, mut exceptions, mut stats) = (vec![0; WINDOW], Vec::new(), Stats::default());
+            subtract(isa, g, s, 0, float, &mut out, &mut exceptions, Some(&mut stats));
+            (out, exceptions, stats)
+        };
+        let compare = |isa| {
+            let mut comparison = Comparison::default();
+            compare(isa, s, g, &mut comparison);
+            comparison
+        };
+        let mut group = criterion.benchmark_group(format!("others {}", float.dtype()));
+        group.throughput(Throughput::Bytes(WINDOW as u64));
+        for isa in Isa::available() {
+            assert!(subtract(isa) == subtract(Isa::Scalar), "{} gives what scalar gives", isa.name());
+            assert_eq!(compare(isa), compare(Isa::Scalar), "{} gives what scalar gives", isa.name());
+            group.bench_function(format!("{} subtract", isa.name()), |bench| bench.iter(|| subtract(isa)));
+            group.bench_function(format!("{} compare", isa.name()), |bench| bench.iter(|| compare(isa)));
+        }
+    }
+}
+
+criterion_group!(benches, combining, others);
+criterion_main!(benches);

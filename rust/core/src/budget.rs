@@ -1,0 +1,162 @@
+//! How the memory budget is spent: `headers + workers × (window in + window out)`, whatever the size of a tensor or shard.
+
+use serde_json::{Value, json};
+
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::inputs::Inputs;
+use crate::layout::{Action, BLOCK, Layout, TensorPlan};
+use crate::os::DIRECT_ALIGNMENT;
+use crate::source::{Io, LONG};
+
+/// Bytes in memory per tensor of an input: its name, its place, and its part of the plan and of the statistics.
+const PER_TENSOR: u64 = 600;
+/// Stacks, queues and what the allocator keeps, for each worker.
+const PER_WORKER: u64 = 128 << 10;
+/// One exception in the file: an index and a value.
+pub const EXCEPTION: u64 = 12;
+
+/// What the blocks of a job need, found by walking the layout once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Need {
+    /// Bytes read from the inputs by the whole job.
+    pub read: u64,
+    /// The most input bytes that one block needs.
+    pub block_in: u64,
+    /// The most bytes of exceptions that one block can produce.
+    pub block_exceptions: u64,
+    /// Headers and tables.
+    pub fixed: u64,
+}
+
+impl Need {
+    /// Walks every block of the layout.
+    pub fn of(inputs: &Inputs, layout: &Layout, io: Io) -> Self {
+        let tensors: usize = inputs.list.iter().map(|input| input.checkpoint.tensors.len()).sum();
+        let headers: u64 = layout.files.iter().map(|file| file.data_start).sum();
+        let mut need = Self { fixed: tensors as u64 * PER_TENSOR + headers, ..Self::default() };
+        for file in &layout.files {
+            need.read += file.data_start;
+            need.block_in = need.block_in.max(file.data_start.min(BLOCK));
+            for number in 0..file.blocks() {
+                let (mut block_in, mut exceptions) = (0, 0);
+                for place in layout.overlapping(file, number * BLOCK, (number + 1) * BLOCK) {
+                    let (bytes, out) = in_block(inputs, &layout.tensors[place], number);
+                    block_in += bytes;
+                    exceptions += out;
+                }
+                need.read += block_in;
+                need.block_in = need.block_in.max(block_in);
+                need.block_exceptions = need.block_exceptions.max(exceptions);
+            }
+        }
+        if io != Io::Mmap {
+            // Long reads start on an aligned address and may be widened to aligned ends.
+            let pads = need.block_in / LONG as u64 * 3 * DIRECT_ALIGNMENT as u64;
+            need.block_in += pads + 4 * DIRECT_ALIGNMENT as u64;
+        }
+        need
+    }
+}
+
+fn size(inputs: &Inputs, at: crate::inputs::At) -> u64 {
+    inputs.tensor(at).dtype.bits() / 8
+}
+
+/// Input bytes of elements `[begin, end)` of a tensor, which all get the same treatment.
+fn input_bytes(inputs: &Inputs, plan: &TensorPlan, begin: u64, end: u64, action: Action) -> u64 {
+    let elements = end - begin;
+    let base =
+        if inputs.has_target { inputs.base().tensors[plan.base as usize].dtype.bits() * elements / 8 } else { 0 };
+    let terms = plan.terms.iter().filter(|term| action == Action::Combine && term.elements >= end).map(|term| {
+        let exceptions =
+            term.exceptions.map_or(0, |(index, _)| inputs.tensor(index).elements().min(elements) * EXCEPTION);
+        elements * (size(inputs, term.minuend) + term.subtrahend.map_or(0, |at| size(inputs, at))) + exceptions
+    });
+    base + terms.sum::<u64>()
+}
+
+/// Bytes that a tensor needs in one block, and bytes of exceptions that it can produce there.
+fn in_block(inputs: &Inputs, plan: &TensorPlan, number: u64) -> (u64, u64) {
+    let begin = plan.begin.max(number * BLOCK) - plan.begin;
+    let end = plan.bytes().min((number + 1) * BLOCK - plan.begin);
+    let bits = plan.dtype.bits();
+    // Elements cut by an edge are read whole, on both sides.
+    let (from, to) = (begin * 8 / bits, ((end * 8).div_ceil(bits)).min(plan.elements));
+    let base = inputs.base().tensors[plan.base as usize].dtype;
+    let spans = plan.spans(base).into_iter().map(|(first, last, action)| (first.max(from), last.min(to), action));
+    let bytes = spans
+        .filter(|(first, last, _)| first < last)
+        .map(|(first, last, action)| input_bytes(inputs, plan, first, last, action))
+        .sum();
+    let makes_exceptions = !inputs.has_target && plan.dtype == Dtype::BF16;
+    (bytes, if makes_exceptions { to.saturating_sub(from) * EXCEPTION } else { 0 })
+}
+
+/// Threads and buffers that a budget allows.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// What the user allows, in bytes.
+    pub bytes: u64,
+    /// What the job will use of it at most.
+    pub planned: u64,
+    /// The least that would work.
+    pub least: u64,
+    /// Threads that compute at the same time.
+    pub threads: usize,
+    /// Windows in flight: each is being read, computed or written.
+    pub workers: usize,
+    /// Blocks of one window.
+    pub window_blocks: u64,
+    /// Bytes of input buffer for each window.
+    pub window_in: u64,
+}
+
+impl Budget {
+    /// The largest windows that still leave two per thread, so that reading, computing and writing overlap.
+    pub fn new(need: &Need, bytes: u64, threads: usize) -> Result<Self> {
+        // A vector's exceptions wait in memory for their turn in the file, so each window may hold two lots.
+        let each = |blocks: u64| {
+            let edges = 3 * DIRECT_ALIGNMENT as u64;
+            PER_WORKER + edges + blocks * (BLOCK + need.block_in + 2 * need.block_exceptions)
+        };
+        let least = need.fixed + each(1);
+        if bytes < least {
+            return Err(Error::Usage(format!(
+                "--memory {} is too little for these inputs; the least that works is {}KiB",
+                human(bytes),
+                least.div_ceil(1 << 10)
+            )));
+        }
+        let room = bytes - need.fixed;
+        let wanted = (2 * threads).max(MIN_WORKERS) as u64;
+        let window_blocks = WINDOWS.into_iter().find(|&blocks| room / each(blocks) >= wanted).unwrap_or(1);
+        let workers = (room / each(window_blocks)).min(wanted);
+        Ok(Self {
+            bytes,
+            planned: need.fixed + workers * each(window_blocks),
+            least,
+            threads: threads.min(usize::try_from(workers).unwrap_or(threads)),
+            workers: usize::try_from(workers).unwrap_or(1),
+            window_blocks,
+            window_in: window_blocks * need.block_in,
+        })
+    }
+
+    /// As `check` shows it.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "budget": self.bytes, "planned": self.planned, "least": self.least, "threads": self.threads,
+            "windows": self.workers, "window_bytes": self.window_blocks * BLOCK,
+        })
+    }
+}
+
+/// Blocks per window that are tried, largest first.
+const WINDOWS: [u64; 3] = [4, 2, 1];
+/// Even one computing thread wants its reads and writes in flight meanwhile.
+const MIN_WORKERS: usize = 3;
+
+fn human(bytes: u64) -> String {
+    if bytes >= 1 << 20 { format!("{}MiB", bytes >> 20) } else { format!("{bytes} bytes") }
+}

@@ -1,0 +1,121 @@
+//! The files beside the weights: which of them belong to an output, and which would ship stale weights with it.
+
+use std::collections::HashSet;
+use std::fs::{self, DirEntry};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Endings of weight files in any format; none of them is copied.
+const WEIGHTS: &[&str] =
+    &["safetensors", "bin", "pt", "pth", "gguf", "ckpt", "h5", "msgpack", "onnx", "onnx_data", "tflite", "ot", "npz"];
+
+/// What a walk through a checkpoint folder found, as relative paths with `/`, sorted.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Files that go along with an output.
+    pub sidecars: Vec<String>,
+    /// Files and folders that do not.
+    pub left_out: Vec<String>,
+}
+
+/// Looks through `root` and its folders. `used` names the files in `root` that are the checkpoint itself: neither
+/// sidecar nor left out.
+pub fn walk(root: &Path, used: &HashSet<&str>) -> Result<Found> {
+    let mut walk = Walk { used, found: Found::default(), links: Vec::new(), seen: HashSet::new() };
+    let own = canonical(root)?;
+    walk.seen.insert(own.clone());
+    walk.tree(root.to_owned(), String::new())?;
+    // Linked folders come after all real ones, so that content inside the root is found under its own name, and each is
+    // entered once; one that holds the root would never end.
+    while !walk.links.is_empty() {
+        let mut links = std::mem::take(&mut walk.links);
+        links.sort();
+        for (name, path) in links {
+            let target = canonical(&path)?;
+            if own.starts_with(&target) || !walk.seen.insert(target) {
+                walk.found.left_out.push(name);
+            } else {
+                walk.tree(path, name)?;
+            }
+        }
+    }
+    let mut found = walk.found;
+    found.sidecars.sort();
+    found.left_out.sort();
+    Ok(found)
+}
+
+/// Whether a file of this name holds weights, or is the index of a sharded format.
+pub fn is_weights(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let stem = name.strip_suffix(".index.json").unwrap_or(&name);
+    stem.rsplit_once('.').is_some_and(|(_, ending)| WEIGHTS.contains(&ending))
+}
+
+struct Walk<'a> {
+    used: &'a HashSet<&'a str>,
+    found: Found,
+    /// Linked folders still to be looked at: relative name and path.
+    links: Vec<(String, PathBuf)>,
+    /// Real paths of the folders entered.
+    seen: HashSet<PathBuf>,
+}
+
+impl Walk<'_> {
+    /// The folder `path`, called `name` from the root, and all real folders below.
+    fn tree(&mut self, path: PathBuf, name: String) -> Result<()> {
+        let mut todo = vec![(path, name)];
+        while let Some((path, name)) = todo.pop() {
+            for entry in fs::read_dir(&path).map_err(Error::io(&path, "list"))? {
+                let entry = entry.map_err(Error::io(&path, "list"))?;
+                if let Some(folder) = self.entry(&entry, &name)? {
+                    todo.push(folder);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sorts one entry in; returns it when it is a real folder to look into.
+    fn entry(&mut self, entry: &DirEntry, folder: &str) -> Result<Option<(PathBuf, String)>> {
+        let path = entry.path();
+        let own_name = entry.file_name();
+        let own = own_name.to_string_lossy();
+        let name = if folder.is_empty() { own.to_string() } else { format!("{folder}/{own}") };
+        let link = entry.file_type().map_err(Error::io(&path, "look at the file"))?.is_symlink();
+        let kind = match fs::metadata(&path) {
+            Ok(metadata) => metadata.file_type(),
+            // A link that leads nowhere, or a file that has just gone.
+            Err(_) => {
+                self.found.left_out.push(name);
+                return Ok(None);
+            }
+        };
+        if kind.is_dir() {
+            if matches!(&*own, ".git" | ".cache" | ".taskvec-partial") {
+                return Ok(None);
+            }
+            if !own.starts_with('.') && own_name.to_str().is_some() {
+                if link {
+                    self.links.push((name, path));
+                    return Ok(None);
+                }
+                self.seen.insert(canonical(&path)?);
+                return Ok(Some((path, name)));
+            }
+        } else if folder.is_empty() && self.used.contains(&*own) {
+            return Ok(None);
+        } else if kind.is_file() && own_name.to_str().is_some() && !is_weights(&own) && name != "taskvec.json" {
+            // An earlier output's taskvec.json describes other bytes than the new one's.
+            self.found.sidecars.push(name);
+            return Ok(None);
+        }
+        self.found.left_out.push(name);
+        Ok(None)
+    }
+}
+
+fn canonical(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().map_err(Error::io(path, "look at the folder"))
+}

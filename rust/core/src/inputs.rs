@@ -1,0 +1,169 @@
+//! The checkpoints and vectors of one job, opened, each with the part it plays.
+
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::{Checkpoint, Tensor};
+use crate::error::{Error, Result};
+use crate::options::Alpha;
+use crate::vector::VectorInfo;
+
+/// What is asked for: the verb and its inputs.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Write `minuend − subtrahend` as a vector.
+    Extract {
+        /// The checkpoint that has the skill.
+        minuend: PathBuf,
+        /// The checkpoint it was trained from.
+        subtrahend: PathBuf,
+    },
+    /// Write `target + Σ αᵢ·vᵢ`.
+    Apply {
+        /// The checkpoint that receives the vectors.
+        target: PathBuf,
+        /// Vector folders and their factors, in the order of the sum.
+        vectors: Vec<(PathBuf, Alpha)>,
+    },
+    /// Write `target + α·(minuend − subtrahend)` without storing the vector.
+    Transfer {
+        /// The checkpoint that receives the vector.
+        target: PathBuf,
+        /// The checkpoint that has the skill.
+        minuend: PathBuf,
+        /// The checkpoint it was trained from.
+        subtrahend: PathBuf,
+        /// The factor.
+        alpha: Alpha,
+    },
+}
+
+impl Request {
+    /// The verb, as on the command line.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Extract { .. } => "extract",
+            Self::Apply { .. } => "apply",
+            Self::Transfer { .. } => "transfer",
+        }
+    }
+}
+
+/// A tensor of one of a job's inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// Place in [`Inputs::list`].
+    pub input: u32,
+    /// Place in that checkpoint's tensors.
+    pub tensor: u32,
+}
+
+/// One input, open.
+#[derive(Debug)]
+pub struct Input {
+    /// `target`, `minuend`, `subtrahend`, `vector`, `vector exceptions`; numbered where there are several.
+    pub role: String,
+    /// Its files.
+    pub checkpoint: Checkpoint,
+}
+
+/// Where one summand of the result comes from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// Two checkpoints, subtracted on the way.
+    Pair {
+        /// Place of the minuend in [`Inputs::list`].
+        minuend: u32,
+        /// Place of the subtrahend.
+        subtrahend: u32,
+    },
+    /// A vector folder.
+    Vector {
+        /// Place of its rounded values.
+        dense: u32,
+        /// Place of the exceptions, if it has any.
+        exceptions: Option<u32>,
+        /// Whether the donors' output head was their embedding.
+        tied: Option<bool>,
+    },
+}
+
+/// Everything a job reads. The first input gives the output its layout.
+#[derive(Debug)]
+pub struct Inputs {
+    /// All open inputs.
+    pub list: Vec<Input>,
+    /// The summands, in order, with their factors (none for `extract`).
+    pub origins: Vec<(Origin, Option<Alpha>)>,
+    /// Whether the first input receives the sum; if not (`extract`), it is part of the pair.
+    pub has_target: bool,
+}
+
+impl Inputs {
+    /// Opens every input and reads all headers.
+    pub fn open(request: &Request) -> Result<Self> {
+        let mut inputs = Self { list: Vec::new(), origins: Vec::new(), has_target: true };
+        match request {
+            Request::Extract { minuend, subtrahend } => {
+                inputs.has_target = false;
+                inputs.pair(minuend, subtrahend, None)?;
+            }
+            Request::Transfer { target, minuend, subtrahend, alpha } => {
+                inputs.push("target", Checkpoint::open(target)?);
+                inputs.pair(minuend, subtrahend, Some(alpha.clone()))?;
+            }
+            Request::Apply { target, vectors } => {
+                if vectors.is_empty() {
+                    return Err(Error::Usage("apply needs at least one vector".into()));
+                }
+                inputs.push("target", Checkpoint::open(target)?);
+                for (place, (path, alpha)) in vectors.iter().enumerate() {
+                    let number = if vectors.len() > 1 { format!(" {}", place + 1) } else { String::new() };
+                    inputs.vector(path, &number, alpha.clone())?;
+                }
+            }
+        }
+        Ok(inputs)
+    }
+
+    fn push(&mut self, role: impl Into<String>, checkpoint: Checkpoint) -> u32 {
+        self.list.push(Input { role: role.into(), checkpoint });
+        u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    fn pair(&mut self, minuend: &Path, subtrahend: &Path, alpha: Option<Alpha>) -> Result<()> {
+        let minuend = self.push("minuend", Checkpoint::open(minuend)?);
+        let subtrahend = self.push("subtrahend", Checkpoint::open(subtrahend)?);
+        self.origins.push((Origin::Pair { minuend, subtrahend }, alpha));
+        Ok(())
+    }
+
+    fn vector(&mut self, path: &Path, number: &str, alpha: Alpha) -> Result<()> {
+        let info = VectorInfo::read(path)?;
+        let dense = self.push(format!("vector{number}"), Checkpoint::open_weights(path, "vector")?);
+        let exceptions = if info.exceptions > 0 {
+            let checkpoint = Checkpoint::open_weights(path, "vector-exceptions")?;
+            info.check_exceptions(&checkpoint)?;
+            Some(self.push(format!("vector{number} exceptions"), checkpoint))
+        } else {
+            None
+        };
+        self.origins.push((Origin::Vector { dense, exceptions, tied: info.tied }, Some(alpha)));
+        Ok(())
+    }
+
+    /// The input that gives the output its layout.
+    pub fn base(&self) -> &Checkpoint {
+        &self.list[0].checkpoint
+    }
+
+    /// A tensor's header entry.
+    pub fn tensor(&self, at: At) -> &Tensor {
+        &self.list[at.input as usize].checkpoint.tensors[at.tensor as usize]
+    }
+
+    /// The file that a tensor lies in.
+    pub fn path(&self, at: At) -> &Path {
+        let checkpoint = &self.list[at.input as usize].checkpoint;
+        &checkpoint.shard(&checkpoint.tensors[at.tensor as usize]).path
+    }
+}

@@ -1,0 +1,319 @@
+//! A writing job from plan to manifest: `extract`, `apply` and `transfer` are this with different plans.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::gather::{Gather, Sources};
+use crate::header::Header;
+use crate::inputs::At;
+use crate::layout::BLOCK;
+use crate::manifest::{self, FileEntry, Finished};
+use crate::matching::SameBytes;
+use crate::ordered::{Permits, ordered};
+use crate::os;
+use crate::plan::{Counts, Plan};
+use crate::progress::Progress;
+use crate::simd::Isa;
+use crate::sink::Sink;
+use crate::staging::Staging;
+use crate::window::{self, Shared, Worker};
+use crate::{buffer::Buffer, digest, sidecars, source, vector};
+
+/// Runs a plan and returns the result as JSON. `card` is the text of the output's `README.md`.
+///
+/// # Errors
+/// Whatever stops the job. After a malformed or changed input nothing is left behind; after an interruption or a full
+/// disk `OUT/.taskvec-partial` is, and the same job goes on from it.
+pub fn run(plan: &Plan, out: &Path, card: &str, control: &Control) -> Result<Value> {
+    let started = Instant::now();
+    plan.require_fit()?;
+    let isa = Isa::from_env()?;
+    let id = plan.id();
+    let roots: Vec<&Path> = plan.inputs.list.iter().map(|input| input.checkpoint.root.as_path()).collect();
+    let sync = !plan.options.no_sync;
+    let staging = Staging::open(out, &roots, plan.options.overwrite, sync, id)?;
+    if staging.interrupted_commit(id) && !plan.options.no_resume {
+        staging.resume_commit(id)?;
+        return ended_commit(plan, out);
+    }
+    let job = Job { plan, staging: &staging, sync, control, isa };
+    match job.build(card) {
+        Ok(built) => {
+            staging.commit(id, built.order.clone())?;
+            Ok(job_result(plan, out, &built, started, isa))
+        }
+        Err(error) => {
+            // Only what a second run can use is left behind.
+            if matches!(error, Error::Corrupt { .. } | Error::Mismatch(_) | Error::Usage(_)) {
+                staging.discard();
+            }
+            Err(error)
+        }
+    }
+}
+
+struct Job<'a> {
+    plan: &'a Plan,
+    staging: &'a Staging,
+    sync: bool,
+    control: &'a Control,
+    isa: Isa,
+}
+
+/// What [`Job::build`] leaves to be put in place.
+struct Built {
+    /// Names in the order of the renames; the manifest is the last.
+    order: Vec<String>,
+    effect: crate::effect::Effect,
+    exceptions: u64,
+    resumed: u64,
+    direct: bool,
+    written: u64,
+}
+
+impl Job<'_> {
+    fn build(&self, card: &str) -> Result<Built> {
+        let Self { plan, staging, sync, control, isa } = *self;
+        let sources = open_sources(plan)?;
+        self.compare(&sources)?;
+        let mut progress = Progress::open(plan, staging, !plan.options.no_resume, control)?;
+        let resumed = (progress.blocks * BLOCK).min(plan.layout.bytes());
+        self.require_space()?;
+        let mut sinks = Vec::with_capacity(plan.layout.files.len());
+        for file in &plan.layout.files {
+            sinks.push(Sink::open(&staging.path(&file.name), file.len, sync)?);
+        }
+        let windows = progress.windows();
+        control.begin("writing", plan.layout.bytes());
+        control.add(resumed);
+        let shared = Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) };
+        let work = |item: u64, worker: &mut Worker| {
+            let window = windows[item as usize];
+            let outcome = window::compute(&shared, window, worker)?;
+            let (begin, end) = window.range(&plan.layout.files[window.file]);
+            sinks[window.file].write(begin, worker.output(), (end - begin) as usize)?;
+            control.add(end - begin);
+            Ok(outcome)
+        };
+        let count = windows.len() as u64;
+        ordered(
+            control,
+            plan.budget.workers,
+            count,
+            || Worker::new(&plan.budget),
+            work,
+            |_, outcome| progress.append(&outcome),
+        )?;
+        let direct = sinks.iter().all(Sink::is_direct);
+        control.begin("syncing", 0);
+        for sink in &sinks {
+            sink.finish(sync)?;
+            control.check()?;
+        }
+        drop(sinks);
+        let mut files = self.weights(&mut progress)?;
+        files.extend(sidecars::build(plan, staging, card, sync, control)?);
+        let written = files.iter().map(|file| file.size).sum();
+        let input_sha256 = if plan.options.sha256 { Some(self.sha256(&mut files)?) } else { None };
+        for input in &plan.inputs.list {
+            input.checkpoint.unchanged()?;
+        }
+        let counts = progress.spool.as_ref().map_or(&[][..], |spool| spool.counts());
+        let exceptions = progress.spool.as_ref().map_or(0, |spool| spool.total());
+        let finished = Finished {
+            stats: &progress.stats,
+            files: &files,
+            input_sha256: input_sha256.as_deref(),
+            exceptions: (exceptions, counts),
+        };
+        let name = if plan.inputs.has_target { manifest::FILE } else { vector::FILE };
+        let bytes =
+            manifest::write(plan, &finished).map_err(|error| Error::io(&staging.path(name), "write")(error.into()))?;
+        staging.write(name, &bytes)?;
+        let mut order: Vec<String> = files.into_iter().map(|file| file.name).collect();
+        order.push(name.to_owned());
+        Ok(Built { order, effect: manifest::total(plan, &progress.stats), exceptions, resumed, direct, written })
+    }
+
+    /// Tied heads are dropped only where they hold the embedding's very bytes.
+    fn compare(&self, sources: &Sources) -> Result<()> {
+        let Self { plan, control, .. } = *self;
+        let bytes = |same: &SameBytes| plan.inputs.tensor(same.head).bytes;
+        control.begin("comparing", plan.same.iter().map(bytes).sum());
+        for &SameBytes { head, embedding } in &plan.same {
+            let len = plan.inputs.tensor(head).bytes;
+            let read = |at: At, from: u64, len: u64, buffer: &mut Buffer| -> Result<Vec<u8>> {
+                let mut gather = Gather::default();
+                let slot = gather.tensor(&plan.inputs, at, from, len);
+                let bytes = gather.load(&plan.inputs, sources, buffer.bytes())?.bytes(slot).to_vec();
+                gather.release(&plan.inputs, sources)?;
+                Ok(bytes)
+            };
+            let room = BLOCK as usize + 4 * os::DIRECT_ALIGNMENT;
+            let mut buffer = Buffer::new(room);
+            for from in (0..len).step_by(BLOCK as usize) {
+                control.check()?;
+                let part = BLOCK.min(len - from);
+                if read(head, from, part, &mut buffer)? != read(embedding, from, part, &mut buffer)? {
+                    let (path, names) =
+                        (plan.inputs.path(head), [head, embedding].map(|at| &plan.inputs.tensor(at).name));
+                    return Err(Error::Mismatch(format!(
+                        "{}: tensor `{}` differs from `{}`, although config.json ties them; set tie_word_embeddings to false there if the head is one of its own",
+                        path.display(),
+                        names[0],
+                        names[1]
+                    )));
+                }
+                control.add(part);
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails before anything is computed if the disk cannot take the output.
+    fn require_space(&self) -> Result<()> {
+        let mut missing = 0;
+        for file in &self.plan.layout.files {
+            let path = self.staging.path(&file.name);
+            let there = std::fs::File::open(&path).and_then(|file| os::allocated(&file)).unwrap_or(0);
+            missing += file.len.saturating_sub(there);
+        }
+        match os::free_space(self.staging.scratch()) {
+            Some(free) if free < missing => {
+                let what = format!(
+                    "{missing} bytes are still needed and {free} are free; make room and run the same command again"
+                );
+                let full = std::io::Error::new(std::io::ErrorKind::StorageFull, what);
+                Err(Error::io(self.staging.scratch(), "write the output")(full))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The weight files, exceptions included, each checked to be what was planned.
+    fn weights(&self, progress: &mut Progress) -> Result<Vec<FileEntry>> {
+        let Self { plan, staging, sync, control, .. } = *self;
+        let mut files = Vec::new();
+        for (file, digest) in plan.layout.files.iter().zip(&progress.digests) {
+            let path = staging.path(&file.name);
+            let open = std::fs::File::open(&path).map_err(Error::io(&path, "open"))?;
+            let (header, _) = Header::read(&open, &path)?;
+            if header.tensors.len() != file.tensors.1 - file.tensors.0 {
+                return Err(Error::corrupt(
+                    &path,
+                    "does not hold the tensors that were written; is another program at work in this folder?",
+                ));
+            }
+            files.push(FileEntry { name: file.name.clone(), size: file.len, xxh3_128: digest.hex(), sha256: None });
+        }
+        let base = plan.inputs.base();
+        if let Some(spool) = progress.spool.as_mut().filter(|spool| spool.total() > 0) {
+            let name = "vector-exceptions.safetensors";
+            let path = staging.path(name);
+            let tensor = |place: u32| base.tensors[plan.layout.tensors[place as usize].tensor as usize].name.as_str();
+            spool.write(&path, tensor, sync, control)?;
+            let (xxh3_128, size) = digest::of_file(&path, control)?;
+            files.push(FileEntry { name: name.into(), size, xxh3_128, sha256: None });
+        }
+        Ok(files)
+    }
+
+    /// SHA-256 of every input shard, and of every output file into its entry, in a pass of its own.
+    fn sha256(&self, files: &mut [FileEntry]) -> Result<Vec<Vec<String>>> {
+        let Self { plan, staging, control, .. } = *self;
+        let inputs =
+            plan.inputs.list.iter().flat_map(|input| input.checkpoint.shards.iter().map(|shard| shard.path.clone()));
+        let paths: Vec<_> = inputs.chain(files.iter().map(|file| staging.path(&file.name))).collect();
+        let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum();
+        control.begin("hashing", bytes);
+        let mut sums = Vec::with_capacity(paths.len());
+        let hash = |item: u64, (): &mut ()| digest::sha256(&paths[item as usize], control);
+        ordered(
+            control,
+            plan.budget.threads,
+            paths.len() as u64,
+            || (),
+            hash,
+            |_, sum| {
+                sums.push(sum);
+                Ok(())
+            },
+        )?;
+        let mut sums = sums.into_iter();
+        let inputs =
+            plan.inputs.list.iter().map(|input| sums.by_ref().take(input.checkpoint.shards.len()).collect()).collect();
+        for (file, sum) in files.iter_mut().zip(sums) {
+            file.sha256 = Some(sum);
+        }
+        Ok(inputs)
+    }
+}
+
+fn open_sources(plan: &Plan) -> Result<Sources> {
+    let open = |input: &crate::inputs::Input| {
+        input.checkpoint.shards.iter().map(|shard| source::open(shard, plan.io)).collect()
+    };
+    plan.inputs.list.iter().map(open).collect()
+}
+
+fn job_result(plan: &Plan, out: &Path, built: &Built, started: Instant, isa: Isa) -> Value {
+    let Counts { combined, copied, converted, elements } = plan.counts;
+    let mut warnings = built.effect.warnings();
+    if combined == 0 && plan.inputs.has_target {
+        warnings.push("nothing was combined: the output is the target".into());
+    }
+    json!({
+        "schema": "taskvec/result/1",
+        "verb": plan.request.verb(),
+        "out": out.display().to_string(),
+        "files": built.order.len(),
+        "tensors": {"combined": combined, "copied": copied, "converted": converted},
+        "elements": elements,
+        "bytes": {"read": plan.read_bytes, "written": built.written},
+        "seconds": started.elapsed().as_secs_f64(),
+        "engine": {
+            "threads": plan.budget.threads,
+            "windows": plan.budget.workers,
+            "window_bytes": plan.budget.window_blocks * BLOCK,
+            "io": plan.io.to_string(),
+            "simd": isa.name(),
+            "direct_writes": built.direct,
+            "resumed_bytes": built.resumed,
+        },
+        "effect": built.effect,
+        "exceptions": (!plan.inputs.has_target).then_some(built.exceptions),
+        "notes": plan.notes,
+        "warnings": warnings,
+    })
+}
+
+/// The result of a run that had only renames left to do; its figures are those of its manifest.
+fn ended_commit(plan: &Plan, out: &Path) -> Result<Value> {
+    let path = out.join(if plan.inputs.has_target { manifest::FILE } else { vector::FILE });
+    let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
+    let document: Value = serde_json::from_slice(&bytes).map_err(|error| Error::corrupt(&path, error.to_string()))?;
+    let files = document["files"].as_array().map_or(&[][..], |files| &files[..]);
+    let Counts { combined, copied, converted, elements } = plan.counts;
+    Ok(json!({
+        "schema": "taskvec/result/1",
+        "verb": plan.request.verb(),
+        "out": out.display().to_string(),
+        "files": files.len() + 1,
+        "tensors": {"combined": combined, "copied": copied, "converted": converted},
+        "elements": elements,
+        "bytes": {"read": 0, "written": files.iter().filter_map(|file| file["size"].as_u64()).sum::<u64>()},
+        "seconds": 0.0,
+        "engine": {
+            "threads": plan.budget.threads, "windows": 0, "window_bytes": 0, "io": plan.io.to_string(),
+            "simd": Isa::from_env()?.name(), "direct_writes": false, "resumed_bytes": plan.layout.bytes(),
+        },
+        "effect": document["effect"],
+        "exceptions": document["vector"]["exceptions"],
+        "notes": plan.notes,
+        "warnings": [],
+    }))
+}

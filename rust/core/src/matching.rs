@@ -1,0 +1,430 @@
+//! Which tensor of each input meets which: by name, with the few known differences handled by a named policy.
+//!
+//! Fails closed: every tensor of every input is combined, passed through with a note, or named in a problem.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use crate::dtype::{Float, Kind};
+use crate::error::{Error, Result};
+use crate::inputs::{At, Inputs, Origin};
+use crate::options::{Options, Vocab};
+use crate::tie;
+
+/// One reason why the inputs do not fit together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The file it was found in.
+    pub file: String,
+    /// The tensor, unless the whole file or folder is meant.
+    pub tensor: Option<String>,
+    /// One sentence: what is wrong and what to do.
+    pub message: String,
+}
+
+/// One summand of a tensor of the output.
+#[derive(Clone, Copy, Debug)]
+pub struct TermPlan {
+    /// The minuend, or a vector's values.
+    pub minuend: At,
+    /// Nothing for a vector.
+    pub subtrahend: Option<At>,
+    /// A vector's exceptions: where the indices and the values lie.
+    pub exceptions: Option<(At, At)>,
+    /// The factor; never 0.
+    pub alpha: f32,
+    /// Leading elements that every tensor of this term has.
+    pub elements: u64,
+}
+
+/// What becomes of one tensor of the first input.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// Its place among the first input's tensors: where its name and its shape come from.
+    pub tensor: u32,
+    /// Whose bytes it starts from: itself, or the embedding that it repeats.
+    pub base: u32,
+    /// The summands; none means it is passed through.
+    pub terms: Vec<TermPlan>,
+}
+
+/// Two tensors of one input that must hold the same bytes, or the run stops before writing.
+#[derive(Clone, Copy, Debug)]
+pub struct SameBytes {
+    /// A head stored although it is tied.
+    pub head: At,
+    /// The embedding it repeats.
+    pub embedding: At,
+}
+
+/// The outcome of matching.
+#[derive(Debug, Default)]
+pub struct Matching {
+    /// The first input's tensors, in its order; for `extract` only those that the vector holds.
+    pub matches: Vec<Match>,
+    /// Why the inputs do not fit; empty if they do.
+    pub problems: Vec<Problem>,
+    /// What was passed through or done by a policy, in sentences.
+    pub notes: Vec<String>,
+    /// To be compared before writing.
+    pub same: Vec<SameBytes>,
+    /// How many tensors each `--alpha-rule` decided.
+    pub rule_counts: Vec<u64>,
+}
+
+/// A tensor of the (virtual) vector: what one origin has under a name.
+#[derive(Clone, Copy)]
+struct Difference {
+    minuend: At,
+    subtrahend: Option<At>,
+    exceptions: Option<(At, At)>,
+    used: bool,
+}
+
+struct Matcher<'a> {
+    inputs: &'a Inputs,
+    options: &'a Options,
+    found: Matching,
+    groups: Vec<(&'static str, Vec<&'a str>)>,
+}
+
+/// Matches all inputs of a job. Problems are collected, not raised: `check` shows all of them.
+///
+/// # Errors
+/// A pattern of the options that matches no tensor.
+pub fn match_inputs(inputs: &Inputs, options: &Options) -> Result<Matching> {
+    let rule_counts = vec![0; options.alpha_rules.len()];
+    let found = Matching { rule_counts, ..Matching::default() };
+    let mut matcher = Matcher { inputs, options, found, groups: Vec::new() };
+    matcher.quantised();
+    let mut views: Vec<_> = inputs.origins.iter().map(|(origin, _)| matcher.view(origin)).collect();
+    if inputs.has_target {
+        matcher.combine(&mut views);
+    } else {
+        matcher.extract(&views);
+    }
+    matcher.options_used()?;
+    matcher.write_notes();
+    Ok(matcher.found)
+}
+
+impl<'a> Matcher<'a> {
+    fn name(&self, at: At) -> &'a str {
+        &self.inputs.tensor(at).name
+    }
+
+    fn problem(&mut self, at: At, message: impl Into<String>) {
+        let file = self.inputs.path(at).display().to_string();
+        self.found.problems.push(Problem { file, tensor: Some(self.name(at).to_owned()), message: message.into() });
+    }
+
+    /// Remembers a tensor for a note that names its group.
+    fn note(&mut self, group: &'static str, name: &'a str) {
+        match self.groups.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, names)) => names.push(name),
+            None => self.groups.push((group, vec![name])),
+        }
+    }
+
+    fn write_notes(&mut self) {
+        for (group, names) in &self.groups {
+            let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
+            let shown = names[..names.len().min(3)].join(", ");
+            self.found.notes.push(format!("{} {group}: {shown}{more}", names.len()));
+        }
+        for input in &self.inputs.list {
+            let (role, checkpoint) = (&input.role, &input.checkpoint);
+            if !checkpoint.left_out.is_empty() && role == "target" {
+                self.found.notes.push(format!("left out of the output: {}", checkpoint.left_out.join(", ")));
+            }
+        }
+    }
+
+    fn quantised(&mut self) {
+        for input in &self.inputs.list {
+            if let Some(method) = &input.checkpoint.config.quantized {
+                self.found.problems.push(Problem {
+                    file: input.checkpoint.root.join("config.json").display().to_string(),
+                    tensor: None,
+                    message: format!("the {} is quantised ({method}); arithmetic on its codes has no meaning, use the unquantised checkpoint", input.role),
+                });
+            }
+        }
+    }
+
+    /// The vector that an origin stands for, by name without prefixes: what `extract` would write.
+    fn view(&mut self, origin: &Origin) -> HashMap<&'a str, Difference> {
+        match *origin {
+            Origin::Pair { minuend, subtrahend } => self.pair_view(minuend, subtrahend),
+            Origin::Vector { dense, exceptions, .. } => {
+                let inputs = self.inputs;
+                let find = |name: String| {
+                    let input = exceptions?;
+                    let tensor = inputs.list[input as usize].checkpoint.find(&name)?;
+                    Some(At { input, tensor })
+                };
+                let mut view = HashMap::new();
+                for minuend in self.tensors(dense) {
+                    let name = self.name(minuend);
+                    let exceptions = find(format!("{name}.index")).zip(find(format!("{name}.value")));
+                    self.insert(&mut view, Difference { minuend, subtrahend: None, exceptions, used: false });
+                }
+                view
+            }
+        }
+    }
+
+    fn tensors(&self, input: u32) -> impl Iterator<Item = At> + use<'a> {
+        (0u32..).zip(&self.inputs.list[input as usize].checkpoint.tensors).map(move |(tensor, _)| At { input, tensor })
+    }
+
+    fn insert(&mut self, view: &mut HashMap<&'a str, Difference>, difference: Difference) {
+        let name = self.options.strip(self.name(difference.minuend));
+        if view.insert(name, difference).is_some() {
+            self.problem(
+                difference.minuend,
+                "two tensors have this name once the prefix is taken off; name fewer prefixes",
+            );
+        }
+    }
+
+    /// A head that repeats the embedding is no tensor of the vector: dropped, and its bytes compared before writing.
+    fn drop_tied(&mut self, at: At) -> bool {
+        let Some(embedding) = tie::tied_embedding(&self.inputs.list[at.input as usize].checkpoint, at.tensor) else {
+            return false;
+        };
+        self.found.same.push(SameBytes { head: at, embedding: At { tensor: embedding, ..at } });
+        self.note("stored output head is its own tied embedding and follows it", self.name(at));
+        true
+    }
+
+    fn pair_view(&mut self, minuend: u32, subtrahend: u32) -> HashMap<&'a str, Difference> {
+        let mut subtrahends = HashMap::new();
+        for at in self.tensors(subtrahend) {
+            if !self.drop_tied(at) {
+                self.insert(
+                    &mut subtrahends,
+                    Difference { minuend: at, subtrahend: None, exceptions: None, used: false },
+                );
+            }
+        }
+        let mut view = HashMap::new();
+        for at in self.tensors(minuend) {
+            // `extract` has the minuend as its first input too; it must not drop (and note) a head twice.
+            if self.drop_tied(at) {
+                continue;
+            }
+            let name = self.options.strip(self.name(at));
+            let other = subtrahends.remove(name).map(|d| d.minuend);
+            if other.is_none() && self.options.selects(name) {
+                self.problem(at, "the minuend has this tensor but the subtrahend does not; exclude it (--exclude) or use a pair from one training run");
+            }
+            if let Some(other) = other {
+                self.insert(
+                    &mut view,
+                    Difference { minuend: at, subtrahend: Some(other), exceptions: None, used: false },
+                );
+            }
+        }
+        let mut rest: Vec<_> = subtrahends.into_iter().filter(|(name, _)| self.options.selects(name)).collect();
+        rest.sort_by_key(|(_, d)| d.minuend.tensor);
+        for (_, difference) in rest {
+            self.problem(difference.minuend, "the subtrahend has this tensor but the minuend does not; exclude it (--exclude) or use a pair from one training run");
+        }
+        view
+    }
+
+    /// The elements that all of these tensors have, or a problem if they differ by more than vocabulary padding.
+    fn common_elements(&mut self, tensors: &[At]) -> Option<u64> {
+        let shape = |at: At| &self.inputs.tensor(at).shape;
+        let first = tensors[0];
+        let Some(&other) = tensors.iter().find(|&&at| shape(at) != shape(first)) else {
+            return Some(self.inputs.tensor(first).elements());
+        };
+        let (a, b) = (shape(first), shape(other));
+        let role = |at: At| &self.inputs.list[at.input as usize].role;
+        let shapes = format!("{a:?} in the {} but {b:?} in the {}", role(first), role(other));
+        let rows_alone = tie::is_vocabulary(self.name(first))
+            && tensors.iter().all(|&at| shape(at).len() == a.len() && !a.is_empty() && shape(at)[1..] == a[1..]);
+        if !rows_alone {
+            self.problem(first, format!("its shape is {shapes}; these are not checkpoints of one architecture"));
+            return None;
+        }
+        if self.options.vocab == Vocab::Strict {
+            self.problem(
+                first,
+                format!("its vocabulary rows differ: {shapes}; --vocab common combines the leading rows that all have"),
+            );
+            return None;
+        }
+        let rows = tensors.iter().map(|&at| shape(at)[0]).min().unwrap_or(0);
+        let group = "vocabulary tensor(s) combined over the rows that all inputs have";
+        let elements = rows * a[1..].iter().product::<u64>();
+        self.note(group, self.name(first));
+        Some(elements)
+    }
+
+    /// The float types of a difference, or a problem when they are not floats.
+    fn floats(&mut self, difference: &Difference) -> bool {
+        for at in [Some(difference.minuend), difference.subtrahend].into_iter().flatten() {
+            let dtype = self.inputs.tensor(at).dtype;
+            if dtype.float().is_none() {
+                self.problem(at, format!("it is {dtype} here, which is not combined (only BF16, F16 and F32 are); exclude it (--exclude) or convert the checkpoint"));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Integers that are codes of a quantised format rather than buffers: a matrix called weight, or packed blocks.
+    fn looks_quantised(&self, at: At) -> bool {
+        const PARTS: [&str; 7] = ["weight", "qweight", "qzeros", "weight_packed", "_packed", "_blocks", "_scales"];
+        let tensor = self.inputs.tensor(at);
+        tensor.shape.len() >= 2 && PARTS.iter().any(|part| tensor.name.ends_with(part))
+    }
+
+    fn combine(&mut self, views: &mut [HashMap<&'a str, Difference>]) {
+        for at in self.tensors(0) {
+            let embedding = tie::tied_embedding(self.inputs.base(), at.tensor);
+            let base = embedding.map_or(at, |tensor| At { tensor, ..at });
+            if embedding.is_some() {
+                self.drop_tied(at);
+            }
+            let name = self.options.strip(self.name(base));
+            let terms = self.terms(base, name, views);
+            self.found.matches.push(Match { tensor: at.tensor, base: base.tensor, terms });
+        }
+        for view in views {
+            let mut left: Vec<_> = view.drain().filter(|(name, d)| !d.used && self.options.selects(name)).collect();
+            left.sort_by_key(|(_, d)| d.minuend.tensor);
+            for (_, difference) in left {
+                self.problem(
+                    difference.minuend,
+                    "the target has no tensor of this name; exclude it (--exclude) if the target should go without it",
+                );
+            }
+        }
+    }
+
+    fn terms(&mut self, base: At, name: &'a str, views: &mut [HashMap<&'a str, Difference>]) -> Vec<TermPlan> {
+        let dtype = self.inputs.tensor(base).dtype;
+        let selected = self.options.selects(name);
+        let rule = self.options.rule(name);
+        let (mut terms, mut present, mut untied) = (Vec::new(), false, false);
+        for (view, (origin, alpha)) in views.iter_mut().zip(&self.inputs.origins) {
+            let Some(difference) = view.get_mut(name) else {
+                untied |= tie::is_head(name) && self.donors_tied(origin);
+                continue;
+            };
+            (difference.used, present) = (true, true);
+            let difference = *difference;
+            let alpha = rule.map(|rule| &self.options.alpha_rules[rule].alpha).or(alpha.as_ref());
+            let Some(alpha) = alpha.map(|alpha| alpha.value).filter(|_| selected) else { continue };
+            if dtype.kind() == Kind::Integer {
+                if self.inputs.tensor(difference.minuend).dtype.kind() != Kind::Integer {
+                    self.problem(base, format!("it is {dtype} in the target but a float in the donors; these are not checkpoints of one architecture"));
+                } else if self.looks_quantised(base) {
+                    self.problem(base, format!("its {dtype} values look like codes of a quantised format, and arithmetic on codes has no meaning; use the unquantised checkpoint"));
+                }
+                continue;
+            }
+            let whole = [Some(base), Some(difference.minuend), difference.subtrahend];
+            let whole: Vec<At> = whole.into_iter().flatten().collect();
+            let Some(elements) = self.common_elements(&whole) else { continue };
+            if alpha == 0.0 {
+                continue;
+            }
+            if dtype.float().is_none() {
+                self.problem(base, format!("it is {dtype} in the target, which is not combined (only BF16, F16 and F32 are); exclude it (--exclude) or convert the checkpoint"));
+            } else if self.floats(&difference) {
+                let Difference { minuend, subtrahend, exceptions, .. } = difference;
+                terms.push(TermPlan { minuend, subtrahend, exceptions, alpha, elements });
+            }
+        }
+        if let Some(rule) = rule.filter(|_| present && selected) {
+            self.found.rule_counts[rule] += 1;
+        }
+        let shown = self.name(base);
+        if untied && selected && !present {
+            self.problem(base, "the target has an output head of its own but the donors tie theirs to the embedding; --exclude it to keep the target's as it is");
+        } else if !present {
+            self.note("tensor(s) only in the target, copied", shown);
+        } else if !selected {
+            self.note("tensor(s) not selected by --include/--exclude, copied", shown);
+        } else if dtype.kind() == Kind::Integer {
+            self.note("integer tensor(s), copied", shown);
+        } else if terms.is_empty() {
+            self.note("tensor(s) with alpha 0, kept", shown);
+        }
+        terms
+    }
+
+    fn donors_tied(&self, origin: &Origin) -> bool {
+        match *origin {
+            Origin::Pair { minuend, .. } => self.inputs.list[minuend as usize].checkpoint.config.tied == Some(true),
+            Origin::Vector { tied, .. } => tied == Some(true),
+        }
+    }
+
+    fn extract(&mut self, views: &[HashMap<&'a str, Difference>]) {
+        for at in self.tensors(0) {
+            let name = self.options.strip(self.name(at));
+            let Some(difference) = views[0].get(name).copied().filter(|d| d.minuend == at) else { continue };
+            let tensor = self.inputs.tensor(at);
+            if !self.options.selects(name) {
+                self.note("tensor(s) not selected by --include/--exclude, not in the vector", &tensor.name);
+            } else if tensor.dtype.kind() == Kind::Integer {
+                if self.looks_quantised(at) {
+                    self.problem(at, format!("its {} values look like codes of a quantised format, and arithmetic on codes has no meaning; use the unquantised checkpoint", tensor.dtype));
+                }
+                self.note("integer tensor(s), not in the vector", &tensor.name);
+            } else if self.floats(&difference) {
+                let whole: Vec<At> = std::iter::once(at).chain(difference.subtrahend).collect();
+                let Some(elements) = self.common_elements(&whole) else { continue };
+                let Difference { minuend, subtrahend, .. } = difference;
+                let term = TermPlan { minuend, subtrahend, exceptions: None, alpha: 1.0, elements };
+                self.found.matches.push(Match { tensor: at.tensor, base: at.tensor, terms: vec![term] });
+            }
+        }
+        if self.found.matches.is_empty() && self.found.problems.is_empty() {
+            let file = self.inputs.base().root.display().to_string();
+            let message = "no tensor is left to subtract; select fewer away".to_owned();
+            self.found.problems.push(Problem { file, tensor: None, message });
+        }
+    }
+
+    /// A pattern that finds nothing is a slip of the pen, and would silently change the result.
+    fn options_used(&self) -> Result<()> {
+        let names =
+            || self.inputs.list.iter().flat_map(|input| &input.checkpoint.tensors).map(|t| self.options.strip(&t.name));
+        let patterns = self.options.include.iter().map(|pattern| ("--include", pattern));
+        for (option, pattern) in patterns.chain(self.options.exclude.iter().map(|pattern| ("--exclude", pattern))) {
+            if !names().any(|name| pattern.is_match(name)) {
+                return Err(Error::Usage(format!(
+                    "{option} `{pattern}` matches no tensor; see `taskvec inspect` for the names"
+                )));
+            }
+        }
+        for rule in &self.options.alpha_rules {
+            if !names().any(|name| rule.pattern.is_match(name)) {
+                return Err(Error::Usage(format!(
+                    "--alpha-rule `{}` matches no tensor; see `taskvec inspect` for the names",
+                    rule.pattern
+                )));
+            }
+        }
+        for prefix in &self.options.prefixes {
+            let starts = |t: &crate::checkpoint::Tensor| t.name.starts_with(prefix.as_str());
+            if !self.inputs.list.iter().any(|input| input.checkpoint.tensors.iter().any(starts)) {
+                return Err(Error::Usage(format!("--strip-prefix `{prefix}` starts no tensor's name; leave it out")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The dtype that a vector's tensor is stored in: bf16 from two bf16 donors, else f32.
+pub fn vector_dtype(minuend: Float, subtrahend: Float) -> Float {
+    if minuend == Float::Bf16 && subtrahend == Float::Bf16 { Float::Bf16 } else { Float::F32 }
+}

@@ -1,0 +1,160 @@
+//! What differs between operating systems: direct I/O, preallocation, free space, memory limits, file systems.
+//!
+//! Linux is the full platform; elsewhere reads and writes are buffered and the answers here say "don't know".
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// Direct reads and writes want offsets, lengths and addresses in multiples of this.
+///
+/// 4096 covers every logical block size in use on local disks; where it is not enough the system refuses and the caller
+/// goes on buffered.
+pub const DIRECT_ALIGNMENT: usize = 4096;
+
+/// Whether an error of a direct read or write means "not this way" rather than "not at all".
+pub fn refuses_direct(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+}
+
+/// The machine's memory in bytes, or the tightest memory limit of the cgroups we run in if that is smaller.
+///
+/// `None` where neither can be read.
+pub fn memory_limit() -> Option<u64> {
+    let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
+    });
+    total.into_iter().chain(cgroup_limits()).min()
+}
+
+/// The limits of every cgroup, version 1 and 2, from our own up to the root.
+fn cgroup_limits() -> Vec<u64> {
+    let mut limits = Vec::new();
+    for line in std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default().lines() {
+        // hierarchy:controllers:path; version 2 has hierarchy 0 and no controllers
+        let mut parts = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        let (roots, file): (&[&str], _) = if controllers.is_empty() {
+            (&["/sys/fs/cgroup", "/sys/fs/cgroup/unified"], "memory.max")
+        } else if controllers.split(',').any(|c| c == "memory") {
+            (&["/sys/fs/cgroup/memory"], "memory.limit_in_bytes")
+        } else {
+            continue;
+        };
+        for root in roots {
+            // Inside a container the path may not exist below the mount; its root then holds our limit.
+            let ours = Path::new(path.trim_start_matches('/'));
+            for ancestor in ours.ancestors() {
+                let text = std::fs::read_to_string(Path::new(root).join(ancestor).join(file));
+                limits.extend(text.ok().and_then(|text| text.trim().parse::<u64>().ok()));
+            }
+        }
+    }
+    limits
+}
+
+#[cfg(target_os = "linux")]
+mod imp {
+    use super::{File, Path, io};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    fn direct_options() -> io::Result<std::fs::OpenOptions> {
+        let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).map_err(io::Error::other)?;
+        let mut options = File::options();
+        options.custom_flags(direct);
+        Ok(options)
+    }
+
+    /// Opens an existing file for direct writes; the file system may refuse.
+    pub fn open_direct(path: &Path) -> io::Result<File> {
+        direct_options()?.write(true).open(path)
+    }
+
+    /// Opens the very file behind a descriptor once more, for direct reads; the file system may refuse.
+    pub fn reopen_direct(file: &File) -> io::Result<File> {
+        direct_options()?.read(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+    }
+
+    /// Reserves `len` bytes on disk so that later writes cannot run out of space; where the file system cannot reserve,
+    /// only sets the length. Never shortens a file.
+    pub fn preallocate(file: &File, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
+                if file.metadata()?.len() < len { file.set_len(len) } else { Ok(()) }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Bytes that an unprivileged process may still write below `path`; `None` where the file system does not say.
+    pub fn free_space(path: &Path) -> Option<u64> {
+        let stat = rustix::fs::statvfs(path).ok()?;
+        (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Bytes on disk that a file already holds (less than its length where it has holes).
+    pub fn allocated(file: &File) -> io::Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        Ok(file.metadata()?.blocks() * 512)
+    }
+
+    /// Whether a file lies on a file system whose mappings are known to be safe and quick: a local one.
+    pub fn is_local(file: &File) -> bool {
+        // From the manual page of statfs(2): ext2/3/4, XFS, Btrfs, tmpfs, ramfs, overlayfs, ZFS, F2FS, bcachefs.
+        const LOCAL: [u64; 9] = [
+            0xEF53,
+            0x5846_5342,
+            0x9123_683E,
+            0x0102_1994,
+            0x8584_58F6,
+            0x794C_7630,
+            0x2FC1_2FC1,
+            0xF2F5_2010,
+            0xCA45_1A4E,
+        ];
+        rustix::fs::fstatfs(file).is_ok_and(|stat| LOCAL.contains(&(stat.f_type as u64 & 0xFFFF_FFFF)))
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod imp {
+    use super::{File, Path, io};
+
+    /// Not offered here.
+    pub fn open_direct(_: &Path) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Not offered here.
+    pub fn reopen_direct(_: &File) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Sets the length; never shortens a file.
+    pub fn preallocate(file: &File, len: u64) -> io::Result<()> {
+        if file.metadata()?.len() < len { file.set_len(len) } else { Ok(()) }
+    }
+
+    /// Not known here.
+    pub fn free_space(_: &Path) -> Option<u64> {
+        None
+    }
+
+    /// The file's length.
+    pub fn allocated(file: &File) -> io::Result<u64> {
+        Ok(file.metadata()?.len())
+    }
+
+    /// Not known here, so mapping is never chosen unasked.
+    pub fn is_local(_: &File) -> bool {
+        false
+    }
+}
+
+pub use imp::{allocated, free_space, is_local, open_direct, preallocate, reopen_direct};

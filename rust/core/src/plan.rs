@@ -1,0 +1,232 @@
+//! The plan of a job, from headers alone: what meets what, where it goes, and what it takes in bytes, memory and disk.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::budget::{Budget, Need};
+use crate::dtype::Float;
+use crate::error::{Error, Result};
+use crate::inputs::{Inputs, Request};
+use crate::layout::Layout;
+use crate::matching::{self, Problem, SameBytes};
+use crate::options::{Options, RoundingMode};
+use crate::source::Io;
+use crate::{NUMERIC_SPEC, os};
+
+/// How many tensors are treated how.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Tensors that get arithmetic.
+    pub combined: u64,
+    /// Tensors taken over byte for byte.
+    pub copied: u64,
+    /// Tensors that only change their type.
+    pub converted: u64,
+    /// Elements that get arithmetic.
+    pub elements: u64,
+}
+
+/// A job, thought through; nothing has been written yet.
+#[derive(Debug)]
+pub struct Plan {
+    /// The verb and its inputs, as asked.
+    pub request: Request,
+    /// The options, as asked.
+    pub options: Options,
+    /// The opened inputs.
+    pub inputs: Inputs,
+    /// Where everything goes; empty if there are problems.
+    pub layout: Layout,
+    /// Why the inputs do not fit together; empty if they do.
+    pub problems: Vec<Problem>,
+    /// What was passed through or done by a policy.
+    pub notes: Vec<String>,
+    /// To be compared before writing.
+    pub same: Vec<SameBytes>,
+    /// Tensors that each `--alpha-rule` decided.
+    pub rule_counts: Vec<u64>,
+    /// How many tensors are treated how.
+    pub counts: Counts,
+    /// How inputs are read, never `auto`.
+    pub io: Io,
+    /// Why they are read so.
+    pub io_reason: String,
+    /// Bytes that will be read from the inputs' tensors.
+    pub read_bytes: u64,
+    /// Memory: threads, windows and their buffers.
+    pub budget: Budget,
+}
+
+impl Plan {
+    /// Opens the inputs, matches them and lays the output out.
+    ///
+    /// # Errors
+    /// Malformed inputs, impossible options, a budget below the least that works. Inputs that do not fit together are
+    /// no error here: see [`Plan::require_fit`].
+    pub fn new(request: Request, options: Options) -> Result<Self> {
+        options.check()?;
+        if let Request::Apply { vectors, .. } = &request
+            && vectors.len() > 1
+            && !options.alpha_rules.is_empty()
+        {
+            return Err(Error::Usage(
+                "--alpha-rule works with one vector; apply several one after the other, or give each an --alpha".into(),
+            ));
+        }
+        let inputs = Inputs::open(&request)?;
+        let mut found = matching::match_inputs(&inputs, &options)?;
+        let matches = if found.problems.is_empty() { std::mem::take(&mut found.matches) } else { Vec::new() };
+        let layout = Layout::new(&inputs, matches, &options)?;
+        let checkpoints: Vec<_> = inputs.list.iter().map(|input| &input.checkpoint).collect();
+        let (io, io_reason) = options.io.resolve(&checkpoints);
+        let need = Need::of(&inputs, &layout, io);
+        let budget = Budget::new(&need, options.budget(), options.threads()?)?;
+        let mut plan = Self {
+            request,
+            options,
+            layout,
+            problems: found.problems,
+            notes: found.notes,
+            same: found.same,
+            rule_counts: found.rule_counts,
+            counts: Counts::default(),
+            io,
+            io_reason,
+            read_bytes: need.read,
+            budget,
+            inputs,
+        };
+        plan.count()?;
+        Ok(plan)
+    }
+
+    fn count(&mut self) -> Result<()> {
+        let base = self.inputs.base();
+        let mut rounded = 0;
+        for plan in &self.layout.tensors {
+            let source = base.tensors[plan.base as usize].dtype;
+            if !plan.terms.is_empty() {
+                self.counts.combined += 1;
+                self.counts.elements += plan.combined();
+                rounded += u64::from(plan.dtype != Float::F32.dtype());
+            } else if plan.dtype != source {
+                self.counts.converted += 1;
+                rounded += u64::from(plan.dtype != Float::F32.dtype());
+            } else {
+                self.counts.copied += 1;
+            }
+        }
+        if self.options.rounding == RoundingMode::Stochastic && self.inputs.has_target && self.problems.is_empty() {
+            if rounded == 0 && self.counts.combined > 0 {
+                return Err(Error::Usage("--rounding stochastic has nothing to round: every combined tensor of the output is F32; leave it out or add --dtype bf16".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails with the first problem, if there is any.
+    pub fn require_fit(&self) -> Result<()> {
+        let Some(first) = self.problems.first() else { return Ok(()) };
+        let tensor = first.tensor.as_ref().map_or(String::new(), |name| format!("tensor `{name}`: "));
+        let more = match self.problems.len() - 1 {
+            0 => String::new(),
+            n => format!(" (and {n} more; `taskvec check` lists them)"),
+        };
+        Err(Error::Mismatch(format!("{}: {tensor}{}{more}", first.file, first.message)))
+    }
+
+    /// Names everything that decides the output's bytes; a run goes on from an interrupted one only if it is equal.
+    pub fn id(&self) -> u128 {
+        let inputs: Vec<Value> = self
+            .inputs
+            .list
+            .iter()
+            .map(|input| {
+                let shards: Vec<Value> = input
+                    .checkpoint
+                    .shards
+                    .iter()
+                    .map(|shard| {
+                        let i = &shard.identity;
+                        json!([
+                            shard.name,
+                            i.device,
+                            i.inode,
+                            i.size,
+                            i.mtime_ns.to_string(),
+                            i.ctime_ns.to_string(),
+                            format!("{:032x}", shard.header_digest)
+                        ])
+                    })
+                    .collect();
+                json!([input.role, shards])
+            })
+            .collect();
+        let id = json!([env!("CARGO_PKG_VERSION"), NUMERIC_SPEC, self.request.verb(), self.recipe(), inputs]);
+        xxh3_128(id.to_string().as_bytes())
+    }
+
+    /// The options that decide the output's bytes, for the manifest.
+    pub fn recipe(&self) -> Value {
+        let options = &self.options;
+        let alpha = |alpha: &crate::options::Alpha| json!({"text": alpha.text, "bits": format!("0x{:08x}", alpha.value.to_bits())});
+        let alphas: Vec<Value> = self.inputs.origins.iter().filter_map(|(_, a)| a.as_ref().map(alpha)).collect();
+        let rules: Vec<Value> = options
+            .alpha_rules
+            .iter()
+            .map(|rule| json!({"pattern": rule.pattern.as_str(), "alpha": alpha(&rule.alpha)}))
+            .collect();
+        let patterns = |list: &[regex::Regex]| list.iter().map(|p| p.as_str().to_owned()).collect::<Vec<_>>();
+        let stochastic = options.rounding == RoundingMode::Stochastic;
+        json!({
+            "alpha": alphas,
+            "alpha_rules": rules,
+            "dtype": options.dtype.map(|float| float.dtype().name()),
+            "rounding": if stochastic { "stochastic" } else { "nearest" },
+            "seed": stochastic.then_some(options.seed),
+            "vocab": if options.vocab == crate::options::Vocab::Common { "common" } else { "strict" },
+            "include": patterns(&options.include),
+            "exclude": patterns(&options.exclude),
+            "strip_prefix": options.prefixes,
+        })
+    }
+
+    /// The plan as JSON, for `check` and `--dry-run`. `out` is where free space is looked up.
+    pub fn to_json(&self, out: Option<&Path>) -> Value {
+        let inputs: Vec<Value> = self.inputs.list.iter().map(|input| {
+            let c = &input.checkpoint;
+            let bytes: u64 = c.shards.iter().map(|s| s.identity.size).sum();
+            json!({"role": input.role, "name": c.label, "files": c.shards.len(), "tensors": c.tensors.len(), "bytes": bytes})
+        }).collect();
+        let rules: Vec<Value> = self
+            .options
+            .alpha_rules
+            .iter()
+            .zip(&self.rule_counts)
+            .map(|(rule, count)| json!({"pattern": rule.pattern.as_str(), "alpha": rule.alpha.text, "tensors": count}))
+            .collect();
+        let Counts { combined, copied, converted, .. } = self.counts;
+        json!({
+            "schema": "taskvec/plan/1",
+            "verb": self.request.verb(),
+            "compatible": self.problems.is_empty(),
+            "problems": self.problems,
+            "notes": self.notes,
+            "inputs": inputs,
+            "tensors": {"combined": combined, "copied": copied, "converted": converted},
+            "bytes": {"read": self.read_bytes, "write": self.layout.bytes()},
+            "memory": self.budget.to_json(),
+            "disk": {"needed": self.layout.bytes(), "free": out.and_then(existing).and_then(os::free_space)},
+            "io": self.io.to_string(),
+            "io_reason": self.io_reason,
+            "alpha_rules": rules,
+        })
+    }
+}
+
+/// The folder itself, or the nearest one above it that exists.
+fn existing(path: &Path) -> Option<&Path> {
+    path.ancestors().map(|a| if a.as_os_str().is_empty() { Path::new(".") } else { a }).find(|a| a.exists())
+}
