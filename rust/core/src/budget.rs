@@ -12,7 +12,7 @@ use crate::source::{Io, LONG};
 /// Bytes in memory per tensor of an input: its name, its place, and its part of the plan and of the statistics.
 const PER_TENSOR: u64 = 600;
 /// Stacks, queues and what the allocator keeps, for each worker.
-const PER_WORKER: u64 = 128 << 10;
+pub const PER_WORKER: u64 = 128 << 10;
 /// One exception in the file: an index and a value.
 pub const EXCEPTION: u64 = 12;
 

@@ -54,7 +54,10 @@ mod spool;
 mod staging;
 mod window;
 // Verbs.
+pub mod diff;
+pub mod inspect;
 pub mod job;
+pub mod verify;
 
 pub use error::{Error, Result};
 

@@ -118,10 +118,11 @@ impl Plan {
                 self.counts.copied += 1;
             }
         }
-        if self.options.rounding == RoundingMode::Stochastic && self.inputs.has_target && self.problems.is_empty() {
-            if rounded == 0 && self.counts.combined > 0 {
-                return Err(Error::Usage("--rounding stochastic has nothing to round: every combined tensor of the output is F32; leave it out or add --dtype bf16".into()));
-            }
+        let stochastic = self.options.rounding == RoundingMode::Stochastic && self.inputs.has_target;
+        if stochastic && rounded == 0 && self.counts.combined > 0 {
+            return Err(Error::Usage(
+                "--rounding stochastic has nothing to round: every combined tensor of the output is F32; leave it out or add --dtype bf16".into(),
+            ));
         }
         Ok(())
     }
