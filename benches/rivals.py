@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 MERGEKIT = "mergekit==0.1.5"
-FLOOR_MODES = tuple((read, write) for read in ("mmap", "pread", "direct") for write in ("buffered", "direct"))
+READS = ("mmap", "pread", "direct")
+WRITES = ("buffered", "direct")
+
+
+class FloorMode(NamedTuple):
+    """How the floor reads and writes, and with how many threads."""
+
+    read: str
+    write: str
+    threads: int
+
+    def __str__(self) -> str:
+        """As the table names it."""
+        return f"{self.read} in, {self.write} out, {self.threads} threads"
+
+
+def floor_modes() -> list[FloorMode]:
+    """Every mode worth a try: more threads than cores keep the cores busy while a direct write waits."""
+    cores = len(os.sched_getaffinity(0))
+    return [FloorMode(*mode) for mode in itertools.product(READS, WRITES, (cores, 2 * cores))]
 
 
 def build_floor(folder: Path) -> Path:
@@ -21,12 +42,11 @@ def build_floor(folder: Path) -> Path:
 
 
 def floor_command(
-    program: Path, output: Path, inputs: list[Path], mode: tuple[str, str], durable: bool
+    program: Path, output: Path, inputs: list[Path], mode: FloorMode, durable: bool
 ) -> list[str]:
-    """How the floor is called: one thread a core, as a transfer has."""
-    threads = len(os.sched_getaffinity(0))
-    modes = ["--read", mode[0], "--write", mode[1]] + (["--fsync"] if durable else [])
-    return [str(word) for word in (program, output, *inputs, "--threads", threads, *modes)]
+    """How the floor is called."""
+    modes = ["--read", mode.read, "--write", mode.write, "--threads", mode.threads]
+    return [str(word) for word in (program, output, *inputs, *modes, *(["--fsync"] if durable else []))]
 
 
 def install_mergekit(folder: Path) -> Path:
