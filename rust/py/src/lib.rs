@@ -1,1 +1,47 @@
 //! The Python module `taskvec._core`: a thin layer over `taskvec_core`, without arithmetic of its own.
+//!
+//! One file per verb. Answers cross as JSON text; `python/taskvec/results.py` gives them types.
+
+mod blocking;
+mod errors;
+mod options;
+
+mod apply;
+mod diff;
+mod extract;
+mod inspect;
+mod transfer;
+mod verify;
+
+use pyo3::prelude::*;
+
+/// The compiled core of taskvec.
+#[pymodule(gil_used = false)]
+mod _core {
+    #[pymodule_export]
+    use super::apply::{apply, check_apply};
+    #[pymodule_export]
+    use super::diff::diff;
+    #[pymodule_export]
+    use super::extract::{check_extract, extract};
+    #[pymodule_export]
+    use super::inspect::inspect;
+    #[pymodule_export]
+    use super::transfer::{check_transfer, transfer};
+    #[pymodule_export]
+    use super::verify::verify;
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("version", env!("CARGO_PKG_VERSION"))?;
+        module.add("debug_build", cfg!(debug_assertions))
+    }
+
+    /// The instruction set in use; TASKVEC_SIMD in the environment lowers it.
+    #[pyfunction]
+    fn simd() -> PyResult<&'static str> {
+        taskvec_core::simd::Isa::from_env().map(|isa| isa.name()).map_err(super::errors::raise)
+    }
+}
