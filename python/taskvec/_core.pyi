@@ -1,8 +1,9 @@
 """The compiled core. The verbs of `taskvec` stand before it: refs resolved, options parsed, results typed.
 
-Every answer is JSON text whose `schema` field names its form (`taskvec.results` reads each). Paths are local folders.
-`alpha` is (text, number). `card` is the text of the README.md to write. The errors are those of `taskvec.errors`; the
-long calls release the GIL, and a signal handler that raises (Ctrl-C: `KeyboardInterrupt`) ends them within a second.
+Every answer is JSON text whose `schema` field names its form (see `results.py` and `plan.py`).
+Paths are local folders, `alpha` is (text, number), `card` is the text of the README.md to write. The errors
+are those of `taskvec.errors`. The long calls release the GIL, and a signal handler that raises (Ctrl-C:
+`KeyboardInterrupt`) ends them within a second.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from .options import Options
 
 Progress = Callable[[str, int, int], None]
-"""Called with (phase, bytes done, bytes in all) about ten times a second, on the thread that made the call."""
+"""Called with (phase, bytes done, bytes in all) some ten times a second, on the calling thread."""
 
 version: str
 """The package's version."""
@@ -18,7 +19,7 @@ debug_build: bool
 """Whether this build is without optimisation, and so many times slower."""
 
 def simd() -> str:
-    """The instruction set in use; the environment variable TASKVEC_SIMD lowers it, `UsageError` where it names none."""
+    """The instruction set in use; TASKVEC_SIMD in the environment lowers it (`UsageError`: names none)."""
 
 def transfer(
     target: str,

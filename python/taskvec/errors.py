@@ -1,4 +1,4 @@
-"""The exceptions of taskvec: one class per exit code, each also a builtin, so that ordinary `except` clauses work.
+"""The exceptions of taskvec: one per exit code, each also a builtin so that plain `except` clauses work.
 
 The message of each is one sentence that names the file, the tensor and what to do.
 """
@@ -42,9 +42,9 @@ class StorageError(TaskvecError, OSError):
     exit_code = 4
 
     def __init__(self, errno: int | None, message: str, filename: str | None = None) -> None:
-        """Keeps the sentence whole: `OSError` alone would put "[Errno …]" before it and the file name after it."""
+        """Takes what `OSError` takes."""
         super().__init__(errno, message, filename)
 
     def __str__(self) -> str:
-        """The sentence."""
+        """The sentence alone: `OSError` would put "[Errno …]" before it and the file name after it."""
         return str(self.strerror)

@@ -1,4 +1,4 @@
-"""The options that the verbs share: how a user may write them, and the one frozen value that the core reads."""
+"""The options that the verbs share: how a user may write them, and the frozen value that the core reads."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ _LARGEST = 2**63 - 1
 class Keywords(TypedDict, total=False):
     """The keyword options of `extract`, `apply`, `transfer`, `check` and `diff`; all may be left out.
 
-    memory: budget for buffers and headers, in bytes or as text (`"256MiB"`, `"1GB"`); default: the smaller of 256 MiB
-        and a quarter of the machine's (or its cgroup's) memory.
+    memory: budget for buffers and headers, in bytes or as text (`"256MiB"`, `"1GB"`); default: the smaller of
+        256 MiB and a quarter of the machine's (or its cgroup's) memory.
     threads: worker threads; default: the cores at hand.
     dtype: dtype of every float tensor written; default: the target's own, tensor by tensor.
     rounding: how the f32 result becomes the output dtype.
     seed: key of `rounding="stochastic"`, 0 to 2⁶⁴ − 1.
-    vocab: `"strict"` refuses vocabularies of different lengths, `"common"` combines the leading rows all inputs have.
+    vocab: `"strict"` refuses vocabularies of different lengths, `"common"` combines the leading rows that all
+        inputs have.
     include, exclude: regular expressions on tensor names; what they leave out is the target's, unchanged.
-    alpha_rules: `"REGEX=α"` or `(regex, α)`; the last that matches a name wins, one that matches nothing is an error.
+    alpha_rules: `"REGEX=α"` or `(regex, α)`; the last that matches a name wins; matching none is an error.
     strip_prefix: wrapper prefixes such as `"module."` to take off tensor names before they are matched.
     io: how inputs are read; the output holds the same bytes whichever is chosen.
     sync: whether the output is on the disk, not only in memory, when the call returns.
@@ -63,7 +64,7 @@ class Keywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of one job as the core reads them, attribute by attribute; see `Keywords` for what each means."""
+    """The options of one job as the core reads them, by attribute; see `Keywords` for what each means."""
 
     memory: int | None = None
     threads: int | None = None
@@ -83,11 +84,13 @@ class Options:
 
 
 def make_options(keywords: Keywords) -> Options:
-    """Checks the keyword options and makes them the value that the core reads; `UsageError` names the one that is wrong."""
+    """Checks the keyword options; `UsageError` names the one that is wrong."""
     given = dict[str, Any](keywords)
     unknown = sorted(given.keys() - Keywords.__annotations__.keys())
     if unknown:
-        raise UsageError(f"there is no option {unknown[0]!r}; the options are {', '.join(Keywords.__annotations__)}")
+        raise UsageError(
+            f"there is no option {unknown[0]!r}; the options are {', '.join(Keywords.__annotations__)}"
+        )
     return Options(
         memory=parse_size(given.get("memory")),
         threads=_whole("threads", given.get("threads"), least=1, most=4096),
@@ -156,7 +159,9 @@ def spread_alphas(alpha: Alpha | Iterable[Alpha], vectors: int) -> list[tuple[st
     if len(alphas) == 1:
         return alphas * vectors
     if len(alphas) != vectors:
-        raise UsageError(f"{len(alphas)} alphas do not fit {vectors} vectors; give one for all or one for each")
+        raise UsageError(
+            f"{len(alphas)} alphas do not fit {vectors} vectors; give one for all or one for each"
+        )
     return alphas
 
 
