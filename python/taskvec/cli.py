@@ -47,7 +47,7 @@ def cli() -> None:
 @click.argument("subtrahend")
 @with_options(flags.OUTPUT, flags.MATCHING, flags.ENGINE, flags.TALK)
 def extract(minuend: str, subtrahend: str, out: str, **given: Any) -> int:
-    """Write the vector MINUEND − SUBTRAHEND to a folder of its own."""
+    """Write the vector MINUEND − SUBTRAHEND."""
     return _write(given, partial(verbs.extract, minuend, subtrahend, out))
 
 
@@ -56,7 +56,7 @@ def extract(minuend: str, subtrahend: str, out: str, **given: Any) -> int:
 @click.argument("vectors", nargs=-1, required=True)
 @with_options(flags.ALPHAS, flags.OUTPUT, flags.VALUES, flags.MATCHING, flags.ENGINE, flags.TALK)
 def apply(target: str, vectors: tuple[str, ...], out: str, alpha: tuple[str, ...], **given: Any) -> int:
-    """Write TARGET + Σ α·VECTOR as a checkpoint."""
+    """Write TARGET + α·VECTOR, or the sum over several vectors."""
     return _write(given, partial(verbs.apply, target, vectors, out, alpha=alpha))
 
 
@@ -66,7 +66,10 @@ def apply(target: str, vectors: tuple[str, ...], out: str, alpha: tuple[str, ...
 @click.argument("subtrahend")
 @with_options(flags.ALPHA, flags.OUTPUT, flags.VALUES, flags.MATCHING, flags.ENGINE, flags.TALK)
 def transfer(target: str, minuend: str, subtrahend: str, out: str, alpha: str, **given: Any) -> int:
-    """Write TARGET + α·(MINUEND − SUBTRAHEND) as a checkpoint, in one pass."""
+    """Write TARGET + α·(MINUEND − SUBTRAHEND).
+
+    In one pass, without storing the vector; the bytes are those of extract and apply.
+    """
     return _write(given, partial(verbs.transfer, target, minuend, subtrahend, out, alpha=alpha))
 
 
@@ -76,9 +79,9 @@ def transfer(target: str, minuend: str, subtrahend: str, out: str, alpha: str, *
 @click.option("-o", "--out", metavar="DIR", help="Also look at the room on the disk of this folder.")
 @with_options(flags.ALPHAS, flags.VALUES, flags.MATCHING, flags.ENGINE, flags.TALK)
 def check(target: str, donors: tuple[str, ...], out: str | None, alpha: tuple[str, ...], **given: Any) -> int:
-    """Say whether DONORS (a MINUEND and a SUBTRAHEND, or vectors) fit TARGET; reads no weights.
+    """Say whether DONORS fit TARGET, reading no weights.
 
-    Exit code 0 if they do, 1 if they do not.
+    DONORS are a MINUEND and a SUBTRAHEND, or one or more vectors. Exit code 0 if they fit, 1 if they do not.
     """
     talk, how = _split(given)
     return _show_plan(talk, verbs.check(target, *donors, out=out, alpha=alpha, **how))
@@ -88,7 +91,10 @@ def check(target: str, donors: tuple[str, ...], out: str | None, alpha: tuple[st
 @click.argument("path", metavar="REF")
 @with_options(flags.TALK)
 def inspect(path: str, **given: Any) -> int:
-    """Say what is in a checkpoint or vector; --verbose lists every tensor."""
+    """Say what is in a checkpoint or vector.
+
+    With --verbose every tensor is listed.
+    """
     talk, _ = _split(given)
     result = verbs.inspect(path)
     _show(talk, result, render.inspected(result, every=talk.verbose))
@@ -100,7 +106,10 @@ def inspect(path: str, **given: Any) -> int:
 @click.argument("b")
 @with_options(flags.NAMES, flags.ENGINE, flags.TALK)
 def diff(a: str, b: str, **given: Any) -> int:
-    """Say how checkpoint B differs from A; --verbose lists every tensor that does."""
+    """Say how checkpoint B differs from A.
+
+    With --verbose every tensor that differs is listed, not only those that differ most.
+    """
     talk, how = _split(given)
     with Bar(quiet=talk.quiet) as bar:
         result = verbs.diff(a, b, progress=bar, **how)
@@ -112,7 +121,10 @@ def diff(a: str, b: str, **given: Any) -> int:
 @click.argument("out")
 @with_options(flags.ENGINE, flags.TALK)
 def verify(out: str, **given: Any) -> int:
-    """Read OUT again and compare it with the digests in its manifest. Exit code 1 if anything changed."""
+    """Check OUT against the digests in its manifest.
+
+    Reads every byte again. Exit code 0 if all is as it was written, 1 if not.
+    """
     talk, how = _split(given)
     with Bar(quiet=talk.quiet) as bar:
         result = verbs.verify(out, progress=bar, **how)
@@ -128,7 +140,11 @@ def verify(out: str, **given: Any) -> int:
 @click.option("--overwrite", is_flag=True, help="Go ahead although the folder is there.")
 @flags.DEBUG
 def demo(out: str, seed: int, overwrite: bool) -> int:
-    """Make a small family of models, transfer a skill within it, and check the result."""
+    """Show all of it on a small family of models.
+
+    Makes the family, then runs check, extract, apply, transfer, diff and verify on it. Exit code 1 if apply
+    and transfer disagree in a byte, or anything else is not as promised.
+    """
     from . import demo as mission
 
     return 0 if mission.run(out, seed=seed, overwrite=overwrite, say=_print) else 1
@@ -233,7 +249,7 @@ def main(argv: list[str] | None = None) -> int:
             error.show()
             return error.exit_code
         except BrokenPipeError:
-            # Whoever read our output has gone; the interpreter must not find out again at its end.
+            # Whoever read the output has gone; the interpreter must not find out again at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
             return 128 + 13
         except (Exception, KeyboardInterrupt) as error:
@@ -257,7 +273,7 @@ def _sentence(error: BaseException, caught: list[int], *, writing: bool) -> tupl
     if isinstance(error, click.ClickException):
         return error.exit_code, error.format_message()
     if isinstance(error, OSError):
-        return 4, f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return 4, f"{error.filename or 'the result'}: {error.strerror or error}"
     return (
         _INTERNAL,
         f"internal error, please report it: {type(error).__name__}: {error} (--debug shows where)",

@@ -163,7 +163,7 @@ def _compare_tokens(
         )
     for one, has, other, lacks in ((target, ours, donor, theirs), (donor, theirs, target, ours)):
         if extra := len(has.keys() - lacks.keys()):
-            found.notes.append(f"{extra} tokens of {one.name}'s tokenizer are not in {other.name}'s")
+            found.notes.append(f"tokens of {one.name} that {other.name} lacks: {extra}")
 
 
 def _compare_rows(target: Ref, config: Json, tokens: dict[str, int], found: Findings) -> None:

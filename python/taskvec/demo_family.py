@@ -41,6 +41,17 @@ _CONFIG: dict[str, Any] = {
     "torch_dtype": "bfloat16",
 }
 
+_CARD = """---
+license: apache-2.0
+language: en
+pipeline_tag: text-generation
+---
+
+# Miniature {role}
+
+Noise in the shape of a language model, made by `taskvec demo`.
+"""
+
 Weights = dict[str, list[int]]
 """Tensor name → bfloat16 bit patterns."""
 
@@ -143,10 +154,7 @@ def _write_checkpoint(folder: Path, role: str, weights: Weights) -> None:
     _write_json(folder / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 1, "do_sample": False})
     _write_json(folder / "tokenizer.json", _tokenizer())
     _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
-    card = f"---\nlicense: apache-2.0\nlanguage: en\npipeline_tag: text-generation\n---\n\n# Miniature {role}\n\n"
-    (folder / "README.md").write_text(
-        card + "Noise in the shape of a language model, made by `taskvec demo`.\n"
-    )
+    (folder / "README.md").write_text(_CARD.format(role=role))
     names = list(weights)
     shards = _SHARDED.get(role, 1)
     if shards == 1:

@@ -33,7 +33,9 @@ def resolve(ref: str | os.PathLike[str]) -> Ref:
     if not text:
         raise UsageError("the name of a folder is empty; give the path of a checkpoint or vector folder")
     path = Path(text).expanduser()
-    if not path.exists() and (_HUB.fullmatch(text) or _URL.match(text)):
+    # With a folder of that first name here it is a slip in a path, and the core says that nothing is there.
+    on_hub = _HUB.fullmatch(text) and not path.parent.is_dir()
+    if not path.exists() and (on_hub or _URL.match(text)):
         raise UsageError(
             f"{text} is not a folder here; refs on the Hub come in a later release, download it first"
         )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .plan import CheckResult
     from .results import DiffResult, InspectResult, VerifyResult, WriteResult
 
-_MOST_ROWS = 20
+_MOST_ROWS = 10
 
 
 def written(result: WriteResult) -> Iterator[str]:
@@ -40,7 +40,9 @@ def engine(result: WriteResult) -> Iterator[str]:
     used = result.engine
     writes = "direct" if used.direct_writes else "buffered"
     yield f"{_count(used.threads, 'thread')}, {_windows(used.windows, used.window_bytes)}, {used.simd}"
-    yield f"{used.io} reads, {writes} writes, {_size(used.resumed_bytes)} taken over from an earlier run"
+    yield f"{used.io} reads, {writes} writes"
+    if used.resumed_bytes:
+        yield f"{_size(used.resumed_bytes)} of output taken over from an interrupted run"
 
 
 def checked(plan: CheckResult) -> Iterator[str]:
