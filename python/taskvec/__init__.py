@@ -1,0 +1,48 @@
+"""Task arithmetic on LLM checkpoints, streamed: v = minuend − subtrahend, then target + α·v.
+
+    import taskvec
+
+    taskvec.check("instruct", "grpo", "sft").compatible
+    taskvec.transfer("instruct", "grpo", "sft", "out", alpha=0.7, memory="256MiB")
+
+or, to keep the vector, `extract` and `apply`. A checkpoint is a folder as `transformers` saves it.
+"""
+
+import warnings
+
+from ._core import debug_build, version
+from .errors import CorruptError, MismatchError, StorageError, TaskvecError, UsageError
+from .plan import CheckResult
+from .results import DiffResult, InspectResult, VerifyResult, WriteResult
+from .vector import Vector
+from .verbs import apply, check, diff, extract, inspect, transfer, verify
+
+__all__ = [
+    "CheckResult",
+    "CorruptError",
+    "DiffResult",
+    "InspectResult",
+    "MismatchError",
+    "StorageError",
+    "TaskvecError",
+    "UsageError",
+    "Vector",
+    "VerifyResult",
+    "WriteResult",
+    "apply",
+    "check",
+    "diff",
+    "extract",
+    "inspect",
+    "transfer",
+    "verify",
+]
+
+__version__ = version
+
+if debug_build:
+    warnings.warn(
+        "taskvec was built without optimisation and is many times slower; use `maturin develop --release`",
+        RuntimeWarning,
+        stacklevel=2,
+    )

@@ -1,0 +1,280 @@
+"""The command line: the verbs, their options in words, and one way out for every error."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import traceback
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import flags, render, verbs
+from ._core import version
+from .errors import TaskvecError
+from .flags import with_options
+from .progress import Bar
+from .vector import Vector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+    from .plan import CheckResult
+    from .records import Result
+    from .results import WriteResult
+
+_WRITING = ("extract", "apply", "transfer")
+_INTERNAL = 70
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version, prog_name="taskvec", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Task arithmetic on safetensors checkpoints: v = MINUEND − SUBTRAHEND, OUT = TARGET + α·v.
+
+    Every argument is a folder as transformers saves it. `taskvec demo` shows it all at work.
+    """
+
+
+@cli.command()
+@click.argument("minuend")
+@click.argument("subtrahend")
+@with_options(flags.OUTPUT, flags.MATCHING, flags.ENGINE, flags.TALK)
+def extract(minuend: str, subtrahend: str, out: str, **given: Any) -> int:
+    """Write the vector MINUEND − SUBTRAHEND."""
+    return _write(given, partial(verbs.extract, minuend, subtrahend, out))
+
+
+@cli.command()
+@click.argument("target")
+@click.argument("vectors", nargs=-1, required=True)
+@with_options(flags.ALPHAS, flags.OUTPUT, flags.VALUES, flags.MATCHING, flags.ENGINE, flags.TALK)
+def apply(target: str, vectors: tuple[str, ...], out: str, alpha: tuple[str, ...], **given: Any) -> int:
+    """Write TARGET + α·VECTOR, or the sum over several vectors."""
+    return _write(given, partial(verbs.apply, target, vectors, out, alpha=alpha))
+
+
+@cli.command()
+@click.argument("target")
+@click.argument("minuend")
+@click.argument("subtrahend")
+@with_options(flags.ALPHA, flags.OUTPUT, flags.VALUES, flags.MATCHING, flags.ENGINE, flags.TALK)
+def transfer(target: str, minuend: str, subtrahend: str, out: str, alpha: str, **given: Any) -> int:
+    """Write TARGET + α·(MINUEND − SUBTRAHEND).
+
+    In one pass, without storing the vector; the bytes are those of extract and apply.
+    """
+    return _write(given, partial(verbs.transfer, target, minuend, subtrahend, out, alpha=alpha))
+
+
+@cli.command()
+@click.argument("target")
+@click.argument("donors", nargs=-1, required=True)
+@click.option("-o", "--out", metavar="DIR", help="Also look at the room on the disk of this folder.")
+@with_options(flags.ALPHAS, flags.VALUES, flags.MATCHING, flags.ENGINE, flags.TALK)
+def check(target: str, donors: tuple[str, ...], out: str | None, alpha: tuple[str, ...], **given: Any) -> int:
+    """Say whether DONORS fit TARGET, reading no weights.
+
+    DONORS are a MINUEND and a SUBTRAHEND, or one or more vectors. Exit code 0 if they fit, 1 if they do not.
+    """
+    talk, how = _split(given)
+    return _show_plan(talk, verbs.check(target, *donors, out=out, alpha=alpha, **how))
+
+
+@cli.command()
+@click.argument("path", metavar="REF")
+@with_options(flags.TALK)
+def inspect(path: str, **given: Any) -> int:
+    """Say what is in a checkpoint or vector.
+
+    With --verbose every tensor is listed.
+    """
+    talk, _ = _split(given)
+    result = verbs.inspect(path)
+    _show(talk, result, render.inspected(result, every=talk.verbose))
+    return 0
+
+
+@cli.command()
+@click.argument("a")
+@click.argument("b")
+@with_options(flags.NAMES, flags.ENGINE, flags.TALK)
+def diff(a: str, b: str, **given: Any) -> int:
+    """Say how checkpoint B differs from A.
+
+    With --verbose every tensor that differs is listed, not only those that differ most.
+    """
+    talk, how = _split(given)
+    with Bar(quiet=talk.quiet) as bar:
+        result = verbs.diff(a, b, progress=bar, **how)
+    _show(talk, result, render.compared(result, every=talk.verbose))
+    return 0
+
+
+@cli.command()
+@click.argument("out")
+@with_options(flags.ENGINE, flags.TALK)
+def verify(out: str, **given: Any) -> int:
+    """Check OUT against the digests in its manifest.
+
+    Reads every byte again. Exit code 0 if all is as it was written, 1 if not.
+    """
+    talk, how = _split(given)
+    with Bar(quiet=talk.quiet) as bar:
+        result = verbs.verify(out, progress=bar, **how)
+    _show(talk, result, render.verified(result))
+    return 0 if result.ok else 1
+
+
+@cli.command()
+@click.option(
+    "-o", "--out", default="taskvec-demo", show_default=True, metavar="DIR", help="The folder to make."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed makes another family.")
+@click.option("--overwrite", is_flag=True, help="Go ahead although the folder is there.")
+@flags.DEBUG
+def demo(out: str, seed: int, overwrite: bool) -> int:
+    """Show all of it on a small family of models.
+
+    Makes the family, then runs check, extract, apply, transfer, diff and verify on it. Exit code 1 if apply
+    and transfer disagree in a byte, or anything else is not as promised.
+    """
+    from . import demo as mission
+
+    return 0 if mission.run(out, seed=seed, overwrite=overwrite, say=_print) else 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """How much to say, and in which form."""
+
+    quiet: bool
+    verbose: bool
+    as_json: bool
+
+
+def _split(given: dict[str, Any]) -> tuple[_Talk, dict[str, Any]]:
+    """What was given, as how to talk and as keyword options of the verbs."""
+    talk = _Talk(given.pop("quiet"), given.pop("verbose"), given.pop("as_json"))
+    if "no_sync" in given:
+        given["sync"] = not given.pop("no_sync")
+    return talk, given
+
+
+def _write(given: dict[str, Any], verb: Callable[..., Vector | WriteResult | CheckResult]) -> int:
+    talk, how = _split(given)
+    dry_run = how.pop("dry_run")
+    if dry_run or talk.verbose:
+        plan: Any = verb(dry_run=True, **how)
+        if dry_run:
+            return _show_plan(talk, plan)
+        _say(f"reads by {plan.io}: {plan.io_reason}")
+    with Bar(quiet=talk.quiet) as bar:
+        done: Any = verb(progress=bar, **how)
+    result: Any = done.written if isinstance(done, Vector) else done
+    for warning in result.warnings:
+        _say(f"warning: {warning}")
+    if talk.verbose:
+        for line in (*(f"note: {note}" for note in result.notes), *render.engine(result)):
+            _say(line)
+    _show(talk, result, render.written(result))
+    return 0
+
+
+def _show_plan(talk: _Talk, plan: CheckResult) -> int:
+    _show(talk, plan, render.checked(plan))
+    return 0 if plan.compatible else 1
+
+
+def _show(talk: _Talk, result: Result, lines: Iterable[str]) -> None:
+    if talk.as_json:
+        _print(json.dumps(result.to_json(), indent=2))
+    elif not talk.quiet:
+        for line in lines:
+            _print(line)
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"taskvec: {line}\n")
+
+
+@contextmanager
+def _stoppable() -> Generator[list[int]]:
+    """Ctrl-C and SIGTERM are answered at once, raised as KeyboardInterrupt, and listed in what is yielded."""
+    caught: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        caught.append(number)
+        # Not through sys.stderr: the signal may have come in the middle of a write to it.
+        os.write(2, b"taskvec: stopping; once more stops at once\n")
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    # One that is ignored stays so: `nohup` and shells' background jobs mean it.
+    numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; the exit code is 0, or says who can mend it (README, "Exit codes")."""
+    args = sys.argv[1:] if argv is None else argv
+    flags = args[: args.index("--")] if "--" in args else args
+    stdout: Any = sys.stdout
+    if isinstance(stdout, io.TextIOWrapper):
+        # A name that the terminal's encoding lacks is no reason to fail after the work is done.
+        stdout.reconfigure(errors="backslashreplace")
+    with _stoppable() as caught:
+        try:
+            with cli.make_context("taskvec", list(args)) as context:
+                code = cli.invoke(context)
+            stdout.flush()
+        except click.exceptions.Exit as exit:
+            return exit.exit_code
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            return error.exit_code
+        except BrokenPipeError:
+            # Whoever read the output has gone; the interpreter must not find out again at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+            return 128 + 13
+        except (Exception, KeyboardInterrupt) as error:
+            code, sentence = _sentence(error, caught, writing=args[0] in _WRITING)
+            if "--debug" in flags:
+                traceback.print_exc()
+            _say(sentence)
+            if "--json" in flags:
+                _print(json.dumps({"schema": "taskvec/error/1", "error": sentence, "exit_code": code}))
+    return code
+
+
+def _sentence(error: BaseException, caught: list[int], *, writing: bool) -> tuple[int, str]:
+    """The exit code and the sentence for what ended a command."""
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + (caught or [signal.SIGINT])[0], "stopped" + (
+            "; the same command goes on from here" if writing else ""
+        )
+    if isinstance(error, TaskvecError):
+        return error.exit_code, str(error)
+    if isinstance(error, click.ClickException):
+        return error.exit_code, error.format_message()
+    if isinstance(error, OSError):
+        return 4, f"{error.filename or 'the result'}: {error.strerror or error}"
+    return (
+        _INTERNAL,
+        f"internal error, please report it: {type(error).__name__}: {error} (--debug shows where)",
+    )

@@ -1,0 +1,50 @@
+"""The exceptions of taskvec: one per exit code, each also a builtin so that plain `except` clauses work.
+
+The message of each is one sentence that names the file, the tensor and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TaskvecError(Exception):
+    """What every error of taskvec derives from."""
+
+    exit_code: ClassVar[int] = 1
+    """What the command line exits with."""
+
+
+class UsageError(TaskvecError, ValueError):
+    """The request makes no sense, whatever the inputs hold (exit code 2)."""
+
+    exit_code = 2
+
+
+class MismatchError(TaskvecError, ValueError):
+    """The inputs are sound but do not fit together, or a check failed (exit code 1)."""
+
+    exit_code = 1
+
+
+class CorruptError(TaskvecError, ValueError):
+    """An input is malformed, or changed while it was read (exit code 3)."""
+
+    exit_code = 3
+
+
+class StorageError(TaskvecError, OSError):
+    """The operating system refused: no space, no permission, no such file (exit code 4).
+
+    `errno` and `filename` are as in any `OSError`; `str()` is the one sentence.
+    """
+
+    exit_code = 4
+
+    def __init__(self, errno: int | None, message: str, filename: str | None = None) -> None:
+        """Takes what `OSError` takes."""
+        super().__init__(errno, message, filename)
+
+    def __str__(self) -> str:
+        """The sentence alone: `OSError` would put "[Errno …]" before it and the file name after it."""
+        return str(self.strerror)

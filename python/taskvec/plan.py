@@ -1,0 +1,101 @@
+"""What a job would do: what `check` and a dry run return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from .records import Json, Record, Result, TensorCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Problem(Record):
+    """One reason why inputs do not fit together."""
+
+    file: str | None
+    tensor: str | None
+    message: str
+    """One sentence that names the file, the tensor and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input(Record):
+    """One input of a plan."""
+
+    role: str
+    name: str
+    files: int
+    tensors: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTraffic(Record):
+    """Bytes to move."""
+
+    read: int
+    write: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory(Record):
+    """How the budget would be spent, in bytes."""
+
+    budget: int
+    planned: int
+    least: int
+    """The smallest budget that would do."""
+    threads: int
+    windows: int
+    window_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disk(Record):
+    """Room for the output, in bytes."""
+
+    needed: int
+    free: int | None
+    """None where no output folder was named."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleMatch(Record):
+    """How many tensors an α rule decides."""
+
+    pattern: str
+    alpha: str
+    tensors: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult(Result):
+    """The plan of a job and whether its inputs fit, from headers and configs: no weight is read."""
+
+    verb: str
+    compatible: bool
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    inputs: tuple[Input, ...]
+    tensors: TensorCounts
+    bytes: PlannedTraffic
+    memory: Memory
+    disk: Disk
+    io: str
+    io_reason: str
+    alpha_rules: tuple[RuleMatch, ...]
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Reads a `taskvec/plan/1`."""
+        return cls.of(
+            json,
+            _json=json,
+            problems=Problem.of_all(json["problems"]),
+            inputs=Input.of_all(json["inputs"]),
+            tensors=TensorCounts.of(json["tensors"]),
+            bytes=PlannedTraffic.of(json["bytes"]),
+            memory=Memory.of(json["memory"]),
+            disk=Disk.of(json["disk"]),
+            alpha_rules=RuleMatch.of_all(json["alpha_rules"]),
+        )

@@ -1,0 +1,48 @@
+"""Progress on the terminal: bytes, GB/s and time left, on standard error."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class Bar:
+    """A `progress=` callable that draws one bar a phase; draws nothing when `quiet` or off a terminal."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        """Nothing appears before the first report."""
+        self._shown = not quiet and sys.stderr.isatty()
+        self._phase = ""
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        """The bar itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leaves the terminal on a fresh line, whatever happened."""
+        self._close()
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Draws the state of things."""
+        if not self._shown:
+            return
+        if phase != self._phase:
+            from tqdm import (
+                tqdm,
+            )  # Not at the top: it costs a tenth of a second that `--version` has not got.
+
+            self._close()
+            self._phase = phase
+            self._bar = tqdm(desc=phase, total=total, unit="B", unit_scale=True, file=sys.stderr, leave=False)
+        self._bar.update(done - self._bar.n)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
