@@ -182,23 +182,15 @@ impl Job<'_> {
         let Scratch { t, v, r, d, random, .. } = scratch;
         let (t, v, r, d) = (&mut t[..n], &mut v[..n], &mut r[..n], &mut d[..n]);
         simd::widen(isa, self.target.float, slice(self.target, at, n), t);
-        match self.terms {
-            [] => {
-                v.fill(0.0);
-                r.copy_from_slice(t);
-            }
-            [only] => {
-                self.difference(only, at, v);
-                simd::scale_add(isa, t, only.alpha, v, r);
-            }
-            several => {
-                // −0 + m is m, also where m is −0: the sum of the terms alone.
-                v.fill(-0.0);
-                r.copy_from_slice(t);
-                for term in several {
-                    self.difference(term, at, d);
-                    simd::accumulate(isa, term.alpha, d, r, v);
-                }
+        if let [only] = self.terms {
+            self.difference(only, at, v);
+            simd::scale_add(isa, t, only.alpha, v, r);
+        } else {
+            v.fill(0.0);
+            r.copy_from_slice(t);
+            for term in self.terms {
+                self.difference(term, at, d);
+                simd::accumulate(isa, term.alpha, d, r, v);
             }
         }
         if let Rounding::Stochastic { key } = *self.rounding {

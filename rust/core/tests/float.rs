@@ -126,6 +126,14 @@ fn stochastic_rounding_is_exactly_unbiased() {
     }
 }
 
+#[test]
+fn stochastic_rounding_ends_where_the_random_bits_end() {
+    assert_eq!(f32_to_f16_stochastic(2f32.powi(-56), u32::MAX), 1);
+    assert_eq!(f32_to_f16_stochastic(2f32.powi(-56), u32::MAX - 1), 0);
+    assert_eq!(f32_to_f16_stochastic(-2f32.powi(-57), u32::MAX), 0x8000);
+    assert_eq!(f32_to_f16_stochastic(1e-45, u32::MAX), 0);
+}
+
 /// The known answers that the authors publish with the generator.
 #[test]
 fn philox_gives_the_published_answers() {

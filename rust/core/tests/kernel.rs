@@ -278,6 +278,15 @@ fn statistics_hold_where_squares_leave_f32() {
 }
 
 #[test]
+fn a_request_that_overflows_is_left_out_though_the_output_does_not() {
+    let [t, g, s] = [-3e38f32, 3e38, 0.0].map(|value| store(F32, &[value; 20]));
+    let (target, terms) = (Operand { float: F32, bytes: &t }, [pair(F32, &g, &s, 1.0), pair(F32, &g, &s, 1.0)]);
+    let (out, stats) = combined(target, &terms, 0, F32, &Rounding::Nearest);
+    assert_eq!(stats, Stats { elements: 20, ..Stats::default() });
+    assert_close(stats, figures(target, &terms, F32, &out));
+}
+
+#[test]
 fn stochastic_rounding_is_reproducible_by_position() {
     let n = 9000;
     let (t, g, s) = (tame(Bf16, n, 1, 0), tame(Bf16, n, 2, 50), tame(Bf16, n, 2, 0));
