@@ -10,8 +10,8 @@ use crate::stats::{Comparison, ComparisonLanes, Element, Lanes, Stats};
 use crate::{pass, philox};
 
 const CHUNK: usize = 4096;
-/// A multiple of the lanes, so that a chunk's parts continue each other's.
-const PART: usize = 1024;
+/// A multiple of the lanes, so that a chunk's parts continue each other's; 256 and 1,024 are no faster.
+const PART: usize = 512;
 
 /// Elements in memory: little-endian, at any alignment, whole elements only.
 #[derive(Clone, Copy)]
