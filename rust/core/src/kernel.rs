@@ -10,8 +10,8 @@ use crate::stats::{Comparison, ComparisonLanes, Element, Lanes, Stats};
 use crate::{pass, philox};
 
 const CHUNK: usize = 4096;
-/// A multiple of the lanes, so that a chunk's parts continue each other's.
-const PART: usize = 1024;
+/// A multiple of the lanes, so that a chunk's parts continue each other's; 256 and 1,024 are no faster.
+const PART: usize = 512;
 
 /// Elements in memory: little-endian, at any alignment, whole elements only.
 #[derive(Clone, Copy)]
@@ -182,23 +182,15 @@ impl Job<'_> {
         let Scratch { t, v, r, d, random, .. } = scratch;
         let (t, v, r, d) = (&mut t[..n], &mut v[..n], &mut r[..n], &mut d[..n]);
         simd::widen(isa, self.target.float, slice(self.target, at, n), t);
-        match self.terms {
-            [] => {
-                v.fill(0.0);
-                r.copy_from_slice(t);
-            }
-            [only] => {
-                self.difference(only, at, v);
-                simd::scale_add(isa, t, only.alpha, v, r);
-            }
-            several => {
-                // −0 + m is m, also where m is −0: the sum of the terms alone.
-                v.fill(-0.0);
-                r.copy_from_slice(t);
-                for term in several {
-                    self.difference(term, at, d);
-                    simd::accumulate(isa, term.alpha, d, r, v);
-                }
+        if let [only] = self.terms {
+            self.difference(only, at, v);
+            simd::scale_add(isa, t, only.alpha, v, r);
+        } else {
+            v.fill(0.0);
+            r.copy_from_slice(t);
+            for term in self.terms {
+                self.difference(term, at, d);
+                simd::accumulate(isa, term.alpha, d, r, v);
             }
         }
         if let Rounding::Stochastic { key } = *self.rounding {

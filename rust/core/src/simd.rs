@@ -129,3 +129,78 @@ instantiate! {
     distances(float: Float, a: &[f32], b: &[f32], out: &mut [u32]);
     comparison(lanes: &mut ComparisonLanes, a: &[f32], b: &[f32]);
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::hint::black_box;
+    use std::thread;
+
+    use super::*;
+    use crate::kernel::{Exceptions, Operand, Rounding, Term, combine};
+
+    #[test]
+    fn names_choose_and_unknown_ones_are_refused_with_what_there_is() {
+        for isa in Isa::available() {
+            assert_eq!(Isa::named(isa.name()).unwrap(), isa);
+        }
+        let refused = Isa::named("avx9").unwrap_err();
+        assert!(matches!(refused, Error::Usage(_)));
+        assert!(refused.to_string().contains("avx9") && refused.to_string().contains("scalar"), "{refused}");
+        assert_eq!(Isa::available().last(), Some(&Isa::detect()));
+    }
+
+    #[test]
+    fn instruction_sets_of_other_machines_run_as_scalar() {
+        for isa in Isa::ALL {
+            let mut out = [0.0];
+            widen(isa, Float::Bf16, &[0x80, 0x3F], &mut out);
+            assert_eq!(out, [1.0]);
+        }
+    }
+
+    /// Rounding upwards, subnormals flushed to zero on both sides: all that a host process could have set.
+    fn spoil_float_environment() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the control register of a test thread; the arithmetic done under it is only looked at for its results.
+        unsafe {
+            std::arch::asm!("ldmxcsr [{}]", in(reg) &0xDFC0u32, options(nostack, readonly, preserves_flags))
+        };
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        unsafe {
+            std::arch::asm!("msr fpcr, {}", in(reg) 0x0140_0000u64, options(nostack, nomem, preserves_flags))
+        };
+    }
+
+    #[test]
+    fn the_default_environment_cures_a_spoiled_thread() {
+        // 2^-128 − 0 and 1 + 2^-24: one is flushed and one rounded up unless the environment is the default.
+        let halves = |values: [f32; 2]| values.map(f32::to_le_bytes).concat();
+        let (t, g, s) = (halves([0.0, 1.0]), halves([2f32.powi(-128), 2f32.powi(-24)]), halves([0.0, 0.0]));
+        let run = || {
+            let operand = |bytes| Operand { float: Float::F32, bytes };
+            let term =
+                Term { minuend: operand(&g), subtrahend: Some(operand(&s)), exceptions: Exceptions::NONE, alpha: 1.0 };
+            let mut out = vec![0; 8];
+            for isa in Isa::available() {
+                combine(isa, operand(&t), &[term], 0, Float::F32, &Rounding::Nearest, black_box(&mut out), None);
+            }
+            out
+        };
+        let right = halves([2f32.powi(-128), 1.0]);
+        thread::scope(|scope| {
+            let spoiled = scope.spawn(|| {
+                spoil_float_environment();
+                let before = run();
+                default_float_environment();
+                (before, run())
+            });
+            let (before, after) = spoiled.join().unwrap();
+            assert_eq!(after, right);
+            if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+                assert_ne!(before, right, "the environment was not spoiled, so this test shows nothing");
+            }
+        });
+    }
+}
