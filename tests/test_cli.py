@@ -141,7 +141,7 @@ def test_json_is_all_there_is_on_stdout(family: Path, taskvec: Run) -> None:
     target, grpo, sft = family / "instruct", family / "grpo", family / "sft"
     plan = document(taskvec("check", target, grpo, sft, "--json"), "taskvec/plan/1")
     assert plan["compatible"] is True
-    assert any("24 rows of padding" in note for note in plan["notes"])
+    assert any("253 rows of padding" in note for note in plan["notes"])
     extra = ("--json", "--verbose", "--no-sync")
     made = document(taskvec("extract", grpo, sft, "-o", "v", *extra), "taskvec/result/1")
     assert made["exceptions"] is not None
