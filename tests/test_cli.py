@@ -141,7 +141,7 @@ def test_json_is_all_there_is_on_stdout(family: Path, taskvec: Run) -> None:
     target, grpo, sft = family / "instruct", family / "grpo", family / "sft"
     plan = document(taskvec("check", target, grpo, sft, "--json"), "taskvec/plan/1")
     assert plan["compatible"] is True
-    assert any("24 rows of padding" in note for note in plan["notes"])
+    assert any("253 rows of padding" in note for note in plan["notes"])
     extra = ("--json", "--verbose", "--no-sync")
     made = document(taskvec("extract", grpo, sft, "-o", "v", *extra), "taskvec/result/1")
     assert made["exceptions"] is not None
@@ -259,6 +259,40 @@ def test_signals(number: int, code: int, args: list[str], sentence: str) -> None
     assert process.returncode == code
     assert stderr == f"taskvec: stopping; once more stops at once\ntaskvec: {sentence}\n"
     assert json.loads(stdout) == {"schema": "taskvec/error/1", "error": sentence, "exit_code": code}
+
+
+STUBBORN = """
+import sys, time
+from taskvec import cli
+def wait(*args, **options):
+    print("ready", flush=True)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        time.sleep(60)
+cli.verbs.diff = wait
+sys.exit(cli.main(["diff", "a", "b"]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_it_at_once(number: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", STUBBORN],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.stderr.readline() == "taskvec: stopping; once more stops at once\n"
+    time.sleep(0.2)
+    process.send_signal(number)
+    process.communicate(timeout=10)
+    assert process.returncode == -number
 
 
 def test_an_ascii_terminal_is_no_reason_to_fail(family: Path, taskvec: Run) -> None:

@@ -176,3 +176,11 @@ def test_a_vector_speaks_through_its_description(tmp_path: Path) -> None:
     findings = found(tmp_path / "t", vector)
     assert findings.problems == []
     assert len(findings.notes) == 1
+
+
+def test_the_language_model_of_a_nested_config_counts(tmp_path: Path) -> None:
+    # A vision-language config has the whole's model_type at the top and the language model's own inside.
+    ours = {"model_type": "vl", "text_config": CONFIG}
+    theirs = {"model_type": "another_vl", "text_config": CONFIG}
+    findings = found(model(tmp_path / "t", ours), model(tmp_path / "g", theirs))
+    assert findings.problems == []

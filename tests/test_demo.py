@@ -77,9 +77,12 @@ def test_transformers_opens_the_family(family: Path) -> None:
         assert not report["missing_keys"]
         assert not report["unexpected_keys"]
         assert not report["mismatched_keys"]
-        ids = transformers.AutoTokenizer.from_pretrained(family / role)("w5 w9", return_tensors="pt")
-        assert ids["input_ids"].tolist() == [[5, 9]]
-        assert model.generate(ids["input_ids"], max_new_tokens=3, do_sample=False).shape[0] == 1
+        tokenizer = transformers.AutoTokenizer.from_pretrained(family / role)
+        text = "α = 1 is\n<|im_end|>"
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        assert ids[0].tolist() == [*"α = 1 is\n".encode(), 258]
+        assert tokenizer.decode(ids[0]) == text
+        assert model.generate(ids, max_new_tokens=3, do_sample=False).shape[0] == 1
 
 
 def test_the_whole_mission(taskvec: Callable[..., Answer], tmp_path: Path) -> None:

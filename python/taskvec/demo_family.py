@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 ROLES = ("base", "sft", "grpo", "instruct")
 
-_VOCAB, _TOKENS, _HIDDEN, _FFN, _LAYERS, _HEADS, _KV_HEADS = 1024, 1000, 64, 192, 4, 4, 2
+_VOCAB, _HIDDEN, _FFN, _LAYERS, _HEADS, _KV_HEADS = 512, 64, 192, 4, 4, 2
+_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_IDS = {"bos_token_id": 256, "pad_token_id": 256, "eos_token_id": 258}
 _NOISE = {"sft": 2e-3, "instruct": 4e-3}
 _SHARDED = {"base": 2, "instruct": 3}
 _EXPONENT = 0x7F80
@@ -36,10 +38,11 @@ _CONFIG: dict[str, Any] = {
     "rope_theta": 10000.0,
     "hidden_act": "silu",
     "tie_word_embeddings": True,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
+    **_IDS,
     "torch_dtype": "bfloat16",
 }
+
+_TOKENIZER = {"tokenizer_class": "Qwen2Tokenizer", "pad_token": _SPECIAL[0], "eos_token": _SPECIAL[2]}
 
 _CARD = """---
 license: apache-2.0
@@ -151,10 +154,10 @@ def _elements(shape: list[int]) -> int:
 def _write_checkpoint(folder: Path, role: str, weights: Weights) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "config.json", _CONFIG)
-    _write_json(folder / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 1, "do_sample": False})
+    _write_json(folder / "generation_config.json", {**_IDS, "do_sample": False})
     _write_json(folder / "tokenizer.json", _tokenizer())
-    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
-    (folder / "README.md").write_text(_CARD.format(role=role))
+    _write_json(folder / "tokenizer_config.json", _TOKENIZER)
+    (folder / "README.md").write_text(_CARD.format(role=role), newline="\n")
     names = list(weights)
     shards = _SHARDED.get(role, 1)
     if shards == 1:
@@ -188,24 +191,27 @@ def _write_weights(path: Path, weights: Weights) -> None:
 
 
 def _tokenizer() -> dict[str, Any]:
-    words = ["<s>", "</s>", "<unk>", *(f"w{number}" for number in range(3, _TOKENS))]
-    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    """One token for each byte, in the form of byte-level BPE without merges, and Qwen's special tokens."""
+    # Byte-level BPE writes bytes that cannot be printed as the letters from U+0100 on.
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (byte for byte in range(256) if byte not in printable)
+    letters = {byte: chr(byte) for byte in printable} | {
+        byte: chr(256 + at) for at, byte in enumerate(others)
+    }
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": at, "content": words[at], **special} for at in range(3)],
+        "added_tokens": [{"id": 256 + at, "content": name, **flags} for at, name in enumerate(_SPECIAL)],
         "normalizer": None,
-        "pre_tokenizer": {"type": "WhitespaceSplit"},
-        "post_processor": None,
-        "decoder": None,
-        "model": {
-            "type": "WordLevel",
-            "vocab": {word: at for at, word in enumerate(words)},
-            "unk_token": "<unk>",
-        },
+        "pre_tokenizer": level,
+        "post_processor": level,
+        "decoder": level,
+        "model": {"type": "BPE", "vocab": {letters[byte]: byte for byte in range(256)}, "merges": []},
     }
 
 
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n")
+    path.write_text(json.dumps(value, indent=2) + "\n", newline="\n")

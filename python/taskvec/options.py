@@ -25,7 +25,7 @@ _LARGEST = 2**63 - 1
 
 
 class Keywords(TypedDict, total=False):
-    """The keyword options of `extract`, `apply`, `transfer`, `check` and `diff`; all may be left out.
+    """The keyword options that the verbs share; all may be left out.
 
     memory: budget for buffers and headers, in bytes or as text (`"256MiB"`, `"1GB"`); default: the smaller of
         256 MiB and a quarter of the machine's (or its cgroup's) memory.

@@ -37,9 +37,9 @@ class Vector:
         self._written: WriteResult | None = None
 
     @classmethod
-    def from_result(cls, result: WriteResult) -> Vector:
-        """The vector that `extract` has just written."""
-        vector = cls(result.out)
+    def from_result(cls, path: str, result: WriteResult) -> Vector:
+        """The vector that `extract` has just written to the folder `path`."""
+        vector = cls(path)
         vector._written = result
         return vector
 

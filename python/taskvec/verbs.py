@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
     from .records import Json
 
-Path = str | os.PathLike[str]
+Folder = str | os.PathLike[str]
 """A local folder. A `Vector` is one too."""
 
 
 @overload
 def extract(
-    minuend: Path,
-    subtrahend: Path,
-    out: Path,
+    minuend: Folder,
+    subtrahend: Folder,
+    out: Folder,
     *,
     dry_run: Literal[False] = False,
     progress: _core.Progress | None = None,
@@ -45,18 +45,18 @@ def extract(
 ) -> Vector: ...
 @overload
 def extract(
-    minuend: Path,
-    subtrahend: Path,
-    out: Path,
+    minuend: Folder,
+    subtrahend: Folder,
+    out: Folder,
     *,
     dry_run: Literal[True],
     progress: _core.Progress | None = None,
     **options: Unpack[Keywords],
 ) -> CheckResult: ...
 def extract(
-    minuend: Path,
-    subtrahend: Path,
-    out: Path,
+    minuend: Folder,
+    subtrahend: Folder,
+    out: Folder,
     *,
     dry_run: bool = False,
     progress: _core.Progress | None = None,
@@ -78,14 +78,14 @@ def extract(
         return CheckResult.from_json(json.loads(_core.check_extract(first.path, second.path, where, opts)))
     card = vector_card(first, second, opts)
     answer = _core.extract(first.path, second.path, where, opts, card.text, progress)
-    return Vector.from_result(_written(answer, card))
+    return Vector.from_result(where, _written(answer, card))
 
 
 @overload
 def apply(
-    target: Path,
-    vectors: Path | Iterable[Path],
-    out: Path,
+    target: Folder,
+    vectors: Folder | Iterable[Folder],
+    out: Folder,
     *,
     alpha: Alpha | Iterable[Alpha] = 1.0,
     dry_run: Literal[False] = False,
@@ -94,9 +94,9 @@ def apply(
 ) -> WriteResult: ...
 @overload
 def apply(
-    target: Path,
-    vectors: Path | Iterable[Path],
-    out: Path,
+    target: Folder,
+    vectors: Folder | Iterable[Folder],
+    out: Folder,
     *,
     alpha: Alpha | Iterable[Alpha] = 1.0,
     dry_run: Literal[True],
@@ -104,9 +104,9 @@ def apply(
     **options: Unpack[Keywords],
 ) -> CheckResult: ...
 def apply(
-    target: Path,
-    vectors: Path | Iterable[Path],
-    out: Path,
+    target: Folder,
+    vectors: Folder | Iterable[Folder],
+    out: Folder,
     *,
     alpha: Alpha | Iterable[Alpha] = 1.0,
     dry_run: bool = False,
@@ -137,10 +137,10 @@ def apply(
 
 @overload
 def transfer(
-    target: Path,
-    minuend: Path,
-    subtrahend: Path,
-    out: Path,
+    target: Folder,
+    minuend: Folder,
+    subtrahend: Folder,
+    out: Folder,
     *,
     alpha: Alpha = 1.0,
     dry_run: Literal[False] = False,
@@ -149,10 +149,10 @@ def transfer(
 ) -> WriteResult: ...
 @overload
 def transfer(
-    target: Path,
-    minuend: Path,
-    subtrahend: Path,
-    out: Path,
+    target: Folder,
+    minuend: Folder,
+    subtrahend: Folder,
+    out: Folder,
     *,
     alpha: Alpha = 1.0,
     dry_run: Literal[True],
@@ -160,10 +160,10 @@ def transfer(
     **options: Unpack[Keywords],
 ) -> CheckResult: ...
 def transfer(
-    target: Path,
-    minuend: Path,
-    subtrahend: Path,
-    out: Path,
+    target: Folder,
+    minuend: Folder,
+    subtrahend: Folder,
+    out: Folder,
     *,
     alpha: Alpha = 1.0,
     dry_run: bool = False,
@@ -187,9 +187,9 @@ def transfer(
 
 
 def check(
-    target: Path,
-    *donors: Path,
-    out: Path | None = None,
+    target: Folder,
+    *donors: Folder,
+    out: Folder | None = None,
     alpha: Alpha | Iterable[Alpha] = 1.0,
     **options: Unpack[Keywords],
 ) -> CheckResult:
@@ -221,20 +221,22 @@ def check(
     return CheckResult.from_json(plan)
 
 
-def inspect(path: Path) -> InspectResult:
+def inspect(path: Folder) -> InspectResult:
     """What is in a checkpoint or vector folder: files, tensors, dtypes, sidecars; from headers alone."""
     return InspectResult.from_json(json.loads(_core.inspect(resolve(path).path)))
 
 
 def diff(
-    a: Path, b: Path, *, progress: _core.Progress | None = None, **options: Unpack[Keywords]
+    a: Folder, b: Folder, *, progress: _core.Progress | None = None, **options: Unpack[Keywords]
 ) -> DiffResult:
     """How `b` differs from `a`: changed elements, norm, cosine, ulp histogram; per tensor and in all."""
     paths = resolve(a).path, resolve(b).path
     return DiffResult.from_json(json.loads(_core.diff(*paths, make_options(options), progress)))
 
 
-def verify(out: Path, *, progress: _core.Progress | None = None, **options: Unpack[Keywords]) -> VerifyResult:
+def verify(
+    out: Folder, *, progress: _core.Progress | None = None, **options: Unpack[Keywords]
+) -> VerifyResult:
     """Re-reads a folder that taskvec wrote against its manifest: every file, every digest.
 
     `ok` is False where something is not as it was written, and `problems` says which file.
@@ -244,7 +246,7 @@ def verify(out: Path, *, progress: _core.Progress | None = None, **options: Unpa
     )
 
 
-def _out(out: Path) -> str:
+def _out(out: Folder) -> str:
     # Not `resolve`: a folder that is yet to be made is never a ref on the Hub.
     text = os.fspath(out)
     if not text:
