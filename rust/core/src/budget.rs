@@ -129,7 +129,7 @@ impl Budget {
             )));
         }
         let room = bytes - need.fixed;
-        let wanted = (2 * threads).max(MIN_WORKERS) as u64;
+        let wanted = (WORKERS_PER_THREAD * threads) as u64;
         let window_blocks = WINDOWS.into_iter().find(|&blocks| room / each(blocks) >= wanted).unwrap_or(1);
         let workers = (room / each(window_blocks)).min(wanted);
         Ok(Self {
@@ -154,8 +154,8 @@ impl Budget {
 
 /// Blocks per window that are tried, largest first.
 const WINDOWS: [u64; 3] = [4, 2, 1];
-/// Even one computing thread wants its reads and writes in flight meanwhile.
-const MIN_WORKERS: usize = 3;
+/// While one window is computed, others wait for their reads and writes: disks want several requests at once.
+const WORKERS_PER_THREAD: usize = 4;
 
 fn human(bytes: u64) -> String {
     if bytes >= 1 << 20 { format!("{}MiB", bytes >> 20) } else { format!("{bytes} bytes") }
