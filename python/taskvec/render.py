@@ -18,7 +18,7 @@ def written(result: WriteResult) -> Iterator[str]:
     tensors, effect = result.tensors, result.effect
     rate = (result.bytes.read + result.bytes.written) / max(result.seconds, 1e-9)
     yield from _table(
-        ("wrote", f"{result.out} ({_count(result.files, 'weight file')})"),
+        ("wrote", f"{result.out} ({_count(result.files, 'file')})"),
         ("tensors", _tensors(tensors.combined, tensors.copied, tensors.converted)),
         ("bytes", f"{_size(result.bytes.read)} read, {_size(result.bytes.written)} written"),
         ("time", f"{result.seconds:.2f} s, {_size(rate)}/s"),
@@ -111,7 +111,7 @@ def compared(result: DiffResult, *, every: bool) -> Iterator[str]:
     yield from _table(
         (
             "changed",
-            f"{total.changed:,} of {total.elements:,} elements ({_ratio(total.changed, total.elements)})",
+            f"{_share(total.changed)} of {_count(total.elements, 'element')}",
         ),
         ("norm of b−a", _figure(total.norm)),
         ("cosine", _figure(total.cosine)),
@@ -128,8 +128,7 @@ def compared(result: DiffResult, *, every: bool) -> Iterator[str]:
     differing = sorted((one for one in result.tensors if one.changed), key=lambda one: -(one.norm or 0.0))
     shown = differing if every else differing[:_MOST_ROWS]
     for one in shown:
-        changed = _ratio(one.changed, one.elements)
-        yield f"  {one.name}  {one.dtype}  changed {changed}  norm {_figure(one.norm)}"
+        yield f"  {one.name}  {one.dtype}  changed {_share(one.changed)}  norm {_figure(one.norm)}"
     if hidden := len(differing) - len(shown):
         yield f"  and {_count(hidden, 'tensor')} more; --verbose or --json lists them all"
 

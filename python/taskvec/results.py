@@ -170,7 +170,7 @@ class Difference(Record):
     """How elements differ, b against a."""
 
     elements: int
-    changed: int
+    changed: float
     norm: float | None
     """‖b − a‖."""
     cosine: float | None

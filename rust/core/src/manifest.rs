@@ -54,6 +54,9 @@ struct Document<'a> {
     recipe: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     vector: Option<Value>,
+    /// The minuend's `config.json`, so that a vector can be checked against a target without its donors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<Value>,
     files: &'a [FileEntry],
     notes: &'a [String],
     effect: Effect,
@@ -124,6 +127,8 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
             let by_tensor: serde_json::Map<String, Value> = counts.iter().map(|&(place, count)| (name(place).clone(), count.into())).collect();
             json!({"encoding": vector::DENSE, "tied": base.config.tied, "exceptions": exceptions, "exceptions_by_tensor": by_tensor})
         }),
+        // A configuration with NaN or Infinity is read by Python but is no JSON: it is left out.
+        config: base.config.raw.as_ref().filter(|_| !has_target).and_then(|raw| serde_json::from_slice(raw).ok()),
         files: finished.files,
         notes: &plan.notes,
         effect: total(plan, finished.stats),
