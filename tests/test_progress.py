@@ -22,8 +22,6 @@ def drive(bar: Bar) -> None:
 def test_a_terminal_sees_phases_bytes_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
-    # Without it a run of microseconds is over before tqdm draws again.
-    monkeypatch.setenv("TQDM_MININTERVAL", "0")
     drive(Bar(quiet=False))
     text = screen.getvalue()
     for part in ("combine", "1.50G/3.00G", "B/s", "verify", "10.0/20.0"):

@@ -33,13 +33,21 @@ class Bar:
         if not self._shown:
             return
         if phase != self._phase:
-            from tqdm import (
-                tqdm,
-            )  # Not at the top: it costs a tenth of a second that `--version` has not got.
+            # Not at the top: it costs a tenth of a second that `--version` has not got.
+            from tqdm import tqdm
 
             self._close()
             self._phase = phase
-            self._bar = tqdm(desc=phase, total=total, unit="B", unit_scale=True, file=sys.stderr, leave=False)
+            # Reports come ten times a second; each is worth drawing.
+            self._bar = tqdm(
+                desc=phase,
+                total=total,
+                file=sys.stderr,
+                unit="B",
+                unit_scale=True,
+                mininterval=0,
+                leave=False,
+            )
         self._bar.update(done - self._bar.n)
 
     def _close(self) -> None:
