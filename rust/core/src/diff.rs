@@ -8,7 +8,7 @@ use crate::budget::PER_WORKER;
 use crate::buffer::Buffer;
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::gather::{Gather, Sources};
+use crate::gather::{self, Gather};
 use crate::inputs::{At, Input, Inputs};
 use crate::inspect::open_any;
 use crate::kernel::{self, Operand};
@@ -16,7 +16,6 @@ use crate::options::Options;
 use crate::ordered::ordered;
 use crate::os::DIRECT_ALIGNMENT;
 use crate::simd::Isa;
-use crate::source;
 use crate::stats::Comparison;
 
 /// Elements compared at a time: at most 1 MiB of each input's bytes.
@@ -30,8 +29,7 @@ pub fn diff(a: &Path, b: &Path, options: &Options, control: &Control) -> Result<
     let inputs = Inputs { list: vec![open("a", a)?, open("b", b)?], origins: Vec::new(), has_target: true };
     let pairs = Pairs::new(&inputs);
     let (io, _) = options.io.resolve(&[&inputs.list[0].checkpoint, &inputs.list[1].checkpoint]);
-    let open = |input: &Input| input.checkpoint.shards.iter().map(|shard| source::open(shard, io)).collect();
-    let sources: Sources = inputs.list.iter().map(open).collect::<Result<_>>()?;
+    let sources = gather::open_sources(&inputs, io)?;
     let mut parts = Vec::new();
     for (place, &(at, _)) in pairs.matched.iter().enumerate() {
         parts.extend((0..inputs.tensor(at).elements()).step_by(PART as usize).map(|first| (place, first)));

@@ -3,10 +3,16 @@
 use crate::error::{Error, Result};
 use crate::inputs::{At, Inputs};
 use crate::os::DIRECT_ALIGNMENT;
-use crate::source::{LONG, Source};
+use crate::source::{self, Io, LONG, Source};
 
 /// Open sources, by input and shard.
-pub type Sources = Vec<Vec<Box<dyn Source>>>;
+pub type Sources<'a> = Vec<Vec<Box<dyn Source + 'a>>>;
+
+/// Opens every shard of every input.
+pub fn open_sources(inputs: &Inputs, io: Io) -> Result<Sources<'_>> {
+    let shards = inputs.list.iter().map(|input| &input.checkpoint.shards);
+    shards.map(|shards| shards.iter().map(|shard| source::open(shard, io)).collect()).collect()
+}
 
 struct Run {
     input: usize,
@@ -76,7 +82,7 @@ impl Gather {
     }
 
     /// Reads every run, into `buffer` or as slices of mappings.
-    pub fn load<'a>(&'a self, inputs: &Inputs, sources: &'a Sources, buffer: &'a mut [u8]) -> Result<Loaded<'a>> {
+    pub fn load<'a>(&'a self, inputs: &Inputs, sources: &'a Sources<'_>, buffer: &'a mut [u8]) -> Result<Loaded<'a>> {
         let mut rest = buffer;
         let mut slices = Vec::with_capacity(self.runs.len());
         for run in &self.runs {

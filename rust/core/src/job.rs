@@ -1,5 +1,6 @@
 //! A writing job from plan to manifest: `extract`, `apply` and `transfer` are this with different plans.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -7,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::gather::{Gather, Sources};
+use crate::gather::{self, Gather, Sources};
 use crate::header::Header;
 use crate::inputs::At;
+use crate::journal::Journal;
 use crate::layout::BLOCK;
 use crate::manifest::{self, FileEntry, Finished};
 use crate::matching::SameBytes;
@@ -21,7 +23,7 @@ use crate::simd::Isa;
 use crate::sink::Sink;
 use crate::staging::Staging;
 use crate::window::{self, Shared, Worker};
-use crate::{buffer::Buffer, digest, sidecars, source, vector};
+use crate::{buffer::Buffer, digest, sidecars, vector};
 
 /// Runs a plan and returns the result as JSON. `card` is the text of the output's `README.md`.
 ///
@@ -44,11 +46,17 @@ pub fn run(plan: &Plan, out: &Path, card: &str, control: &Control) -> Result<Val
     match job.build(card) {
         Ok(built) => {
             staging.commit(id, built.order.clone())?;
-            Ok(job_result(plan, out, &built, started, isa))
+            let mut result = job_result(plan, out, &built, started, isa);
+            if let (Some(warnings), Some(warning)) = (result["warnings"].as_array_mut(), strangers(out, &built.order)) {
+                warnings.push(warning.into());
+            }
+            Ok(result)
         }
         Err(error) => {
             // Only what a second run can use is left behind.
-            if matches!(error, Error::Corrupt { .. } | Error::Mismatch(_) | Error::Usage(_)) {
+            let usable =
+                matches!(error, Error::Io { .. } | Error::Cancelled) && Journal::has_records(&staging.journal());
+            if !usable {
                 staging.discard();
             }
             Err(error)
@@ -78,7 +86,7 @@ struct Built {
 impl Job<'_> {
     fn build(&self, card: &str) -> Result<Built> {
         let Self { plan, staging, sync, control, isa } = *self;
-        let sources = open_sources(plan)?;
+        let sources = gather::open_sources(&plan.inputs, plan.io)?;
         self.compare(&sources)?;
         let mut progress = Progress::open(plan, staging, !plan.options.no_resume, control)?;
         let resumed = (progress.blocks * BLOCK).min(plan.layout.bytes());
@@ -253,11 +261,16 @@ impl Job<'_> {
     }
 }
 
-fn open_sources(plan: &Plan) -> Result<Sources> {
-    let open = |input: &crate::inputs::Input| {
-        input.checkpoint.shards.iter().map(|shard| source::open(shard, plan.io)).collect()
-    };
-    plan.inputs.list.iter().map(open).collect()
+/// An overwritten folder may hold files that no manifest of ours ever named. They are not ours to remove, but a loader
+/// may take them for part of the new output.
+fn strangers(out: &Path, order: &[String]) -> Option<String> {
+    let top = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+    let ours: HashSet<String> = order.iter().map(|name| top(name)).collect();
+    let entries = std::fs::read_dir(out).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut others: Vec<String> = entries.filter(|name| !ours.contains(name)).collect();
+    others.sort_unstable();
+    let named = others.join(", ");
+    (!others.is_empty()).then(|| format!("{} also holds what this run did not write: {named}", out.display()))
 }
 
 fn job_result(plan: &Plan, out: &Path, built: &Built, started: Instant, isa: Isa) -> Value {

@@ -48,7 +48,12 @@ impl Journal {
         Ok(whole.then(|| Self { path: path.to_owned(), file }))
     }
 
-    /// Adds what one window left. `spooled` is how much of the exceptions this record speaks of lies in the spool.
+    /// Whether an unfinished journal has anything that a second run could use.
+    pub fn has_records(path: &Path) -> bool {
+        path.metadata().is_ok_and(|meta| meta.len() > START)
+    }
+
+    /// Adds what one window left.
     pub fn append(&mut self, outcome: &Outcome) -> Result<()> {
         let payload = encode(outcome);
         let mut record = Vec::with_capacity(payload.len() + 12);

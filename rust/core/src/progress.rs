@@ -33,7 +33,7 @@ impl<'a> Progress<'a> {
     ///
     /// Every journalled block is read again and compared: a power cut may have lost what the journal still claims.
     pub fn open(plan: &'a Plan, staging: &Staging, resume: bool, control: &Control) -> Result<Self> {
-        let path = staging.scratch().join("journal");
+        let path = staging.journal();
         let id = plan.id();
         let earlier = if resume { Journal::open(&path, id)? } else { None };
         let going_on = earlier.is_some();

@@ -91,28 +91,31 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// Opens one shard. The file descriptor of the header is the one read from, so a file replaced later is not seen.
-pub fn open(shard: &Shard, io: Io) -> Result<Box<dyn Source>> {
-    let file = shard.file.try_clone().map_err(Error::io(&shard.path, "open"))?;
+/// Opens one shard. The descriptor that its header was read from is the one used, so a file put in its place is not seen.
+///
+/// Large checkpoints have hundreds of shards, so no second descriptor is spent where one will do.
+pub fn open(shard: &Shard, io: Io) -> Result<Box<dyn Source + '_>> {
     match io {
-        Io::Mmap => map(&file, shard),
+        Io::Mmap => map(shard),
         Io::Direct => {
-            let direct = os::reopen_direct(&file).map_err(Error::io(&shard.path, "open for direct reads"))?;
-            Ok(Box::new(Direct { direct, file }))
+            let direct = os::reopen_direct(&shard.file).map_err(Error::io(&shard.path, "open for direct reads"))?;
+            Ok(Box::new(Direct { direct, file: &shard.file }))
         }
-        Io::Auto | Io::Pread => Ok(Box::new(Pread(file))),
+        Io::Auto | Io::Pread => Ok(Box::new(Pread(&shard.file))),
     }
 }
 
 #[cfg(target_os = "linux")]
-fn map(file: &File, shard: &Shard) -> Result<Box<dyn Source>> {
+fn map(shard: &Shard) -> Result<Box<dyn Source + '_>> {
     let len = usize::try_from(shard.identity.size)
         .map_err(|_| Error::corrupt(&shard.path, "is too large to map; use --io pread"))?;
-    Ok(Box::new(crate::mapping::Mapping::new(file, len).map_err(Error::io(&shard.path, "map (try --io pread)"))?))
+    Ok(Box::new(
+        crate::mapping::Mapping::new(&shard.file, len).map_err(Error::io(&shard.path, "map (try --io pread)"))?,
+    ))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn map(_: &File, shard: &Shard) -> Result<Box<dyn Source>> {
+fn map(shard: &Shard) -> Result<Box<dyn Source + '_>> {
     Err(Error::Usage(format!("{}: --io mmap is offered on Linux only; use --io pread", shard.path.display())))
 }
 
@@ -137,12 +140,12 @@ impl Source for crate::mapping::Mapping {
     }
 }
 
-struct Pread(File);
+struct Pread<'a>(&'a File);
 
-impl Source for Pread {
+impl Source for Pread<'_> {
     fn read<'a>(&'a self, begin: u64, len: usize, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         let bytes = &mut buffer[..len];
-        read_exact_at(&self.0, bytes, begin)?;
+        read_exact_at(self.0, bytes, begin)?;
         Ok(bytes)
     }
 
@@ -151,15 +154,15 @@ impl Source for Pread {
     }
 }
 
-struct Direct {
+struct Direct<'a> {
     direct: File,
-    file: File,
+    file: &'a File,
 }
 
-impl Source for Direct {
+impl Source for Direct<'_> {
     fn read<'a>(&'a self, begin: u64, len: usize, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         if len < LONG {
-            read_exact_at(&self.file, &mut buffer[..len], begin)?;
+            read_exact_at(self.file, &mut buffer[..len], begin)?;
             return Ok(&buffer[..len]);
         }
         let align = DIRECT_ALIGNMENT as u64;
@@ -175,7 +178,7 @@ impl Source for Direct {
                 Err(error) if !os::refuses_direct(&error) => return Err(error),
                 // A file system that takes the flag but not this read: the window goes through the cache.
                 Ok(_) | Err(_) => {
-                    read_exact_at(&self.file, &mut buffer[..len], begin)?;
+                    read_exact_at(self.file, &mut buffer[..len], begin)?;
                     return Ok(&buffer[..len]);
                 }
             }

@@ -23,8 +23,8 @@ pub struct Staging {
     folder: PathBuf,
     made_out: bool,
     sync: bool,
-    // Held until the end; the system lets go of it if the process dies.
-    lock: File,
+    /// Locked until it is closed, by us or by the system if the process dies.
+    _lock: File,
 }
 
 /// Written when nothing but renames is left, so that an interrupted commit can be ended by the next run.
@@ -58,7 +58,7 @@ impl Staging {
         let lock =
             File::options().write(true).create(true).truncate(false).open(&path).map_err(Error::io(&path, "create"))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { out: out.to_owned(), folder, made_out, sync, lock }),
+            Ok(()) => Ok(Self { out: out.to_owned(), folder, made_out, sync, _lock: lock }),
             Err(TryLockError::WouldBlock) => {
                 let busy = io::Error::new(
                     io::ErrorKind::ResourceBusy,
@@ -67,7 +67,7 @@ impl Staging {
                 Err(Error::io(out, "write")(busy))
             }
             // Some network file systems have no locks; going on without is the lesser evil, and one writer is the rule.
-            Err(TryLockError::Error(_)) => Ok(Self { out: out.to_owned(), folder, made_out, sync, lock }),
+            Err(TryLockError::Error(_)) => Ok(Self { out: out.to_owned(), folder, made_out, sync, _lock: lock }),
         }
     }
 
@@ -79,6 +79,11 @@ impl Staging {
     /// A file of the staging folder that is not part of the output.
     pub fn scratch(&self) -> &Path {
         &self.folder
+    }
+
+    /// Where the journal lies.
+    pub fn journal(&self) -> PathBuf {
+        self.folder.join("journal")
     }
 
     /// Whether an earlier run of this plan was interrupted among its renames.
@@ -112,7 +117,6 @@ impl Staging {
 
     /// Removes everything that this run made: the inputs are no good, so nothing of it can be used again.
     pub fn discard(self) {
-        drop(self.lock);
         // Best effort: the error that led here is the one to report.
         let _ = fs::remove_dir_all(&self.folder);
         if self.made_out {
@@ -156,7 +160,6 @@ impl Staging {
             self.put_in_place(name)?;
             self.sync_folder(&self.out)?;
         }
-        drop(self.lock);
         fs::remove_dir_all(&self.folder).map_err(Error::io(&self.folder, "remove"))
     }
 

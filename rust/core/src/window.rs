@@ -73,7 +73,7 @@ pub struct Shared<'a> {
     /// The job.
     pub plan: &'a Plan,
     /// Its open inputs.
-    pub sources: Sources,
+    pub sources: Sources<'a>,
     /// The instruction set of the kernels.
     pub isa: Isa,
     /// Limits how many compute at the same time.
