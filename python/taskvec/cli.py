@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -238,6 +238,7 @@ def main(argv: list[str] | None = None) -> int:
     if isinstance(stdout, io.TextIOWrapper):
         # A name that the terminal's encoding lacks is no reason to fail after the work is done.
         stdout.reconfigure(errors="backslashreplace")
+    _allow_many_files()
     with _stoppable() as caught:
         try:
             with cli.make_context("taskvec", list(args)) as context:
@@ -260,6 +261,22 @@ def main(argv: list[str] | None = None) -> int:
             if "--json" in flags:
                 _print(json.dumps({"schema": "taskvec/error/1", "error": sentence, "exit_code": code}))
     return code
+
+
+def _allow_many_files() -> None:
+    """Three inputs of hundreds of shards each, all open at once, pass the usual soft limit of 1,024 files.
+
+    Ours to raise here, where the process is ours; the library leaves it alone.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit.
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if most == resource.RLIM_INFINITY else min(most, 65_536)
+    # Where even this is refused, opening the file too many says so.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _sentence(error: BaseException, caught: list[int], *, writing: bool) -> tuple[int, str]:

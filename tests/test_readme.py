@@ -1,0 +1,69 @@
+"""What the README shows is what happens: its commands and its Python run as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from taskvec.demo_family import write_family
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    return [text for kind, text in BLOCK.findall(README.read_text(encoding="utf-8")) if kind == language]
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    write_family(tmp_path, seed=0)
+    run(tmp_path, "extract instruct base -o other-skill")
+    return tmp_path
+
+
+def run(folder: Path, command: str) -> None:
+    line = f"{sys.executable} -W ignore -m taskvec {command}"
+    subprocess.run(line, shell=True, cwd=folder, check=True, env={**os.environ, "PYTHONUTF8": "1"})
+
+
+def test_the_commands(models: Path) -> None:
+    commands = [
+        line.removeprefix("taskvec ")
+        for block in blocks("")
+        for line in block.splitlines()
+        if line.startswith("taskvec ") and "demo" not in line
+    ]
+    assert len(commands) > 6, "the examples are still found"
+    seen: set[str] = set()
+    for command in commands:
+        out = re.search(r"-o (\S+)", command)
+        # The README writes `smarter` twice, as two ways to the same thing.
+        again = out is not None and out[1] in seen
+        run(models, f"{command.split('#')[0]} {'--overwrite' if again else ''}")
+        if out:
+            seen.add(out[1])
+    assert {"smarter", "skill", "both"} <= seen
+
+
+def test_the_python(models: Path) -> None:
+    (code,) = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=models, check=True, capture_output=True, text=True
+    )
+    assert float(done.stdout) == pytest.approx(1, abs=0.05)
+
+
+def test_every_exit_code_is_told() -> None:
+    from taskvec import errors
+
+    text = README.read_text(encoding="utf-8")
+    codes = {error.exit_code for error in vars(errors).values() if isinstance(error, type)} - {None}
+    assert codes == {1, 2, 3, 4}
+    for code in codes:
+        assert f"| {code} |" in text
