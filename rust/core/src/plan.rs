@@ -194,7 +194,7 @@ impl Plan {
         })
     }
 
-    /// The plan as JSON, for `check` and `--dry-run`. `out` is where free space is looked up.
+    /// The plan as JSON, for `check` and `--dry-run`. Free space is that of `out`, or of the current folder.
     pub fn to_json(&self, out: Option<&Path>) -> Value {
         let inputs: Vec<Value> = self.inputs.list.iter().map(|input| {
             let c = &input.checkpoint;
@@ -219,7 +219,7 @@ impl Plan {
             "tensors": {"combined": combined, "copied": copied, "converted": converted},
             "bytes": {"read": self.read_bytes, "write": self.layout.bytes()},
             "memory": self.budget.to_json(),
-            "disk": {"needed": self.layout.bytes(), "free": out.and_then(existing).and_then(os::free_space)},
+            "disk": {"needed": self.layout.bytes(), "free": existing(out.unwrap_or(Path::new("."))).and_then(os::free_space)},
             "io": self.io.to_string(),
             "io_reason": self.io_reason,
             "alpha_rules": rules,
