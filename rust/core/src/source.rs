@@ -62,6 +62,10 @@ impl Io {
         if let Some(shard) = shards().find(|shard| !os::is_local(&shard.file)) {
             return (Self::Pread, format!("{} is not on a local file system", shard.name));
         }
+        // Some mounts look local and yet refuse to be mapped.
+        if let Some((shard, error)) = shards().find_map(|shard| Some((shard, map(shard).err()?))) {
+            return (Self::Pread, format!("{} cannot be mapped ({error})", shard.name));
+        }
         let bytes: u64 = shards().map(|shard| shard.identity.size).sum();
         match os::memory_limit() {
             Some(limit) if bytes <= limit / 2 => (Self::Mmap, "local files that fit in half of the memory".into()),
