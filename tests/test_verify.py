@@ -157,7 +157,14 @@ def test_a_manifest_that_was_changed(made: tuple[Path, Path]) -> None:
     assert verify(out).ok
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"{}", b'{"schema": "taskvec/manifest/1"}', b"[" * 100_000])
+def test_a_vectors_manifest_is_called_by_its_name(made: tuple[Path, Path]) -> None:
+    edited(made[1], lambda said: said["tensors"].append({"name": "ghost", "dtype": "BF16"}))
+    assert [one.file for one in verify(made[1]).problems] == ["vector.json"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff", b"{}", b'{"schema": "taskvec/manifest/1"}', b"[" * 100_000]
+)
 def test_a_manifest_that_is_none(content: bytes, made: tuple[Path, Path]) -> None:
     for folder in made:
         described(folder).write_bytes(content)
@@ -195,7 +202,9 @@ def test_sha256_is_verified_where_it_is_promised(made: tuple[Path, Path], tmp_pa
     assert any("SHA-256" in one for one in messages)
 
 
-def test_the_command_answers_with_its_exit_code(made: tuple[Path, Path], taskvec: Callable[..., Answer]) -> None:
+def test_the_command_answers_with_its_exit_code(
+    made: tuple[Path, Path], taskvec: Callable[..., Answer]
+) -> None:
     assert taskvec("verify", made[0]).code == 0
     (path, other) = sorted(made[0].glob("*.safetensors"))
     flip(path, 5000)
