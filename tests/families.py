@@ -1,4 +1,4 @@
-"""Checkpoints written and read by the tests themselves, and what torch makes of them: no code of taskvec's in it."""
+"""Checkpoints as the tests write and read them, and what torch makes of them: nothing of taskvec's own."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    import numpy as np
     from torch import Tensor
 
 Tensors = dict[str, "Tensor"]
@@ -59,9 +59,7 @@ def header(tensors: Tensors, pad: int) -> bytes:
 
 def cut(names: Sequence[str], shards: int) -> list[list[str]]:
     """The names in their order, in so many parts."""
-    return [
-        list(names[len(names) * at // shards : len(names) * (at + 1) // shards]) for at in range(shards)
-    ]
+    return [list(names[len(names) * at // shards : len(names) * (at + 1) // shards]) for at in range(shards)]
 
 
 def write(
@@ -149,9 +147,7 @@ def assert_same(found: Tensor, wanted: Tensor, what: object = "") -> None:
     assert not where, f"{what}: {len(where)} or more elements differ, first {where}"
 
 
-def combined(
-    t: Tensor, g: Tensor, s: Tensor, alpha: float, out: torch.dtype | None = None
-) -> Tensor:
+def combined(t: Tensor, g: Tensor, s: Tensor, alpha: float, out: torch.dtype | None = None) -> Tensor:
     """Torch's answer, in the words of the numeric specification; α = 0 is no arithmetic at all."""
     out = out or t.dtype
     return t.to(out) if alpha == 0 else (t.float() + alpha * (g.float() - s.float())).to(out)
@@ -188,7 +184,9 @@ def anything(shape: Iterable[int], dtype: torch.dtype, rng: torch.Generator) -> 
 
 def nudged(tensor: Tensor, rng: torch.Generator, share: float = 0.2) -> Tensor:
     """One element in five moved by one or two steps of its type, as reinforcement learning does."""
-    steps = torch.randint(1, 3, tensor.shape, generator=rng) * (torch.rand(tensor.shape, generator=rng) < share)
+    steps = torch.randint(1, 3, tensor.shape, generator=rng) * (
+        torch.rand(tensor.shape, generator=rng) < share
+    )
     moved = patterns(tensor) + steps.reshape(-1).to(patterns(tensor).dtype)
     return moved.view(tensor.dtype).reshape(tensor.shape)
 

@@ -284,7 +284,9 @@ def test_a_vector_is_its_own_description(tmp_path: Path) -> None:
     norm = math.sqrt(sum(float((one.double() ** 2).sum()) for one in wanted.values()))
     assert vector.written is not None
     assert vector.written.effect.norm_v == pytest.approx(norm, rel=1e-5)
-    share = sum(int((one != 0).sum()) for one in wanted.values()) / sum(one.numel() for one in wanted.values())
+    share = sum(int((one != 0).sum()) for one in wanted.values()) / sum(
+        one.numel() for one in wanted.values()
+    )
     assert vector.written.effect.changed == pytest.approx(share, rel=1e-12)
 
 

@@ -134,7 +134,16 @@ def test_distances_at_the_ends(dtype: torch.dtype, tmp_path: Path) -> None:
     top, small = float(torch.finfo(dtype).max), {2: 2.0**-24, 4: 2.0**-149}[dtype.itemsize]
     small = 2.0**-133 if dtype == torch.bfloat16 else small
     inf, nan = math.inf, math.nan
-    ends = [(inf, top), (-inf, inf), (nan, nan), (nan, 1.0), (0.0, -0.0), (small, -small), (-top, top), (1.0, nan)]
+    ends = [
+        (inf, top),
+        (-inf, inf),
+        (nan, nan),
+        (nan, 1.0),
+        (0.0, -0.0),
+        (small, -small),
+        (-top, top),
+        (1.0, nan),
+    ]
     a, b = (torch.tensor(column, dtype=dtype) for column in zip(*ends, strict=True))
     found = diff(write(tmp_path / "a", {"w": a}), write(tmp_path / "b", {"w": b}))
     assert dict(found.total.ulps) == ulps(a, b)
@@ -177,7 +186,12 @@ def test_identical_whatever_the_layout(tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     a = {"left": torch.ones(1), "shape": torch.ones(2, 3), "type": torch.ones(2), "both": torch.ones(3)}
-    b = {"right": torch.ones(1), "shape": torch.ones(3, 2), "type": torch.ones(2).long(), "both": torch.ones(3)}
+    b = {
+        "right": torch.ones(1),
+        "shape": torch.ones(3, 2),
+        "type": torch.ones(2).long(),
+        "both": torch.ones(3),
+    }
     found = diff(write(tmp_path / "a", a), write(tmp_path / "b", b))
     assert (found.only_a, found.only_b) == (("left",), ("right",))
     reasons = {one.name: one.reason for one in found.not_compared}

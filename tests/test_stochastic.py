@@ -1,4 +1,4 @@
-"""Stochastic rounding through the verbs: unbiased, between neighbours, and the same wherever the work is cut."""
+"""Stochastic rounding through the verbs: unbiased, between neighbours, the same wherever the work is cut."""
 
 from __future__ import annotations
 
@@ -135,7 +135,9 @@ def test_chance_alone_makes_no_infinity(tmp_path: Path) -> None:
 
 def test_alpha_zero_is_left_alone(tmp_path: Path) -> None:
     rng = generator("untouched")
-    family = [{"a": anything([3000], torch.bfloat16, rng), "b": noise([9], torch.float16, rng)} for _ in "tgs"]
+    family = [
+        {"a": anything([3000], torch.bfloat16, rng), "b": noise([9], torch.float16, rng)} for _ in "tgs"
+    ]
     paths = write_all(tmp_path, family)
     transfer(*paths, tmp_path / "out", alpha=0, rounding="stochastic")
     assert weights(tmp_path / "out") == weights(paths[0])
