@@ -298,10 +298,16 @@ impl<'a> Matcher<'a> {
         for view in views {
             let mut left: Vec<_> = view.drain().filter(|(name, d)| !d.used && self.options.selects(name)).collect();
             left.sort_by_key(|(_, d)| d.minuend.tensor);
-            for (_, difference) in left {
+            for (name, difference) in left {
+                // A tied target may store this very name, so that "no tensor of this name" would be wrong.
+                let tied = tie::is_head(name) && self.inputs.base().config.tied == Some(true);
                 self.problem(
                     difference.minuend,
-                    "the target has no tensor of this name; exclude it (--exclude) if the target should go without it",
+                    if tied {
+                        "the target ties its output head to the embedding; exclude this one (--exclude) if the target's should go on following its embedding"
+                    } else {
+                        "the target has no tensor of this name; exclude it (--exclude) if the target should go without it"
+                    },
                 );
             }
         }

@@ -70,7 +70,7 @@ pub fn verify(out: &Path, threads: usize, control: &Control) -> Result<Value> {
     }
     digests(&whole, threads, control, &mut problems)?;
     sha256(out, &whole, threads, control, &mut problems)?;
-    tensors(out, &document, &whole, &mut problems);
+    tensors(&path, &document, &whole, &mut problems);
     strangers(out, &document, &mut problems)?;
     Ok(json!({
         "schema": "taskvec/verify/1",
@@ -167,13 +167,14 @@ fn sha256(
     )
 }
 
-/// The headers must name the tensors of the manifest, with their types, and no others.
-fn tensors(out: &Path, document: &Document, whole: &[(&Entry, File)], problems: &mut Problems) {
+/// The headers must name the tensors of the manifest at `path`, with their types, and no others.
+fn tensors(path: &Path, document: &Document, whole: &[(&Entry, File)], problems: &mut Problems) {
     let mut wanted: HashMap<&str, &str> = document.tensors.iter().map(|t| (&t.name[..], &t.dtype[..])).collect();
-    let all_there = whole.len() == document.files.len();
+    // A tensor that is missing from a damaged file is that file's fault, not the manifest's.
+    let undamaged = problems.0.is_empty();
     let is_weights = |name: &str| name.ends_with(".safetensors") && !name.starts_with("vector-exceptions");
     for (entry, file) in whole.iter().filter(|(entry, _)| is_weights(&entry.name)) {
-        match Header::read(file, &out.join(&entry.name)) {
+        match Header::read(file, &path.with_file_name(&entry.name)) {
             Ok((header, _)) => {
                 for tensor in &header.tensors {
                     if wanted.remove(tensor.name.as_str()) != Some(tensor.dtype.name()) {
@@ -187,11 +188,12 @@ fn tensors(out: &Path, document: &Document, whole: &[(&Entry, File)], problems: 
             Err(error) => problems.add(&entry.name, error.to_string()),
         }
     }
-    if all_there {
+    if undamaged {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         let mut missing: Vec<_> = wanted.into_iter().collect();
         missing.sort_unstable();
-        for (name, dtype) in missing {
-            problems.add(manifest::FILE, format!("tensor `{name}` ({dtype}) is in no file"));
+        for (tensor, dtype) in missing {
+            problems.add(&name, format!("tensor `{tensor}` ({dtype}) is in no file"));
         }
     }
 }

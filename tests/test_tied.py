@@ -1,0 +1,129 @@
+"""An output head that is the embedding once more: in the target, the donors or all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from families import (
+    CONFIG,
+    TIED,
+    Tensors,
+    all_combined,
+    generator,
+    noise,
+    raw,
+    read,
+    weights,
+    write,
+)
+from fitting import EMBED, HEAD, Config, assert_fits, assert_refused, place, tensors, tied
+from taskvec import MismatchError, apply, check, extract, transfer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class TestTiedHead:
+    def family(self) -> list[Tensors]:
+        return [tensors(role) for role in "tgs"]
+
+    @pytest.mark.parametrize("first", [False, True])
+    @pytest.mark.parametrize("stored", ["g", "s", "gs", "t", "tg", "tgs"])
+    def test_stored_twice(self, stored: str, first: bool, tmp_path: Path) -> None:
+        plain = self.family()
+        family = [tied(one, first) if role in stored else one for role, one in zip("tgs", plain, strict=True)]
+        paths = place(tmp_path, *family, configs=(TIED,) * 3)
+        wanted = all_combined(*plain, 0.7)
+        if "t" in stored:
+            wanted[HEAD] = wanted[EMBED]
+        assert_fits(paths, tmp_path, wanted, "tied embedding", alpha=0.7)
+        if "t" in stored:
+            found = read(tmp_path / "out")
+            assert raw(found[HEAD]) == raw(found[EMBED])
+        # Through a vector, which has no head.
+        extract(*paths[1:], tmp_path / "v")
+        assert HEAD not in read(tmp_path / "v", "vector.safetensors")
+        assert check(paths[0], tmp_path / "v").compatible
+        apply(paths[0], tmp_path / "v", tmp_path / "two", alpha=0.7)
+        assert weights(tmp_path / "two") == weights(tmp_path / "out")
+
+    @pytest.mark.parametrize("role", ["t", "g", "s"])
+    def test_an_unequal_copy_is_an_error(self, role: str, tmp_path: Path) -> None:
+        family = [tied(one) for one in self.family()]
+        family["tgs".index(role)][HEAD].view(torch.int16)[-1, -1] ^= 1
+        paths = place(tmp_path, *family, configs=(TIED,) * 3)
+        # Headers and configs alone cannot tell; a writing verb looks.
+        assert check(*paths).compatible
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(MismatchError, match=f"{role}/model.safetensors.*`{HEAD}`.*tie_word_embeddings"):
+            transfer(*paths, tmp_path / "out")
+        if role != "t":
+            with pytest.raises(MismatchError, match=f"{role}/model.safetensors.*`{HEAD}`"):
+                extract(*paths[1:], tmp_path / "v")
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_an_unequal_copy_leaves_an_old_output_as_it_was(self, tmp_path: Path) -> None:
+        family = [tied(one) for one in self.family()]
+        paths = place(tmp_path, *family, configs=(TIED,) * 3)
+        transfer(*paths, tmp_path / "out")
+        before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+        family[1][HEAD] += 1
+        write(tmp_path / "g", family[1], config=TIED)
+        with pytest.raises(MismatchError, match=HEAD):
+            transfer(*paths, tmp_path / "out", overwrite=True)
+        assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+    def test_other_models_name_them_otherwise(self, tmp_path: Path) -> None:
+        rng = generator("neox")
+        family = []
+        for _ in "tgs":
+            one = noise([6, 5], torch.bfloat16, rng)
+            family.append({"gpt_neox.embed_in.weight": one, "embed_out.weight": one.clone()})
+        paths = place(tmp_path, *family, configs=(TIED,) * 3)
+        assert_fits(paths, tmp_path, all_combined(*family, 1.0), "tied embedding")
+
+    @pytest.mark.parametrize("config", [CONFIG, None, {"model_type": "qwen2"}])
+    def test_without_the_flag_a_head_is_a_tensor_like_others(
+        self, config: Config | None, tmp_path: Path
+    ) -> None:
+        family = [tensors(role, HEAD) for role in "tgs"]
+        paths = place(tmp_path, *family, configs=(config,) * 3)
+        assert_fits(paths, tmp_path, all_combined(*family, 0.7), alpha=0.7)
+
+    def test_a_head_in_the_donors_alone_needs_the_flag(self, tmp_path: Path) -> None:
+        t, g, s = self.family()
+        paths = place(tmp_path, t, tied(g), tied(s), configs=(TIED, {"model_type": "qwen2"}, TIED))
+        assert_refused(
+            paths, tmp_path, HEAD, "the minuend has this tensor but the subtrahend", "g/model.safetensors"
+        )
+
+    def test_a_head_of_the_targets_own_under_tied_donors(self, tmp_path: Path) -> None:
+        t, g, s = tensors("t", HEAD), tensors("g"), tensors("s")
+        paths = place(tmp_path, t, tied(g), s, configs=(CONFIG, TIED, TIED))
+        assert_refused(paths, tmp_path, HEAD, "--exclude", "t/model.safetensors")
+        extract(*paths[1:], tmp_path / "v")
+        plan = check(paths[0], tmp_path / "v")
+        assert [problem.tensor for problem in plan.problems] == [HEAD]
+        with pytest.raises(MismatchError, match=HEAD):
+            apply(paths[0], tmp_path / "v", tmp_path / "two")
+        wanted = all_combined({**t, HEAD: t[EMBED]}, tied(g), tied(s), 1.0) | {HEAD: t[HEAD]}
+        assert_fits(paths, tmp_path, wanted, exclude=["^lm_head"])
+
+    def test_donors_with_a_head_of_their_own_under_a_tied_target(self, tmp_path: Path) -> None:
+        for number, t in enumerate((tensors("t"), tied(tensors("t")))):
+            root = tmp_path / str(number)
+            paths = place(root, t, tensors("g", HEAD), tensors("s", HEAD), configs=(TIED, CONFIG, CONFIG))
+            assert_refused(paths, root, HEAD, "the target ties.*--exclude", "g/model.safetensors")
+            wanted = all_combined(*(({**one, HEAD: one[EMBED]}) for one in map(read, paths)), 1.0)
+            if HEAD not in t:
+                del wanted[HEAD]
+            assert_fits(paths, root, wanted, exclude=[HEAD])
+
+    def test_a_converted_copy_follows_the_embedding(self, tmp_path: Path) -> None:
+        family = [tied(one, first=True) for one in self.family()]
+        paths = place(tmp_path, *family, configs=(TIED,) * 3)
+        wanted = all_combined(*family, 0.7, torch.float32)
+        assert_fits(paths, tmp_path, wanted, alpha=0.7, dtype="f32")
