@@ -112,6 +112,15 @@ class TestTiedHead:
         wanted = all_combined({**t, HEAD: t[EMBED]}, tied(g), tied(s), 1.0) | {HEAD: t[HEAD]}
         assert_fits(paths, tmp_path, wanted, exclude=["^lm_head"])
 
+    def test_an_embedding_without_a_head_tells_where_no_config_does(self, tmp_path: Path) -> None:
+        t, g, s = tied(tensors("t")), tensors("g"), tensors("s")
+        silent: Config = {"model_type": "gemma"}
+        paths = place(tmp_path, t, g, s, configs=(silent,) * 3)
+        assert_refused(paths, tmp_path, HEAD, "tie_word_embeddings", "t/model.safetensors")
+        # A vector of other tensors alone says nothing about heads.
+        extract(*paths[1:], tmp_path / "v", include=["mlp"])
+        assert check(paths[0], tmp_path / "v").compatible
+
     def test_donors_with_a_head_of_their_own_under_a_tied_target(self, tmp_path: Path) -> None:
         for number, t in enumerate((tensors("t"), tied(tensors("t")))):
             root = tmp_path / str(number)

@@ -320,7 +320,7 @@ impl<'a> Matcher<'a> {
         let (mut terms, mut present, mut untied) = (Vec::new(), false, false);
         for (view, (origin, alpha)) in views.iter_mut().zip(&self.inputs.origins) {
             let Some(difference) = view.get_mut(name) else {
-                untied |= tie::is_head(name) && self.donors_tied(origin);
+                untied |= tie::is_head(name) && self.donors_tied(origin, view);
                 continue;
             };
             (difference.used, present) = (true, true);
@@ -353,7 +353,7 @@ impl<'a> Matcher<'a> {
         }
         let shown = self.name(base);
         if untied && selected && !present {
-            self.problem(base, "the target has an output head of its own but the donors tie theirs to the embedding; --exclude it to keep the target's as it is");
+            self.problem(base, "the target stores an output head but the donors have only their embedding for one; --exclude it to keep the target's as it is, or set tie_word_embeddings in the target's config.json if it repeats the embedding");
         } else if !present {
             self.note("tensor(s) only in the target, copied", shown);
         } else if !selected {
@@ -366,11 +366,14 @@ impl<'a> Matcher<'a> {
         terms
     }
 
-    fn donors_tied(&self, origin: &Origin) -> bool {
-        match *origin {
-            Origin::Pair { minuend, .. } => self.inputs.list[minuend as usize].checkpoint.config.tied == Some(true),
-            Origin::Vector { tied, .. } => tied == Some(true),
-        }
+    /// Whether donors without a head have their embedding for one. Many configurations leave the flag to the
+    /// architecture's default; there, an embedding without a head beside it tells.
+    fn donors_tied(&self, origin: &Origin, view: &HashMap<&str, Difference>) -> bool {
+        let flag = match *origin {
+            Origin::Pair { minuend, .. } => self.inputs.list[minuend as usize].checkpoint.config.tied,
+            Origin::Vector { tied, .. } => tied,
+        };
+        flag.unwrap_or_else(|| view.keys().any(|name| tie::is_vocabulary(name)))
     }
 
     fn extract(&mut self, views: &[HashMap<&'a str, Difference>]) {
@@ -402,8 +405,9 @@ impl<'a> Matcher<'a> {
 
     /// A pattern that finds nothing is a slip of the pen, and would silently change the result.
     fn options_used(&self) -> Result<()> {
-        let names =
-            || self.inputs.list.iter().flat_map(|input| &input.checkpoint.tensors).map(|t| self.options.strip(&t.name));
+        // The tensors of an exceptions file are parts of others.
+        let inputs = || self.inputs.list.iter().filter(|input| !input.role.ends_with("exceptions"));
+        let names = || inputs().flat_map(|input| &input.checkpoint.tensors).map(|t| self.options.strip(&t.name));
         let patterns = self.options.include.iter().map(|pattern| ("--include", pattern));
         for (option, pattern) in patterns.chain(self.options.exclude.iter().map(|pattern| ("--exclude", pattern))) {
             if !names().any(|name| pattern.is_match(name)) {
