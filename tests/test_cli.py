@@ -265,8 +265,8 @@ STUBBORN = """
 import sys, time
 from taskvec import cli
 def wait(*args, **options):
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         time.sleep(60)
