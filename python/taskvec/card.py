@@ -85,6 +85,8 @@ def _carried(source: Ref) -> tuple[dict[str, Any], str | None]:
     readme = Path(source.path) / "README.md"
     why = f"{readme}: its metadata cannot be read, so no licence was carried over; add it to the model card"
     try:
+        if readme.exists() and not readme.is_file():
+            return {}, why  # A pipe would be waited for.
         with readme.open("rb") as file:
             lines = file.read(_LARGEST).decode("utf-8", errors="strict").splitlines()
     except FileNotFoundError:

@@ -60,6 +60,8 @@ def compare(target: Ref, donors: list[Ref]) -> Findings:
 def _load(path: Path, found: Findings) -> Json | None:
     """The JSON object in `path`: absent is a note, malformed a problem."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("a pipe, say, which would be waited for")
         value: Any = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         found.notes.append(f"{path} is not there, so it was not compared")
@@ -140,7 +142,7 @@ def _tokens(ref: Ref, found: Findings) -> dict[str, int] | None:
         tokens.update(
             (str(added["content"]), int(added["id"])) for added in content.get("added_tokens") or ()
         )
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         found.problem(
             path, "its vocabulary is not in the form that the tokenizers library writes; save it again"
         )

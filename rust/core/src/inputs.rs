@@ -140,9 +140,10 @@ impl Inputs {
     fn vector(&mut self, path: &Path, number: &str, alpha: Alpha) -> Result<()> {
         let info = VectorInfo::read(path)?;
         let dense = self.push(format!("vector{number}"), Checkpoint::open_weights(path, "vector")?);
-        let exceptions = if info.exceptions > 0 {
+        // Also where none are promised: a file that nobody speaks of would be left out in silence.
+        let exceptions = if info.exceptions > 0 || path.join("vector-exceptions.safetensors").exists() {
             let checkpoint = Checkpoint::open_weights(path, "vector-exceptions")?;
-            info.check_exceptions(&checkpoint)?;
+            info.check_exceptions(&checkpoint, &self.list[dense as usize].checkpoint)?;
             Some(self.push(format!("vector{number} exceptions"), checkpoint))
         } else {
             None

@@ -35,9 +35,12 @@ pub fn run(plan: &Plan, out: &Path, card: &str, control: &Control) -> Result<Val
     plan.require_fit()?;
     let isa = Isa::from_env()?;
     let id = plan.id();
-    let roots: Vec<&Path> = plan.inputs.list.iter().map(|input| input.checkpoint.root.as_path()).collect();
+    let checkpoints = || plan.inputs.list.iter().map(|input| &input.checkpoint);
+    // The shards too: a folder of links may lead into the output.
+    let shards = checkpoints().flat_map(|checkpoint| &checkpoint.shards).map(|shard| shard.path.as_path());
+    let reads: Vec<&Path> = checkpoints().map(|checkpoint| checkpoint.root.as_path()).chain(shards).collect();
     let sync = !plan.options.no_sync;
-    let staging = Staging::open(out, &roots, plan.options.overwrite, sync, id)?;
+    let staging = Staging::open(out, &reads, plan.options.overwrite, sync, id)?;
     if staging.interrupted_commit(id) && !plan.options.no_resume {
         staging.resume_commit(id)?;
         return ended_commit(plan, out);

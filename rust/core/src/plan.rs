@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::budget::{Budget, Need};
 use crate::dtype::Float;
 use crate::error::{Error, Result};
-use crate::inputs::{Inputs, Request};
+use crate::inputs::{Inputs, Origin, Request};
 use crate::layout::Layout;
 use crate::matching::{self, Problem, SameBytes};
 use crate::options::{Options, RoundingMode};
@@ -162,10 +162,17 @@ impl Plan {
                         ])
                     })
                     .collect();
-                json!([input.role, shards])
+                // Whether a head is tied decides bytes too.
+                let config = input.checkpoint.config.raw.as_deref().map(|raw| format!("{:032x}", xxh3_128(raw)));
+                json!([input.role, shards, config])
             })
             .collect();
-        let id = json!([env!("CARGO_PKG_VERSION"), NUMERIC_SPEC, self.request.verb(), self.recipe(), inputs]);
+        let vector_tied = |origin: &Origin| match origin {
+            Origin::Pair { .. } => None,
+            Origin::Vector { tied, .. } => *tied,
+        };
+        let tied: Vec<_> = self.inputs.origins.iter().map(|(origin, _)| vector_tied(origin)).collect();
+        let id = json!([env!("CARGO_PKG_VERSION"), NUMERIC_SPEC, self.request.verb(), self.recipe(), inputs, tied]);
         xxh3_128(id.to_string().as_bytes())
     }
 

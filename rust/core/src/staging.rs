@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -254,17 +254,20 @@ fn apart_from_inputs(out: &Path, inputs: &[&Path]) -> Result<()> {
     Ok(())
 }
 
-/// The real path, also of what does not exist yet.
+/// The real path, also of what does not exist yet. Part by part: `..` leads out of a link's target, and also out of a
+/// folder that is yet to be made, as it will when it has been.
 fn resolve(path: &Path) -> Result<PathBuf> {
     let whole = std::path::absolute(path).map_err(Error::io(path, "resolve"))?;
-    let mut rest = Vec::new();
-    let mut here = whole.as_path();
-    loop {
-        if let Ok(real) = here.canonicalize() {
-            return Ok(rest.iter().rev().fold(real, |path, part| path.join(part)));
+    let mut real = PathBuf::new();
+    for part in whole.components() {
+        match part {
+            Component::ParentDir => drop(real.pop()),
+            Component::Normal(name) => {
+                real.push(name);
+                real = real.canonicalize().unwrap_or(real);
+            }
+            part => real.push(part),
         }
-        let (Some(parent), Some(name)) = (here.parent(), here.file_name()) else { return Ok(whole) };
-        rest.push(name.to_owned());
-        here = parent;
     }
+    Ok(real)
 }

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::files::read_whole;
 
 /// The schema of `vector.json` that this version writes and reads.
 pub const SCHEMA: &str = "taskvec/vector/1";
@@ -14,6 +15,11 @@ pub const SCHEMA: &str = "taskvec/vector/1";
 pub const FILE: &str = "vector.json";
 /// The one encoding so far: bf16 (with exceptions) or f32 values in plain safetensors files.
 pub const DENSE: &str = "dense";
+
+/// How refusals of a damaged vector end.
+const AGAIN: &str = "extract the vector again";
+/// The longest vector.json that is read: it has a few lines for each tensor.
+const MAX_DESCRIPTION: u64 = 1 << 30;
 
 /// The parts of `vector.json` that a job needs.
 #[derive(Debug)]
@@ -42,15 +48,14 @@ impl VectorInfo {
     /// Reads and checks `vector.json` of a vector folder.
     pub fn read(root: &Path) -> Result<Self> {
         let path = root.join(FILE);
-        let bytes = std::fs::read(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound if root.is_dir() => {
+        let bytes = read_whole(&path, MAX_DESCRIPTION).map_err(|error| match error {
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound && root.is_dir() => {
                 Error::corrupt(root, format!("holds no {FILE}, so it is not a vector; `taskvec extract` makes one"))
             }
-            _ => Error::io(&path, "read")(error),
+            error => error,
         })?;
-        let document: Document = serde_json::from_slice(&bytes).map_err(|error| {
-            Error::corrupt(&path, format!("is not a vector description ({error}); extract the vector again"))
-        })?;
+        let document: Document = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::corrupt(&path, format!("is not a vector description ({error}); {AGAIN}")))?;
         if document.schema != SCHEMA || document.vector.encoding != DENSE {
             let found = format!("{} with `{}` encoding", document.schema, document.vector.encoding);
             return Err(Error::corrupt(&path, format!("is {found}, which this version does not read; update taskvec")));
@@ -58,32 +63,49 @@ impl VectorInfo {
         Ok(Self { exceptions: document.vector.exceptions, tied: document.vector.tied, path })
     }
 
-    /// The exceptions file must hold what the description promises: for each tensor ascending indices and their values.
-    pub fn check_exceptions(&self, file: &Checkpoint) -> Result<()> {
-        let mut found = 0;
-        for index in file.tensors.iter().filter(|tensor| tensor.name.ends_with(".index")) {
-            let name = index.name.trim_end_matches(".index");
+    /// The exceptions file must hold what the description promises: for tensors of `dense`, indices and their values.
+    pub fn check_exceptions(&self, file: &Checkpoint, dense: &Checkpoint) -> Result<()> {
+        let (mut found, mut used) = (0, 0);
+        for index in &file.tensors {
+            let Some(name) = index.name.strip_suffix(".index") else { continue };
+            let path = &file.shard(index).path;
             let value = file.get(&format!("{name}.value"));
             let fits = index.dtype == Dtype::I64
+                && index.shape.len() == 1
                 && value.is_some_and(|value| value.dtype == Dtype::F32 && value.shape == index.shape);
             if !fits {
-                let path = &file.shard(index).path;
-                return Err(Error::corrupt(
-                    path,
-                    format!(
-                        "the exceptions of tensor `{name}` are not I64 indices with as many F32 values; extract the vector again"
-                    ),
-                ));
+                let what =
+                    format!("the exceptions of tensor `{name}` are not I64 indices with as many F32 values; {AGAIN}");
+                return Err(Error::corrupt(path, what));
+            }
+            let has_room = |tensor: &Tensor| tensor.dtype == Dtype::BF16 && index.elements() <= tensor.elements();
+            if !dense.get(name).is_some_and(has_room) {
+                let what = format!("has exceptions of tensor `{name}`, which the vector does not hold so; {AGAIN}");
+                return Err(Error::corrupt(path, what));
             }
             found += index.elements();
+            used += 2;
+        }
+        if let Some(first) = file.tensors.first().filter(|_| used != file.tensors.len()) {
+            let what = format!("holds other tensors than indices with their values; {AGAIN}");
+            return Err(Error::corrupt(&file.shard(first).path, what));
         }
         if found != self.exceptions {
-            let what = format!(
-                "promises {} exceptions but the exceptions file holds {found}; extract the vector again",
-                self.exceptions
-            );
+            let what =
+                format!("promises {} exceptions but the exceptions file holds {found}; {AGAIN}", self.exceptions);
             return Err(Error::corrupt(&self.path, what));
         }
         Ok(())
     }
+}
+
+/// Whether indices (i64, little-endian) ascend within `[start, stop)`.
+pub fn ascend(indices: &[u8], start: u64, stop: u64) -> bool {
+    let mut least = start;
+    indices.as_chunks::<8>().0.iter().all(|&index| {
+        let index = u64::from_le_bytes(index);
+        let good = (least..stop).contains(&index);
+        least = index.saturating_add(1);
+        good
+    })
 }

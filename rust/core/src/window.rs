@@ -19,6 +19,7 @@ use crate::philox;
 use crate::plan::Plan;
 use crate::simd::Isa;
 use crate::stats::Stats;
+use crate::vector;
 
 /// Some whole blocks of one output file.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +142,13 @@ pub fn compute(shared: &Shared, window: Window, worker: &mut Worker) -> Result<O
     for block in 0..window.blocks {
         collect.block(file, block as usize, begin + block * BLOCK, end)?;
     }
+    let looked_up = collect.exceptions;
     let loaded = gather.load(&plan.inputs, &shared.sources, input.bytes())?;
+    for LookedUp { at, slots, start, stop } in looked_up.values() {
+        if !vector::ascend(loaded.bytes(slots[0]), *start, *stop) {
+            return Err(disordered(plan, *at));
+        }
+    }
     let outcome = shared.permits.run(|| {
         let out = output.bytes();
         let place = |offset: u64| DIRECT_ALIGNMENT + offset as usize - begin as usize;
@@ -200,7 +207,19 @@ struct Collect<'a, 'b> {
     pieces: &'a mut Vec<Piece>,
     slots: &'a mut Vec<Slot>,
     /// Exceptions are looked up once for each tensor of the window.
-    exceptions: HashMap<(usize, usize), [Slot; 2]>,
+    exceptions: HashMap<(usize, usize), LookedUp>,
+}
+
+/// Exceptions of one tensor in a window.
+struct LookedUp {
+    /// Where the indices lie.
+    at: At,
+    /// Indices and values.
+    slots: [Slot; 2],
+    /// Elements that the indices may name: from here on.
+    start: u64,
+    /// And up to here.
+    stop: u64,
 }
 
 impl Collect<'_, '_> {
@@ -257,16 +276,13 @@ impl Collect<'_, '_> {
                 self.slots.push(self.gather.tensor(&plan.inputs, at, start * size, (stop - start) * size));
             }
             if term.exceptions.is_some() {
-                let slots = match self.exceptions.get(&(tensor, number)) {
-                    Some(&slots) => slots,
-                    None => {
-                        let bytes = window_end.min(this.begin + this.bytes()) - this.begin;
-                        let last = bytes.div_ceil(this.dtype.bits() / 8);
-                        let slots = self.look_up(term, start, last.max(stop))?;
-                        self.exceptions.insert((tensor, number), slots);
-                        slots
-                    }
-                };
+                if !self.exceptions.contains_key(&(tensor, number)) {
+                    let bytes = window_end.min(this.begin + this.bytes()) - this.begin;
+                    let last = bytes.div_ceil(this.dtype.bits() / 8);
+                    let found = self.look_up(term, start, last.max(stop))?;
+                    self.exceptions.insert((tensor, number), found);
+                }
+                let slots = self.exceptions[&(tensor, number)].slots;
                 self.slots.extend(slots);
             }
         }
@@ -274,29 +290,47 @@ impl Collect<'_, '_> {
     }
 
     /// The exceptions of elements `[start, stop)`, found by bisection: indices ascend.
-    fn look_up(&mut self, term: &TermPlan, start: u64, stop: u64) -> Result<[Slot; 2]> {
-        let inputs = &self.shared.plan.inputs;
-        let Some((index, value)) = term.exceptions else { return Err(Error::Usage("no exceptions to look up".into())) };
-        let count = inputs.tensor(index).elements();
-        let first_from = |wanted: u64, mut low: u64| -> Result<u64> {
-            let mut high = count;
+    ///
+    /// A file in which they do not would give wrong numbers, so every window makes sure of its share. The search always
+    /// starts anew: then neighbouring windows agree on where one's share ends and the other's begins, even in such a file,
+    /// and no index is passed over.
+    fn look_up(&mut self, term: &TermPlan, start: u64, stop: u64) -> Result<LookedUp> {
+        let plan = self.shared.plan;
+        let inputs = &plan.inputs;
+        let Some((at, value)) = term.exceptions else { return Err(Error::Usage("no exceptions to look up".into())) };
+        let count = inputs.tensor(at).elements();
+        let elements = inputs.tensor(term.minuend).elements();
+        let first_from = |wanted: u64| -> Result<u64> {
+            let (mut low, mut high) = (0, count);
             while low < high {
                 let middle = low + (high - low) / 2;
-                let bytes = self.gather.word(inputs, &self.shared.sources, index, middle * 8)?;
-                match u64::try_from(i64::from_le_bytes(bytes)) {
-                    Ok(found) if found < wanted => low = middle + 1,
-                    _ => high = middle,
+                let bytes = self.gather.word(inputs, &self.shared.sources, at, middle * 8)?;
+                if i128::from(i64::from_le_bytes(bytes)) < i128::from(wanted) {
+                    low = middle + 1;
+                } else {
+                    high = middle;
                 }
             }
             Ok(low)
         };
-        let low = first_from(start, 0)?;
-        let high = first_from(stop, low)?;
-        Ok([
-            self.gather.tensor(inputs, index, low * 8, (high - low) * 8),
+        let (low, high) = (first_from(start)?, first_from(stop)?);
+        let leftover = (start == 0 && low > 0) || (stop >= elements && high < count);
+        if leftover || high - low > stop - start {
+            return Err(disordered(plan, at));
+        }
+        let slots = [
+            self.gather.tensor(inputs, at, low * 8, (high - low) * 8),
             self.gather.tensor(inputs, value, low * 4, (high - low) * 4),
-        ])
+        ];
+        Ok(LookedUp { at, slots, start, stop: stop.min(elements) })
     }
+}
+
+/// The error for a vector's exceptions that a sound vector cannot have.
+fn disordered(plan: &Plan, at: At) -> Error {
+    let name = plan.inputs.tensor(at).name.strip_suffix(".index").unwrap_or_default();
+    let what = format!("the exceptions of tensor `{name}` do not ascend within the tensor; extract the vector again");
+    Error::corrupt(plan.inputs.path(at), what)
 }
 
 /// One piece in work.
