@@ -241,6 +241,15 @@ def test_an_output_that_is_there_needs_a_word(small: Trio, tmp_path: Path) -> No
     assert content(tmp_path / "out") == before
 
 
+def test_a_staging_folder_that_leads_elsewhere(small: Trio, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious").write_text("mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".taskvec-partial").symlink_to(tmp_path / "elsewhere")
+    refused(run(["transfer", *small, "-o", tmp_path / "out"]), 2, ".taskvec-partial is a link")
+    assert (tmp_path / "elsewhere" / "precious").read_text() == "mine"
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_file_in_place_of_the_output(overwrite: bool, small: Trio, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("precious")

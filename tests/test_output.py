@@ -90,7 +90,7 @@ def test_files_beside_the_weights(tmp_path: Path) -> None:
     for name in (".git/config", ".cache/x.json"):
         (target / name).parent.mkdir()
         (target / name).write_bytes(b"never")
-    stale = ["pytorch_model.bin", "consolidated.00.pth", "model-q4.gguf", "old.safetensors"]
+    stale = ["pytorch_model.bin", "consolidated.00.pth", "model-q4.gguf", "old.safetensors", "vector.json"]
     for name in stale:
         (target / name).write_bytes(b"stale")
 

@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 const WEIGHTS: &[&str] =
     &["safetensors", "bin", "pt", "pth", "gguf", "ckpt", "h5", "msgpack", "onnx", "onnx_data", "tflite", "ot", "npz"];
 
+/// Descriptions of what an earlier run wrote: beside other bytes they would lie.
+const DESCRIPTIONS: &[&str] = &["taskvec.json", "vector.json"];
+
 /// What a walk through a checkpoint folder found, as relative paths with `/`, sorted.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -106,8 +109,11 @@ impl Walk<'_> {
             }
         } else if folder.is_empty() && self.used.contains(&*own) {
             return Ok(None);
-        } else if kind.is_file() && own_name.to_str().is_some() && !is_weights(&own) && name != "taskvec.json" {
-            // An earlier output's taskvec.json describes other bytes than the new one's.
+        } else if kind.is_file()
+            && own_name.to_str().is_some()
+            && !is_weights(&own)
+            && !DESCRIPTIONS.contains(&name.as_str())
+        {
             self.found.sidecars.push(name);
             return Ok(None);
         }

@@ -53,6 +53,10 @@ impl Staging {
                 )));
             }
         }
+        if folder.is_symlink() {
+            // What it leads to is not ours to clear.
+            return Err(Error::Usage(format!("{} is a link; remove it, or choose another folder", folder.display())));
+        }
         fs::create_dir_all(&folder).map_err(Error::io(&folder, "create"))?;
         let path = folder.join(LOCK);
         let lock =
