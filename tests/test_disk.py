@@ -90,7 +90,7 @@ def test_too_little_room_is_said_before_the_work(disk: Disk, inputs: Trio, tmp_p
     out = disk.inside / "out"
     disk.fill(leave=5 * MIB)
     refused(disk.run("transfer", *inputs, "-o", out), 4, str(out), "bytes are still needed", "make room")
-    assert [path.name for path in (disk.path / "out").iterdir()] == [PARTIAL]
+    assert not (disk.path / "out").exists(), "there is nothing yet that a second run could use"
     disk.free()
     assert disk.run("transfer", *inputs, "-o", out)[0] == 0
     assert run(["transfer", *inputs, "-o", tmp_path / "straight"])[0] == 0
@@ -127,7 +127,10 @@ def test_a_limit_on_file_size(verb: str, inputs: Trio, tmp_path: Path) -> None:
 
     out = tmp_path / "out"
     refused(run([*args, "-o", out], preexec_fn=limited), 4, str(out), "File too large")
-    assert [path.name for path in out.iterdir()] == [PARTIAL]
+    if verb == "extract":
+        assert [path.name for path in out.iterdir()] == [PARTIAL]
+    else:
+        assert not out.exists()
     code, stdout, stderr = run([*args, "-o", out, "--json"])
     assert code == 0, stderr
     assert (json.loads(stdout)["engine"]["resumed_bytes"] > 0) == (verb == "extract")
