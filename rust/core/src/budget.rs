@@ -130,7 +130,8 @@ impl Budget {
         }
         let room = bytes - need.fixed;
         let wanted = (WORKERS_PER_THREAD * threads) as u64;
-        let window_blocks = WINDOWS.into_iter().find(|&blocks| room / each(blocks) >= wanted).unwrap_or(1);
+        let enough = (2 * threads) as u64;
+        let window_blocks = WINDOWS.into_iter().find(|&blocks| room / each(blocks) >= enough).unwrap_or(1);
         let workers = (room / each(window_blocks)).min(wanted);
         Ok(Self {
             bytes,
