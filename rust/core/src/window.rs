@@ -1,17 +1,19 @@
 //! One window of the output: read what it needs, compute it block by block, digest it.
 
+mod pieces;
+
 use std::collections::HashMap;
 
+use self::pieces::{Collect, LookedUp, Piece, disordered};
 use crate::budget::Budget;
 use crate::buffer::Buffer;
 use crate::digest;
 use crate::dtype::{Dtype, Float};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gather::{Gather, Loaded, Slot, Sources};
 use crate::inputs::At;
 use crate::kernel::{self, Exceptions, Operand, Rounding, Term};
 use crate::layout::{Action, BLOCK, HeaderSource, OutFile};
-use crate::matching::TermPlan;
 use crate::options::RoundingMode;
 use crate::ordered::Permits;
 use crate::os::DIRECT_ALIGNMENT;
@@ -110,24 +112,6 @@ impl Worker {
     }
 }
 
-/// Elements (or, for a copy, bytes) of one tensor in one block.
-struct Piece {
-    block: usize,
-    /// Place in the layout.
-    tensor: usize,
-    action: Action,
-    /// The first element, which may begin in the block before.
-    first: u64,
-    /// The first element that begins in this block: only from it on is anything counted.
-    counted: u64,
-    /// One past the last element.
-    end: u64,
-    /// The file offset of `first`.
-    at: u64,
-    /// Its slots: the base, then each term's minuend, subtrahend, exceptions.
-    slots: std::ops::Range<usize>,
-}
-
 /// Computes a window into the worker's output buffer.
 pub fn compute(shared: &Shared, window: Window, worker: &mut Worker) -> Result<Outcome> {
     let plan = shared.plan;
@@ -198,139 +182,6 @@ fn header(gather: &mut Gather, file: &OutFile, begin: u64, end: u64) -> Option<S
         }
         _ => None,
     }
-}
-
-/// Works out the pieces of a window and asks for what they read.
-struct Collect<'a, 'b> {
-    shared: &'a Shared<'b>,
-    gather: &'a mut Gather,
-    pieces: &'a mut Vec<Piece>,
-    slots: &'a mut Vec<Slot>,
-    /// Exceptions are looked up once for each tensor of the window.
-    exceptions: HashMap<(usize, usize), LookedUp>,
-}
-
-/// Exceptions of one tensor in a window.
-struct LookedUp {
-    /// Where the indices lie.
-    at: At,
-    /// Indices and values.
-    slots: [Slot; 2],
-    /// Elements that the indices may name: from here on.
-    start: u64,
-    /// And up to here.
-    stop: u64,
-}
-
-impl Collect<'_, '_> {
-    fn block(&mut self, file: &OutFile, block: usize, begin: u64, window_end: u64) -> Result<()> {
-        let plan = self.shared.plan;
-        let end = (begin + BLOCK).min(window_end);
-        for tensor in plan.layout.overlapping(file, begin, end) {
-            let this = &plan.layout.tensors[tensor];
-            let base = plan.inputs.base().tensors[this.base as usize].dtype;
-            // Bytes of the tensor in this block, and in units: elements, or bytes where they are only copied.
-            let (from, to) = (begin.max(this.begin) - this.begin, end.min(this.begin + this.bytes()) - this.begin);
-            for (first, last, action) in this.spans(base) {
-                let bits = this.dtype.bits();
-                let unit = if action == Action::Copy { 1 } else { bits / 8 };
-                let (first, last) =
-                    if action == Action::Copy { (first * bits / 8, last * bits / 8) } else { (first, last) };
-                let (start, stop) = ((from / unit).max(first), to.div_ceil(unit).min(last));
-                if start >= stop {
-                    continue;
-                }
-                let slots = self.slots.len();
-                self.reads(tensor, action, (start, stop, last), window_end)?;
-                self.pieces.push(Piece {
-                    block,
-                    tensor,
-                    action,
-                    first: start,
-                    counted: from.div_ceil(unit).max(start),
-                    end: stop,
-                    at: this.begin + start * unit,
-                    slots: slots..self.slots.len(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Asks for what elements `[start, stop)` read; the span's end tells which terms reach this far.
-    fn reads(&mut self, tensor: usize, action: Action, span: (u64, u64, u64), window_end: u64) -> Result<()> {
-        let (start, stop, span_end) = span;
-        let plan = self.shared.plan;
-        let this = &plan.layout.tensors[tensor];
-        if plan.inputs.has_target {
-            let at = At { input: 0, tensor: this.base };
-            let size = if action == Action::Copy { 1 } else { plan.inputs.tensor(at).dtype.bits() / 8 };
-            self.slots.push(self.gather.tensor(&plan.inputs, at, start * size, (stop - start) * size));
-        }
-        if action != Action::Combine {
-            return Ok(());
-        }
-        for (number, term) in this.terms.iter().enumerate().filter(|(_, term)| term.elements >= span_end) {
-            for at in [Some(term.minuend), term.subtrahend].into_iter().flatten() {
-                let size = plan.inputs.tensor(at).dtype.bits() / 8;
-                self.slots.push(self.gather.tensor(&plan.inputs, at, start * size, (stop - start) * size));
-            }
-            if term.exceptions.is_some() {
-                if !self.exceptions.contains_key(&(tensor, number)) {
-                    let bytes = window_end.min(this.begin + this.bytes()) - this.begin;
-                    let last = bytes.div_ceil(this.dtype.bits() / 8);
-                    let found = self.look_up(term, start, last.max(stop))?;
-                    self.exceptions.insert((tensor, number), found);
-                }
-                let slots = self.exceptions[&(tensor, number)].slots;
-                self.slots.extend(slots);
-            }
-        }
-        Ok(())
-    }
-
-    /// The exceptions of elements `[start, stop)`, found by bisection: indices ascend.
-    ///
-    /// A file in which they do not would give wrong numbers, so every window makes sure of its share. The search always
-    /// starts anew: then neighbouring windows agree on where one's share ends and the other's begins, even in such a file,
-    /// and no index is passed over.
-    fn look_up(&mut self, term: &TermPlan, start: u64, stop: u64) -> Result<LookedUp> {
-        let plan = self.shared.plan;
-        let inputs = &plan.inputs;
-        let Some((at, value)) = term.exceptions else { return Err(Error::Usage("no exceptions to look up".into())) };
-        let count = inputs.tensor(at).elements();
-        let elements = inputs.tensor(term.minuend).elements();
-        let first_from = |wanted: u64| -> Result<u64> {
-            let (mut low, mut high) = (0, count);
-            while low < high {
-                let middle = low + (high - low) / 2;
-                let bytes = self.gather.word(inputs, &self.shared.sources, at, middle * 8)?;
-                if i128::from(i64::from_le_bytes(bytes)) < i128::from(wanted) {
-                    low = middle + 1;
-                } else {
-                    high = middle;
-                }
-            }
-            Ok(low)
-        };
-        let (low, high) = (first_from(start)?, first_from(stop)?);
-        let leftover = (start == 0 && low > 0) || (stop >= elements && high < count);
-        if leftover || high - low > stop - start {
-            return Err(disordered(plan, at));
-        }
-        let slots = [
-            self.gather.tensor(inputs, at, low * 8, (high - low) * 8),
-            self.gather.tensor(inputs, value, low * 4, (high - low) * 4),
-        ];
-        Ok(LookedUp { at, slots, start, stop: stop.min(elements) })
-    }
-}
-
-/// The error for a vector's exceptions that a sound vector cannot have.
-fn disordered(plan: &Plan, at: At) -> Error {
-    let name = plan.inputs.tensor(at).name.strip_suffix(".index").unwrap_or_default();
-    let what = format!("the exceptions of tensor `{name}` do not ascend within the tensor; extract the vector again");
-    Error::corrupt(plan.inputs.path(at), what)
 }
 
 /// One piece in work.
