@@ -5,7 +5,7 @@
     python benches/bench_transfer.py --size 1.5b --mergekit
     python benches/bench_transfer.py --many
 
-Needs numpy, the installed package and rustc, on Linux. Rivals alternate in one session, and what counts is
+Needs numpy, the installed package and rustc, on Linux. Rivals alternate in one run, and what counts is
 the median of the ratios within pairs. The first output of a configuration is checked bit for bit against
 numpy, all later ones byte for byte against that one. Prints Markdown.
 """
