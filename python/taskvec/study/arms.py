@@ -1,0 +1,72 @@
+"""The arms of a study: each one variant of the target (or a donor) with one prompt."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ..records import Json
+    from .file import Benchmark, Study
+
+Kind = Literal["baseline", "plus", "minus", "random", "donor", "sweep"]
+Prompt = Literal["plain", "think"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One variant."""
+
+    id: str
+    label: str
+    """What tables and plots call it."""
+    kind: Kind
+    prompt: Prompt = "plain"
+    alpha: float | None = None
+    """Factor of v, or of the random vector; None where no vector is added."""
+    seed: int | None = None
+    """Seed of the random vector."""
+
+    def to_json(self) -> Json:
+        """The fields."""
+        return asdict(self)
+
+
+def arms(study: Study) -> tuple[Arm, ...]:
+    """The arms in the order in which they run: what answers the first question comes first."""
+    chosen, alpha = study.arms, study.alpha
+    target = Path(study.target).name
+    found = [Arm("baseline", target, "baseline"), Arm("plus", "+v", "plus", alpha=alpha)]
+    if chosen.think:
+        found += [
+            Arm("baseline-think", f"{target}, think", "baseline", "think"),
+            Arm("plus-think", "+v, think", "plus", "think", alpha),
+        ]
+    if chosen.minus:
+        found.append(Arm("minus", "−v", "minus", alpha=-alpha))
+    found += [
+        Arm(f"random-{seed}", f"random {seed}", "random", alpha=alpha, seed=seed) for seed in chosen.random
+    ]
+    found += [Arm(f"alpha-{one:.12g}", f"{_signed(one)} v", "sweep", alpha=one) for one in chosen.sweep]
+    # Last: they are other models, for which the target makes room.
+    if study.donors is not None and chosen.donors is not False:
+        found += [
+            Arm(role, Path(ref).name, "donor")
+            for role, ref in (("minuend", study.donors.minuend), ("subtrahend", study.donors.subtrahend))
+        ]
+    return tuple(found)
+
+
+def cells(study: Study) -> tuple[tuple[Arm, Benchmark], ...]:
+    """What is to be scored, in order: all arms on all benchmarks, the sweep on those that take part in it."""
+    return tuple(
+        (arm, benchmark)
+        for arm in arms(study)
+        for benchmark in study.benchmarks
+        if arm.kind != "sweep" or benchmark.sweep
+    )
+
+
+def _signed(number: float) -> str:
+    return f"{number:.12g}".replace("-", "−")

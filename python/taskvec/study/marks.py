@@ -1,0 +1,88 @@
+"""YAML with the line of every key and value, so that an error can say where it is."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import yaml
+
+from ..errors import UsageError
+
+Place = tuple[int | str, ...]
+"""Keys and list positions from the top of the file."""
+
+
+class Lines:
+    """The line on which each place of a file stands, counted from 1."""
+
+    def __init__(self, file: str) -> None:
+        """Knows the top of the file alone."""
+        self.file = file
+        self._lines: dict[Place, int] = {(): 1}
+
+    def note(self, place: Place, node: yaml.Node) -> None:
+        """Remembers where a place is."""
+        self._lines[place] = node.start_mark.line + 1
+
+    def known(self, place: Place) -> Place:
+        """The longest beginning of `place` that is in the file.
+
+        Parts that name a choice of the schema rather than a place in the file are passed over.
+        """
+        found: Place = ()
+        for part in place:
+            if (*found, part) in self._lines:
+                found = (*found, part)
+        return found
+
+    def at(self, place: Place) -> int:
+        """The line of a place, or of the nearest thing around it that is in the file."""
+        return self._lines[self.known(place)]
+
+
+def parse(text: str, lines: Lines) -> dict[str, Any]:
+    """The mapping that a YAML file holds; `UsageError` for what is malformed or says a thing twice."""
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+        # Nested to absurd depths, it ends the recursion that reads it.
+        content = None if root is None else _value(root, (), lines)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UsageError(f"{lines.file}:{line}: this is not YAML: {error.problem or error}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{lines.file}: this is not YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise UsageError(f"{lines.file}: this is nested too deeply to be a study") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{lines.file}:1: a study is a mapping of keys to values, beginning with 'schema:'")
+    return cast("dict[str, Any]", content)
+
+
+def _value(node: yaml.Node, place: Place, lines: Lines) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        content: dict[str, Any] = {}
+        for key, value in node.value:
+            name = str(key.value)
+            # "<<" would merge in what stands elsewhere, and a list could not be a key at all.
+            if not isinstance(key, yaml.ScalarNode) or name == "<<":
+                raise UsageError(f"{lines.file}:{key.start_mark.line + 1}: a key must be a plain word")
+            if name in content:
+                raise UsageError(
+                    f"{lines.file}:{key.start_mark.line + 1}: {name!r} is there twice; keep one of them"
+                )
+            lines.note((*place, name), key)
+            content[name] = _value(value, (*place, name), lines)
+        return content
+    if isinstance(node, yaml.SequenceNode):
+        items: list[Any] = []
+        for at, item in enumerate(node.value):
+            lines.note((*place, at), item)
+            items.append(_value(item, (*place, at), lines))
+        return items
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(node)  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise UsageError(f"{lines.file}:{node.start_mark.line + 1}: {error}") from None
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
