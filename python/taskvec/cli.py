@@ -9,7 +9,6 @@ import signal
 import sys
 import traceback
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +19,18 @@ from ._core import version
 from .errors import TaskvecError
 from .flags import with_options
 from .progress import Bar
+from .study.commands import report, study
+from .talk import Talk, put, say, show, split
 from .vector import Vector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator
 
     from .plan import CheckResult
-    from .records import Result
     from .results import WriteResult
 
 _WRITING = ("extract", "apply", "transfer")
+_STUDY_RUN = ["study", "run"]
 _INTERNAL = 70
 
 
@@ -83,7 +84,7 @@ def check(target: str, donors: tuple[str, ...], out: str | None, alpha: tuple[st
 
     DONORS are a MINUEND and a SUBTRAHEND, or one or more vectors. Exit code 0 if they fit, 1 if they do not.
     """
-    talk, how = _split(given)
+    talk, how = split(given)
     return _show_plan(talk, verbs.check(target, *donors, out=out, alpha=alpha, **how))
 
 
@@ -95,9 +96,9 @@ def inspect(path: str, **given: Any) -> int:
 
     With --verbose every tensor is listed.
     """
-    talk, _ = _split(given)
+    talk, _ = split(given)
     result = verbs.inspect(path)
-    _show(talk, result, render.inspected(result, every=talk.verbose))
+    show(talk, result.to_json(), render.inspected(result, every=talk.verbose))
     return 0
 
 
@@ -110,10 +111,10 @@ def diff(a: str, b: str, **given: Any) -> int:
 
     With --verbose every tensor that differs is listed, not only those that differ most.
     """
-    talk, how = _split(given)
+    talk, how = split(given)
     with Bar(quiet=talk.quiet) as bar:
         result = verbs.diff(a, b, progress=bar, **how)
-    _show(talk, result, render.compared(result, every=talk.verbose))
+    show(talk, result.to_json(), render.compared(result, every=talk.verbose))
     return 0
 
 
@@ -125,10 +126,10 @@ def verify(out: str, **given: Any) -> int:
 
     Reads every byte again. Exit code 0 if all is as it was written, 1 if not.
     """
-    talk, how = _split(given)
+    talk, how = split(given)
     with Bar(quiet=talk.quiet) as bar:
         result = verbs.verify(out, progress=bar, **how)
-    _show(talk, result, render.verified(result))
+    show(talk, result.to_json(), render.verified(result))
     return 0 if result.ok else 1
 
 
@@ -147,65 +148,36 @@ def demo(out: str, seed: int, overwrite: bool) -> int:
     """
     from . import demo as mission
 
-    return 0 if mission.run(out, seed=seed, overwrite=overwrite, say=_print) else 1
+    return 0 if mission.run(out, seed=seed, overwrite=overwrite, say=put) else 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Talk:
-    """How much to say, and in which form."""
-
-    quiet: bool
-    verbose: bool
-    as_json: bool
-
-
-def _split(given: dict[str, Any]) -> tuple[_Talk, dict[str, Any]]:
-    """What was given, as how to talk and as keyword options of the verbs."""
-    talk = _Talk(given.pop("quiet"), given.pop("verbose"), given.pop("as_json"))
-    if "no_sync" in given:
-        given["sync"] = not given.pop("no_sync")
-    return talk, given
+cli.add_command(study)
+cli.add_command(report)
 
 
 def _write(given: dict[str, Any], verb: Callable[..., Vector | WriteResult | CheckResult]) -> int:
-    talk, how = _split(given)
+    talk, how = split(given)
     dry_run = how.pop("dry_run")
     if dry_run or talk.verbose:
         plan: Any = verb(dry_run=True, **how)
         if dry_run:
             return _show_plan(talk, plan)
-        _say(f"reads by {plan.io}: {plan.io_reason}")
+        say(f"reads by {plan.io}: {plan.io_reason}")
     with Bar(quiet=talk.quiet) as bar:
         done: Any = verb(progress=bar, **how)
     result: Any = done.written if isinstance(done, Vector) else done
     for warning in result.warnings:
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
     if talk.verbose:
         for line in (*(f"note: {note}" for note in result.notes), *render.engine(result)):
-            _say(line)
-    _show(talk, result, render.written(result))
+            say(line)
+    show(talk, result.to_json(), render.written(result))
     return 0
 
 
-def _show_plan(talk: _Talk, plan: CheckResult) -> int:
-    _show(talk, plan, render.checked(plan))
+def _show_plan(talk: Talk, plan: CheckResult) -> int:
+    show(talk, plan.to_json(), render.checked(plan))
     return 0 if plan.compatible else 1
-
-
-def _show(talk: _Talk, result: Result, lines: Iterable[str]) -> None:
-    if talk.as_json:
-        _print(json.dumps(result.to_json(), indent=2))
-    elif not talk.quiet:
-        for line in lines:
-            _print(line)
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"taskvec: {line}\n")
 
 
 @contextmanager
@@ -254,12 +226,12 @@ def main(argv: list[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
             return 128 + 13
         except (Exception, KeyboardInterrupt) as error:
-            code, sentence = _sentence(error, caught, writing=args[0] in _WRITING)
+            code, sentence = _sentence(error, caught, resumed=args[0] in _WRITING or args[:2] == _STUDY_RUN)
             if "--debug" in flags:
                 traceback.print_exc()
-            _say(sentence)
+            say(sentence)
             if "--json" in flags:
-                _print(json.dumps({"schema": "taskvec/error/1", "error": sentence, "exit_code": code}))
+                put(json.dumps({"schema": "taskvec/error/1", "error": sentence, "exit_code": code}))
     return code
 
 
@@ -279,11 +251,11 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
-def _sentence(error: BaseException, caught: list[int], *, writing: bool) -> tuple[int, str]:
+def _sentence(error: BaseException, caught: list[int], *, resumed: bool) -> tuple[int, str]:
     """The exit code and the sentence for what ended a command."""
     if isinstance(error, KeyboardInterrupt):
         return 128 + (caught or [signal.SIGINT])[0], "stopped" + (
-            "; the same command goes on from here" if writing else ""
+            "; the same command goes on from here" if resumed else ""
         )
     if isinstance(error, TaskvecError):
         return error.exit_code, str(error)

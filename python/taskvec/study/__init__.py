@@ -1,0 +1,106 @@
+"""Studies: does a vector do what it is meant to, against controls, on benchmarks that lm-eval scores.
+
+    import taskvec.study
+
+    taskvec.study.check("mini")
+    taskvec.study.run("mini", "RUN")
+
+All of it but `load` needs the extra `eval`: `pip install "taskvec[eval]"`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from .checked import Checked
+    from .file import Study
+    from .results import Results
+
+__all__ = ["check", "load", "report", "run"]
+
+
+def load(study: str | Path) -> Study:
+    """Reads a study file, or by its name one that ships with taskvec, with defaults filled in.
+
+    Raises:
+        UsageError: there is no such study, or something in it is not as it must be ("FILE:LINE: …").
+        StorageError: the file cannot be read.
+    """
+    from . import file
+
+    return file.load(study)[0]
+
+
+def check(
+    study: str | Path, *, offline: bool = False, device: str | None = None, limit: int | None = None
+) -> Checked:
+    """Whether a study can run, and what it would do; no weight is read.
+
+    Args:
+        study: name or path.
+        offline: allow no network, whatever the study says.
+        device: `cpu`, `cuda`, `cuda:1` or `auto` instead of the study's.
+        limit: documents of each task at most.
+
+    Raises:
+        UsageError: the study asks for what makes no sense, or the extra `eval` is missing.
+        MismatchError: its inputs do not fit together, or its target cannot chat.
+        StorageError: the data of a benchmark cannot be had.
+    """
+    from .checked import check as look
+
+    return look(study, offline=offline, device=device, limit=limit)
+
+
+def run(
+    study: str | Path,
+    out: str | os.PathLike[str],
+    *,
+    offline: bool = False,
+    device: str | None = None,
+    limit: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str, str, int, int], None] | None = None,
+) -> Results:
+    """Runs a study in the folder `out` and writes its `results.json` and `report.html`.
+
+    All arms but the donors are made in memory on one loaded target. A cell (an arm on a benchmark) is
+    finished when its file in `samples` is there; the same call takes an interrupted run up and scores no cell twice.
+
+    Args:
+        study: name or path.
+        out: the folder of the run.
+        offline: allow no network, whatever the study says.
+        device: `cpu`, `cuda`, `cuda:1` or `auto` instead of the study's.
+        limit: documents of each task at most.
+        overwrite: start anew where `out` holds a run.
+        progress: called with (arm, benchmark, documents done, documents in all) as batches finish.
+
+    Raises:
+        UsageError: as `check`; or `out` holds something else than a run.
+        MismatchError: as `check`; or `out` holds another run.
+        StorageError: as `check`; or a file cannot be written, or another run is at work in `out`.
+    """
+    from .runner import run as go
+
+    return go(study, out, offline=offline, device=device, limit=limit, overwrite=overwrite, progress=progress)
+
+
+def report(out: str | os.PathLike[str]) -> Results:
+    """Makes `results.json` and `report.html` anew from what the run in `out` has scored so far.
+
+    Raises:
+        UsageError: `out` holds no run.
+        CorruptError: a file of the run is malformed.
+    """
+    from .folder import RunFolder, read_run
+    from .runner import finish
+
+    folder = RunFolder(out).path
+    read_run(folder)
+    return finish(folder)

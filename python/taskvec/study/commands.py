@@ -1,0 +1,185 @@
+"""The commands `taskvec study` and `taskvec report`; what scores models is imported where it is used."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import flags
+from ..talk import say, show, split
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from .file import Study
+    from .results import Results
+
+_TALK = (flags.QUIET, flags.DEBUG, flags.JSON)
+_HOW = (
+    click.option("--offline", is_flag=True, help="No network at all, whatever the study says."),
+    click.option("--device", metavar="D", help="cpu, cuda, cuda:1 or auto, instead of the study's."),
+    click.option(
+        "--limit", type=int, metavar="N", help="Only the first N documents of each task; for a trial."
+    ),
+)
+
+
+@click.group()
+def study() -> None:
+    """Show with controls what a vector does, on benchmarks.
+
+    STUDY is the name of a study that ships with taskvec, or the path of a study file. Running one needs
+    pip install "taskvec[eval]".
+    """
+
+
+@study.command("ls")
+@flags.with_options(_TALK)
+def list_studies(**given: Any) -> int:
+    """List the studies that ship with taskvec."""
+    from .file import load, shipped
+
+    talk, _ = split(given)
+    found = [load(name)[0] for name in shipped()]
+    document = {
+        "schema": "taskvec/study-list/1",
+        "studies": [{"name": one.name, "about": one.about} for one in found],
+    }
+    width = max((len(one.name) for one in found), default=0)
+    show(talk, document, (f"{one.name:<{width}}  {one.about}" for one in found))
+    return 0
+
+
+@study.command("show")
+@click.argument("name", metavar="STUDY")
+@flags.with_options(_TALK)
+def show_study(name: str, **given: Any) -> int:
+    """Say what is in a study: inputs, arms, benchmarks."""
+    from .file import load
+
+    talk, _ = split(given)
+    found = load(name)[0]
+    show(talk, found.to_json(), _described(found))
+    return 0
+
+
+@study.command("check")
+@click.argument("name", metavar="STUDY")
+@flags.with_options(_HOW, _TALK)
+def check_study(name: str, **given: Any) -> int:
+    """Check a study without reading a weight.
+
+    Inputs, tasks, data, prompts, shots and caps; and how small an effect each benchmark could show.
+    """
+    from . import check
+
+    talk, how = split(given)
+    checked = check(name, **how)
+    show(talk, checked.to_json(), checked.lines())
+    return 0
+
+
+@study.command("run")
+@click.argument("name", metavar="STUDY")
+@click.option("-o", "--out", required=True, metavar="RUN", help="The folder of the run.")
+@click.option("--overwrite", is_flag=True, help="Start anew where the folder holds a run.")
+@flags.with_options(_HOW, _TALK)
+def run_study(name: str, out: str, **given: Any) -> int:
+    """Run a study, or go on with an interrupted run of it.
+
+    Writes results.json, samples and the self-contained page report.html to the folder RUN, and prints the
+    tables. What is scored stays scored: the same command goes on where it was stopped.
+    """
+    from . import run
+
+    talk, how = split(given)
+    with _Bar(quiet=talk.quiet) as bar:
+        results = run(name, out, progress=bar, **how)
+    _show_results(talk, results, out)
+    return 0
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@flags.with_options(_TALK)
+def report(run: str, **given: Any) -> int:
+    """Make the results of a run anew from its samples.
+
+    Also of one that is not finished. Writes results.json and report.html in RUN and prints the tables.
+    """
+    from . import report
+
+    talk, _ = split(given)
+    _show_results(talk, report(run), run)
+    return 0
+
+
+def _show_results(talk: Any, results: Results, folder: str) -> None:
+    from .tables import lines
+
+    def told() -> Iterator[str]:
+        yield from lines(results)
+        yield ""
+        yield f"The report is {folder}/report.html; open it in a browser."
+
+    show(talk, results.to_json(), told())
+
+
+def _described(study: Study) -> Iterator[str]:
+    from .arms import arms
+
+    yield f"{study.name}: {study.about}"
+    yield f"  target      {study.target}"
+    if study.donors is not None:
+        yield f"  minuend     {study.donors.minuend}"
+        yield f"  subtrahend  {study.donors.subtrahend}"
+    else:
+        yield f"  vector      {study.vector}"
+    yield f"  α           {study.alpha:g}, rounding {study.rounding}"
+    yield f"  arms        {'; '.join(arm.label for arm in arms(study))}"
+    yield f"  think line  {study.think}"
+    for one in study.benchmarks:
+        cap = f", at most {one.max_new_tokens} new tokens" if one.max_new_tokens else ""
+        first = f", the first {one.limit:,} documents" if one.limit else ""
+        yield f"  benchmark   {one.id}: {one.name} ({one.task}{cap}{first})"
+
+
+class _Bar:
+    """Progress over all cells with the time left; off a terminal, a line for each cell."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet, self._bar = quiet, None
+        self._cell = ("", "")
+        self._stream: Any = sys.stderr
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, arm: str, benchmark: str, done: int, total: int) -> None:
+        if self._quiet:
+            return
+        cell, self._cell = self._cell, (arm, benchmark)
+        if not self._stream.isatty():
+            if cell != self._cell:
+                say(f"{done:,} of {total:,} documents done; now {arm}: {benchmark}")
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            # What an earlier run has done counts as done, not as speed.
+            self._bar = tqdm(
+                total=total, initial=done, file=self._stream, unit=" documents", mininterval=0.2, leave=False
+            )
+        if cell != self._cell:
+            self._bar.set_description(f"{arm}: {benchmark}")
+        self._bar.update(done - self._bar.n)

@@ -1,0 +1,188 @@
+"""The folder of a run: what is in it, who may write to it, and whether it is a run of this very study."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ..errors import CorruptError, MismatchError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+    from ..records import Json
+    from .arms import Arm
+    from .file import Benchmark
+
+SCHEMA = "taskvec/run/1"
+_OURS = ("study.yaml", "run.json", "vector", "controls", "checkpoints", "arms", "samples", "job.json",
+         "worker.log", "results.json", "report.html")  # fmt: skip
+_LOCK = "run.lock"
+
+
+class RunFolder:
+    """A folder RUN. A cell whose sample file is there is finished: the file appears whole or not at all."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Touches nothing yet."""
+        self.path = Path(path).expanduser().absolute()
+
+    @property
+    def vector(self) -> Path:
+        """Where v is kept."""
+        return self.path / "vector"
+
+    def control(self, arm: Arm) -> Path:
+        """Where a random vector is kept."""
+        return self.path / "controls" / arm.id
+
+    def checkpoint(self, arm: Arm) -> Path:
+        """Where a backend that needs files finds an arm's weights."""
+        return self.path / "checkpoints" / arm.id
+
+    def samples(self, arm: Arm, benchmark: Benchmark) -> Path:
+        """The answers of a cell."""
+        return self.path / "samples" / f"{arm.id}.{benchmark.id}.jsonl"
+
+    def write_samples(self, arm: Arm, benchmark: Benchmark, rows: Iterable[Json]) -> None:
+        """Finishes a cell."""
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write(self.samples(arm, benchmark), text)
+
+    def write_arm(self, arm: Arm, made: Json) -> None:
+        """Says how an arm's weights were made."""
+        write(self.path / "arms" / f"{arm.id}.json", as_text(made))
+
+    def begin(self, run: Json, study: str, *, overwrite: bool) -> None:
+        """Starts a run, or takes up one of the same identity.
+
+        Raises:
+            UsageError: the folder holds something else than a run.
+            MismatchError: it holds a run of another study, or of this one on other inputs.
+        """
+        path = self.path / "run.json"
+        if overwrite:
+            self._clear()
+        if path.is_file():
+            old = read_run(self.path)
+            if found := _difference(old["identity"], run["identity"], ""):
+                raise MismatchError(
+                    f"{self.path} holds a run that is not this one: {found}; give another folder, or"
+                    " --overwrite"
+                )
+            # What is known only once the target has been read stays known.
+            run = old | run
+        elif others := [one.name for one in self.path.iterdir() if one.name != _LOCK and one.name[0] != "."]:
+            raise UsageError(
+                f"{self.path} is there already and holds {min(others)}, not a run; give another folder"
+            )
+        write(path, as_text(run))
+        write(self.path / "study.yaml", study)
+
+    def note(self, **found: Any) -> None:
+        """Adds to what `run.json` says."""
+        write(self.path / "run.json", as_text(read_run(self.path) | found))
+
+    def _clear(self) -> None:
+        if not (self.path / "run.json").is_file():
+            return
+        # Last what makes it a run, so that a clearing cut short can be taken up.
+        for name in sorted(_OURS, key=lambda name: name == "run.json"):
+            one = self.path / name
+            if one.is_dir() and not one.is_symlink():
+                shutil.rmtree(one)
+            else:
+                one.unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self) -> Generator[None]:
+        """Makes the folder, and keeps a second run out of it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / _LOCK).open("a")
+        except OSError as error:
+            raise StorageError(
+                error.errno,
+                f"{self.path}: {error.strerror}; give a folder that can be written",
+                str(self.path),
+            ) from None
+        with file:
+            try:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:
+                # Without this call two runs are not told apart; one at a time is the rule.
+                pass
+            except BlockingIOError:
+                raise StorageError(
+                    errno.EBUSY,
+                    f"{self.path}: another run is at work there; wait for it or give another folder",
+                    str(self.path),
+                ) from None
+            except OSError:
+                # Some network file systems have no locks; going on without is the lesser evil.
+                pass
+            yield
+
+
+def read_run(folder: Path) -> Json:
+    """`run.json` of a folder.
+
+    Raises:
+        UsageError: the folder holds no run.
+        CorruptError: its run.json is malformed.
+        MismatchError: it is in a form that this version does not know.
+    """
+    path = folder / "run.json"
+    try:
+        run: Any = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(
+            f"{folder} holds no run.json; name a folder that `taskvec study run` wrote"
+        ) from None
+    except (ValueError, RecursionError):
+        raise CorruptError(f"{path} is not JSON; run the study again with --overwrite") from None
+    if not isinstance(run, dict) or not isinstance(cast("Json", run).get("identity"), dict):
+        raise CorruptError(f"{path} is not the record of a run; run the study again with --overwrite")
+    if cast("Json", run).get("schema") != SCHEMA:
+        raise MismatchError(
+            f"{path}: this version of taskvec reads {SCHEMA!r}; update taskvec, or run it again"
+        )
+    return cast("Json", run)
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file aside and renames it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    with aside.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def as_text(value: Json) -> str:
+    """JSON as it is written to a run's files."""
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+
+
+def _difference(old: Any, new: Any, place: str) -> str | None:
+    """Where and how two identities first differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        first, second = cast("Json", old), cast("Json", new)
+        for key in first | second:
+            if found := _difference(first.get(key), second.get(key), f"{place}.{key}".lstrip(".")):
+                return found
+        return None
+    if old == new:
+        return None
+    return (
+        f"{place} was {json.dumps(old, ensure_ascii=False)} and now is {json.dumps(new, ensure_ascii=False)}"
+    )

@@ -1,0 +1,238 @@
+"""All that can be known of a study before a weight is read: how `study check` and every run begin."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import verbs
+from .._core import version
+from ..errors import MismatchError, UsageError
+from ..refs import Ref, resolve
+from . import environment
+from .arms import Arm, arms, cells
+from .file import load
+from .folder import SCHEMA
+from .inputs import described
+
+if TYPE_CHECKING:
+    from ..plan import CheckResult
+    from ..records import Json
+    from .file import Benchmark, Study
+    from .tasks import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A study whose inputs fit, whose tasks and data are there, and whose prompts are sound."""
+
+    study: Study
+    text: str
+    """The study file."""
+    target: Ref
+    donors: tuple[Ref, ...]
+    """Minuend and subtrahend, or the vector."""
+    plan: CheckResult
+    arms: tuple[Arm, ...]
+    loaded: tuple[Loaded, ...]
+    tokenizer: Any
+    device: str
+    """As torch names it."""
+    dtype: str
+    run: Json
+    """What `run.json` says."""
+
+    def cells(self) -> list[tuple[Arm, Loaded]]:
+        """What is to be scored."""
+        by_id = {one.benchmark.id: one for one in self.loaded}
+        return [(arm, by_id[benchmark.id]) for arm, benchmark in cells(self.study)]
+
+    @property
+    def generations(self) -> int:
+        """Answers to generate, over all arms."""
+        return sum(loaded.n for _, loaded in self.cells() if loaded.kind == "generate")
+
+    @property
+    def decisions(self) -> int:
+        """Choices to make, over all arms."""
+        return sum(loaded.n for _, loaded in self.cells() if loaded.kind == "choice")
+
+
+def look(
+    study: str | Path, *, offline: bool = False, device: str | None = None, limit: int | None = None
+) -> Ready:
+    """Reads a study and checks all that needs no weights.
+
+    Args:
+        study: name or path.
+        offline: allow no network, whatever the study says.
+        device: instead of the study's.
+        limit: documents of each task at most.
+
+    Raises:
+        UsageError: the study asks for something that makes no sense, or the extra `eval` is missing.
+        MismatchError: the inputs do not fit together, or the target cannot chat.
+        StorageError: the data of a benchmark cannot be had.
+    """
+    read, text = load(study)
+    read = _changed(read, device, limit)
+    environment.prepare(offline=offline or read.offline)
+    target, donors = resolve(read.target), _donors(read)
+    plan = _fits(read, target, donors)
+    from . import prompts, tasks
+
+    with environment.quiet():
+        tokenizer = prompts.read_tokenizer(target.path)
+        context, kept = _config(target)
+        where = _device(read.device)
+        loaded = tasks.load(read)
+        line = read.think if read.arms.think else None
+        asked = {
+            one.benchmark.id: _digest(prompts.check(one, tokenizer, context, line), one) for one in loaded
+        }
+    dtype = (
+        kept if read.dtype == "auto" and where != "cpu" else "float32" if read.dtype == "auto" else read.dtype
+    )
+    return Ready(
+        read, text, target, donors, plan, arms(read), loaded, tokenizer, where, dtype,
+        _run(read, target, donors, loaded, asked, where, dtype),
+    )  # fmt: skip
+
+
+def _changed(study: Study, device: str | None, limit: int | None) -> Study:
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit {limit} is not a number of documents; give 1 or more")
+
+    def fewer(one: Benchmark) -> Benchmark:
+        return one.model_copy(update={"limit": min(limit or 1, one.limit or limit or 1)})
+
+    update: Json = {} if limit is None else {"benchmarks": [fewer(one) for one in study.benchmarks]}
+    return study.model_copy(update=update | ({} if device is None else {"device": device}))
+
+
+def _donors(study: Study) -> tuple[Ref, ...]:
+    pair = study.donors
+    return (
+        (resolve(study.vector or ""),) if pair is None else (resolve(pair.minuend), resolve(pair.subtrahend))
+    )
+
+
+def _fits(study: Study, target: Ref, donors: tuple[Ref, ...]) -> CheckResult:
+    plan = verbs.check(target.path, *(one.path for one in donors), alpha=study.alpha, rounding=study.rounding)
+    if not plan.compatible:
+        first, *others = [problem.message for problem in plan.problems]
+        more = f" (and {len(others)} more: `taskvec check` lists them)" if others else ""
+        raise MismatchError(f"the study's inputs do not fit together: {first}{more}")
+    return plan
+
+
+def _config(target: Ref) -> tuple[int, str]:
+    """How many tokens the target can hold, and the dtype that it is kept in."""
+    try:
+        config: Any = environment.library("transformers").AutoConfig.from_pretrained(target.path)
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise MismatchError(
+            f"{target.path}: transformers cannot open it ({said}); a study needs a target that it opens"
+        ) from error
+    dtype = config.dtype or "float32"
+    return environment.library("lm_eval.models.utils").resolve_max_length(config), str(dtype).removeprefix(
+        "torch."
+    )
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    there = torch.cuda.is_available()
+    if wanted == "auto":
+        return "cuda" if there else "cpu"
+    if wanted.startswith("cuda"):
+        number = int(wanted.partition(":")[2] or 0)
+        if not there or number >= torch.cuda.device_count():
+            raise UsageError(f"device {wanted} is not there; give cpu, or auto to take what there is")
+    elif wanted != "cpu":
+        raise UsageError(f"device {wanted!r} is not one of auto, cpu, cuda, cuda:1")
+    return wanted
+
+
+def _digest(asked: list[tuple[str, str]], loaded: Loaded) -> str:
+    """Of all prompts, of what is right and of how it is scored."""
+    whole = hashlib.sha256(f"{loaded.metric}\0{loaded.filter}\0".encode())
+    for prompt, rest in asked:
+        whole.update(f"{prompt}\0{rest}\0".encode())
+    for task in loaded.tasks:
+        for request in task.instances:
+            whole.update(f"{task.doc_to_target(request.doc)}\0".encode())
+        settings = {key: task.get_config(key) for key in ("generation_kwargs", "filter_list", "metric_list")}
+        whole.update(json.dumps(settings, default=_named, sort_keys=True).encode())
+    return whole.hexdigest()[:32]
+
+
+def _named(value: Any) -> str:
+    """A function by its name: its address is another in every process."""
+    return getattr(value, "__qualname__", type(value).__name__)
+
+
+def _run(
+    study: Study, target: Ref, donors: tuple[Ref, ...], loaded: tuple[Loaded, ...], asked: dict[str, str],
+    device: str, dtype: str,
+) -> Json:  # fmt: skip
+    import torch
+
+    roles = ("vector",) if study.donors is None else ("minuend", "subtrahend")
+    inputs = [described(role, ref) for role, ref in zip(("target", *roles), (target, *donors), strict=True)]
+    versions = {
+        "taskvec": version,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "torch": torch.__version__,
+        "transformers": environment.library("transformers").__version__,
+        "lm_eval": environment.library("lm_eval").__version__,
+    }
+    named = device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
+    whole = study.to_json() | {"target": target.name, "tasks": study.tasks and Path(study.tasks).name}
+    # Names, not where this machine keeps them.
+    if study.donors is None:
+        whole["vector"] = donors[0].name
+    else:
+        whole["donors"] = {role: ref.name for role, ref in zip(roles, donors, strict=True)}
+    # What things are called, where they lie, and what may be asked of the network changes no answer.
+    idle = (
+        "name",
+        "about",
+        "target",
+        "donors",
+        "vector",
+        "tasks",
+        "offline",
+        "device",
+        "dtype",
+        "benchmarks",
+    )
+    identity: Json = {
+        "study": {key: value for key, value in whole.items() if key not in idle},
+        "inputs": {one["role"]: one["digest"] for one in inputs},
+        "benchmarks": {
+            one["id"]: {key: value for key, value in one.items() if key != "title"}
+            | {"asked": asked[one["id"]]}
+            for one in whole["benchmarks"]
+        },
+        "versions": versions,
+        "device": named,
+        "dtype": dtype,
+    }
+    return {
+        "schema": SCHEMA,
+        "identity": identity,
+        "study": whole,
+        "versions": versions,
+        "device": named,
+        "dtype": dtype,
+        "inputs": inputs,
+        "arms": [arm.to_json() for arm in arms(study)],
+        "benchmarks": [one.to_json() for one in loaded],
+    }

@@ -1,0 +1,149 @@
+"""What a model is asked: the target's chat template, and the one line that the think arms add."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MismatchError, UsageError
+from .environment import library
+
+if TYPE_CHECKING:
+    from .tasks import Loaded
+
+Turn = dict[str, str]
+"""One turn of a conversation: `role` and `content`."""
+
+# Shots are drawn anew for each arm, with the seed that lm-eval itself takes: the same for all.
+SHOT_SEED = 1234
+
+_ASKS = re.compile(
+    r"step[- ]by[- ]step|let['\u2019]?s think|chain[- ]of[- ]thought"
+    r"|think (?:it |this )?(?:through|aloud|carefully)"
+    r"|(?:show|write out|explain) (?:all |each |every |your |the )+(?:work|working|steps?|reasoning|thinking)"
+    r"|reason (?:step|through|carefully)|one step at a time",
+    re.IGNORECASE,
+)
+
+
+def read_tokenizer(target: str) -> Any:
+    """The target's tokenizer, which asks all arms.
+
+    Raises:
+        MismatchError: it cannot be loaded, or has no chat template or no end token.
+    """
+    try:
+        tokenizer: Any = library("transformers").AutoTokenizer.from_pretrained(target)
+    except Exception as error:
+        raise MismatchError(
+            f"{target}: its tokenizer cannot be loaded ({_first_line(error)}); a study needs a target that"
+            " transformers opens"
+        ) from error
+    if not tokenizer.chat_template:
+        raise MismatchError(
+            f"{target}: its tokenizer has no chat template, which all arms are asked through; choose an"
+            " instruct model, or add chat_template.jinja to the folder"
+        )
+    if tokenizer.eos_token_id is None:
+        raise MismatchError(
+            f"{target}: its tokenizer names no end token; add eos_token to tokenizer_config.json"
+        )
+    return tokenizer
+
+
+def ask(tokenizer: Any, turns: list[Turn], *, line: str | None, add_generation_prompt: bool = True) -> str:
+    """The prompt for a conversation; `line`, where given, ends the last user turn.
+
+    Without `add_generation_prompt` the last turn is the beginning of the answer, and left open.
+    """
+    turns = [dict(turn) for turn in turns]
+    if line is not None:
+        last = max(at for at, turn in enumerate(turns) if turn["role"] == "user")
+        turns[last]["content"] += f"\n{line}"
+    how: Any = {
+        "tokenize": False,
+        "add_generation_prompt": add_generation_prompt,
+        "continue_final_message": not add_generation_prompt,
+    }
+    try:
+        return tokenizer.apply_chat_template(turns, **how)
+    except library("jinja2").TemplateError:
+        if turns[0]["role"] != "system" or len(turns) < 2:
+            raise
+        # Some templates know no system turn; what it says must not be lost.
+        first, second, *rest = turns
+        second["content"] = f"{first['content']}\n\n{second['content']}"
+        return tokenizer.apply_chat_template([second, *rest], **how)
+
+
+def render(loaded: Loaded, tokenizer: Any, line: str | None) -> list[tuple[str, str]]:
+    """Every request of a benchmark as (prompt, what is scored after it; empty where text is generated)."""
+    found: list[tuple[str, str]] = []
+    for task in loaded.tasks:
+        task.set_fewshot_seed(seed=SHOT_SEED)
+        try:
+            task.build_all_requests(
+                limit=loaded.benchmark.limit,
+                apply_chat_template=True,
+                fewshot_as_multiturn=True,
+                chat_template=lambda turns, add_generation_prompt=True: ask(
+                    tokenizer, turns, line=line, add_generation_prompt=add_generation_prompt
+                ),
+            )
+        except Exception as error:
+            raise UsageError(
+                f"benchmark {loaded.benchmark.id!r}: the prompts of {task.task_name} with {loaded.shots}"
+                f" shots cannot be built ({_first_line(error)}); choose other shots or another task"
+            ) from error
+        for request in task.instances:
+            prompt, rest = request.args[0], request.args[1]
+            found.append((prompt, rest if isinstance(rest, str) else ""))
+    return found
+
+
+def check(loaded: Loaded, tokenizer: Any, context: int, think: str | None) -> list[tuple[str, str]]:
+    """Renders the plain prompts and refuses those that would spoil the comparison.
+
+    Args:
+        loaded: the benchmark.
+        tokenizer: the target's.
+        context: tokens that the target can hold.
+        think: the line of the think arms; None where the study has none.
+
+    Raises:
+        UsageError: plain prompts already ask for steps, or a prompt and its answer may not fit the context.
+    """
+    plain = render(loaded, tokenizer, None)
+    if think is not None:
+        asking = [
+            prompt for prompt, _ in plain if _ASKS.search(prompt) or think.casefold() in prompt.casefold()
+        ]
+        # A word in the text of a few documents is their own; one in most of them is the task's.
+        if 2 * len(asking) > len(plain):
+            said = _ASKS.search(asking[0])
+            raise UsageError(
+                f"benchmark {loaded.benchmark.id!r}: its plain prompts already ask for steps"
+                f" ({said[0] if said else think!r}), so the think arms could not differ; choose a task that"
+                " does not, or set arms.think to false"
+            )
+    longest = plain if think is None else render(loaded, tokenizer, think)
+    most = max(count(tokenizer, prompt + rest) for prompt, rest in longest)
+    room = loaded.benchmark.max_new_tokens or 0
+    if most + room > context:
+        raise UsageError(
+            f"benchmark {loaded.benchmark.id!r}: its longest prompt has {most} tokens"
+            + (f" and max_new_tokens is {room}" if room else "")
+            + f", more than the {context} that the target can hold; lower max_new_tokens or shots"
+        )
+    return plain
+
+
+def count(tokenizer: Any, text: str) -> int:
+    """Tokens of a prompt; templates may write the beginning-of-sequence token themselves."""
+    begins = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+    return len(tokenizer(text, add_special_tokens=not begins)["input_ids"])
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,259 @@
+"""A study from beginning to end: every cell scored once, taken up again where it was left."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import gc
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, cast
+
+from .. import verbs
+from ..control import write_control
+from ..errors import MismatchError
+from ..live import unlike
+from ..vector import Vector, is_vector
+from .environment import library, quiet
+from .folder import RunFolder, as_text, write
+from .preflight import Ready, look
+from .score import score
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+    from .arms import Arm
+    from .results import Results
+    from .tasks import Loaded
+
+
+def run(
+    study: str | Path,
+    out: str | os.PathLike[str],
+    *,
+    offline: bool = False,
+    device: str | None = None,
+    limit: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str, str, int, int], None] | None = None,
+) -> Results:
+    """Runs a study in the folder `out`; see `taskvec.study.run`."""
+    ready = look(study, offline=offline, device=device, limit=limit)
+    folder = RunFolder(out)
+    with folder.lock():
+        folder.begin(ready.run, ready.text, overwrite=overwrite)
+        Runner(ready, folder, progress).go()
+        return finish(folder.path)
+
+
+def finish(folder: Path) -> Results:
+    """Derives `results.json` and `report.html` from the cells that are there."""
+    from . import build, page
+
+    made = build.build(folder)
+    write(folder / "results.json", as_text(made.to_json()))
+    page.write(made, folder / "report.html")
+    return made
+
+
+class Runner:
+    """Scores the cells of a run that are missing."""
+
+    def __init__(
+        self, ready: Ready, folder: RunFolder, progress: Callable[[str, str, int, int], None] | None
+    ) -> None:
+        """Does nothing yet."""
+        self._ready, self._folder, self._progress = ready, folder, progress
+        cells = ready.cells()
+        self._all = sum(loaded.n for _, loaded in cells)
+        self._done = sum(loaded.n for arm, loaded in cells if folder.samples(arm, loaded.benchmark).is_file())
+
+    def go(self) -> None:
+        """Scores them all."""
+        todo = [(arm, missing) for arm in self._ready.arms if (missing := self._missing(arm))]
+        if not todo:
+            return
+        vector = self._vector()
+        if self._ready.study.backend != "hf":
+            from .worker import score_apart
+
+            for arm, missing in todo:
+                score_apart(self._ready, self._folder, arm, missing, self._source(arm, vector), self._tell)
+            return
+        self._on_target([one for one in todo if one[0].kind != "donor"], vector)
+        for arm, missing in todo:
+            if arm.kind == "donor":
+                self._on_donor(arm, missing)
+
+    def _missing(self, arm: Arm) -> list[Loaded]:
+        return [
+            loaded
+            for one, loaded in self._ready.cells()
+            if one == arm and not self._folder.samples(arm, loaded.benchmark).is_file()
+        ]
+
+    def _tell(self, arm: str, benchmark: str, done: int) -> None:
+        if self._progress is not None:
+            self._progress(arm, benchmark, self._done + done, self._all)
+
+    def _vector(self) -> Vector:
+        """The study's v, extracted on the first run."""
+        if self._ready.study.donors is None:
+            return Vector(self._ready.donors[0].path)
+        if not is_vector(self._folder.vector):
+            self._tell("v", "extracting", 0)
+            verbs.extract(*(ref.path for ref in self._ready.donors), self._folder.vector)
+        return Vector(self._folder.vector)
+
+    def _source(self, arm: Arm, vector: Vector) -> Vector | None:
+        """The vector that an arm adds."""
+        if arm.kind in ("baseline", "donor"):
+            return None
+        if arm.kind != "random":
+            return vector
+        where = self._folder.control(arm)
+        if not is_vector(where):
+            self._tell(arm.label, "drawing", 0)
+            write_control(vector, where, arm.seed or 0)
+        return Vector(where)
+
+    def _on_target(self, todo: list[tuple[Arm, list[Loaded]]], vector: Vector) -> None:
+        if not todo:
+            return
+        ready, target = self._ready, self._ready.target
+        self._tell(target.name, "loading", 0)
+        model = load_model(ready, target.path)
+        lm = self._asked_by(model)
+        _must_be(model, target.path, "it was loaded")
+        self._folder.note(target_norms=_norms(model))
+        with vector.applied(model, 0.0, target=target.path):
+            _must_be(model, target.path, "α = 0 was applied")
+        for arm, missing in todo:
+            with self._applied(arm, self._source(arm, vector), model):
+                self._score(arm, missing, lm)
+        _must_be(model, target.path, "the last arm was taken away")
+
+    @contextmanager
+    def _applied(self, arm: Arm, vector: Vector | None, model: Any) -> Generator[None]:
+        """The arm's weights in the loaded model."""
+        ready = self._ready
+        start = time.perf_counter()
+        with (
+            nullcontext(None)
+            if vector is None
+            else vector.applied(
+                model, arm.alpha or 0.0, target=ready.target.path, rounding=ready.study.rounding
+            )
+        ) as applied:
+            self._folder.write_arm(
+                arm,
+                {
+                    "effect": None if applied is None else _plain(applied.effect),
+                    "tensors": None if applied is None else _plain(applied.tensors),
+                    "seconds": time.perf_counter() - start,
+                },
+            )
+            yield
+
+    def _on_donor(self, arm: Arm, missing: list[Loaded]) -> None:
+        """One donor, asked as the target is: by its tokenizer, template and generation config."""
+        start = time.perf_counter()
+        _make_room()
+        self._tell(arm.label, "loading", 0)
+        path = self._ready.donors[0 if arm.id == "minuend" else 1].path
+        lm = self._asked_by(load_model(self._ready, path))
+        self._folder.write_arm(arm, {"effect": None, "tensors": None, "seconds": time.perf_counter() - start})
+        self._score(arm, missing, lm)
+
+    def _asked_by(self, model: Any) -> Any:
+        # Imported here: lm-eval's models take seconds to import.
+        from .model import StudyLM
+
+        with quiet():
+            return StudyLM(model, self._ready.tokenizer, self._ready.study.batch_size)
+
+    def _score(self, arm: Arm, missing: list[Loaded], lm: Any) -> None:
+        line = self._ready.study.think if arm.prompt == "think" else None
+        for loaded in missing:
+            title = loaded.benchmark.name
+            self._tell(arm.label, title, 0)
+            rows = score(
+                lm,
+                loaded,
+                line=line,
+                progress=lambda done, _, title=title: self._tell(arm.label, title, done),
+            )
+            self._folder.write_samples(arm, loaded.benchmark, rows)
+            self._done += loaded.n
+            self._tell(arm.label, title, 0)
+
+
+def load_model(ready: Ready, path: str) -> Any:
+    """A checkpoint on the study's device, with the target's generation config."""
+    import torch
+
+    with quiet():
+        try:
+            model: Any = library("transformers").AutoModelForCausalLM.from_pretrained(
+                path, dtype=getattr(torch, ready.dtype)
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            said = (str(error).strip().splitlines() or [""])[0]
+            raise MismatchError(f"{path}: transformers cannot load it ({said}); check the folder") from error
+        model.generation_config = generation_config(ready.target.path)
+        return model.to(ready.device).eval()
+
+
+def generation_config(target: str) -> Any:
+    """How the target generates, except how long: that the study says."""
+    transformers = library("transformers")
+    try:
+        config: Any = copy.deepcopy(transformers.GenerationConfig.from_pretrained(target))
+    except OSError:
+        # Older checkpoints keep it in the model's config.
+        config = transformers.GenerationConfig.from_model_config(
+            transformers.AutoConfig.from_pretrained(target)
+        )
+    # Where it is set, this one wins over the cap that each benchmark is given.
+    config.max_new_tokens = None
+    return config
+
+
+def _must_be(model: Any, target: str, after: str) -> None:
+    if names := unlike(model, target):
+        raise MismatchError(
+            f"{target}: {len(names)} tensors in the model differ from the file's after {after}, the first"
+            f" {names[0]}; this is a defect of taskvec or of the model's class, please report it"
+        )
+
+
+def _norms(model: Any) -> dict[str, float]:
+    """Norm of each parameter, which tells how large a change to it is."""
+    torch = library("torch")
+    return {
+        name: float(torch.linalg.vector_norm(one.detach(), dtype=torch.float64))
+        for name, one in model.named_parameters()
+    }
+
+
+def _make_room() -> None:
+    """Gives back what the model before this one held."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _plain(value: Any) -> Any:
+    """Records as JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in cast("list[Any]", value)]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in cast("Mapping[str, Any]", value).items()}
+    return value

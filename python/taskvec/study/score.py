@@ -1,0 +1,125 @@
+"""One cell: an arm's answers to one benchmark, scored by lm-eval, one row for each document."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from .environment import library, quiet
+from .prompts import SHOT_SEED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..records import Json
+    from .tasks import Loaded
+
+
+def score(
+    model: Any, loaded: Loaded, *, line: str | None, progress: Callable[[int, int], None] | None = None
+) -> list[Json]:
+    """Asks `model`, a `StudyLM`, every document of a benchmark.
+
+    Args:
+        model: the model as it is now.
+        loaded: the benchmark.
+        line: the think line, or None.
+        progress: called with (documents done, documents in all).
+
+    Returns:
+        A row for each document, in order, with the fields of a sample file.
+
+    Raises:
+        UsageError: the metric is not one number for each document.
+    """
+    import numpy as np
+
+    # lm-eval's own seeds, for tasks that draw when they ask: every arm must be asked the same.
+    random.seed(0)
+    np.random.seed(SHOT_SEED)
+    for task in loaded.tasks:
+        task.set_fewshot_seed(seed=SHOT_SEED)
+    model.line = line
+    model.records = {}
+    model.progress = None if progress is None else _in_documents(progress, loaded.n)
+    with quiet():
+        samples = _evaluate(model, loaded)
+    rows: list[Json] = []
+    for task in loaded.tasks:
+        mine = [one for one in samples[task.task_name] if one["filter"] == loaded.filter]
+        for sample in sorted(mine, key=lambda one: one["doc_id"]):
+            # Tasks of a group are counted through.
+            rows.append(_row(len(rows), sample, task, loaded, model.records))
+    return rows
+
+
+def _evaluate(model: Any, loaded: Loaded) -> Any:
+    # Not `simple_evaluate`: beyond this call it sets the tasks up, which is done, and looks over the machine
+    # (pip, compilers, drivers), which takes seconds for every cell.
+    results = library("lm_eval.evaluator").evaluate(
+        lm=model,
+        task_dict={"tasks": {task.task_name: task for task in loaded.tasks}},
+        limit=loaded.benchmark.limit,
+        bootstrap_iters=0,
+        log_samples=True,
+        apply_chat_template=True,
+        fewshot_as_multiturn=True,
+        confirm_run_unsafe_code=loaded.benchmark.confirm_unsafe,
+    )
+    return results["samples"]
+
+
+def _in_documents(progress: Callable[[int, int], None], documents: int) -> Callable[[int, int], None]:
+    """A choice task has several requests for each document; people count documents."""
+    return lambda done, total: progress(documents * done // total, documents)
+
+
+def _row(number: int, sample: Any, task: Any, loaded: Loaded, records: dict[Any, Any]) -> Json:
+    value = sample.get(loaded.metric)
+    if not isinstance(value, bool | int | float) and not hasattr(value, "item"):
+        has = ", ".join(sample["metrics"])
+        raise UsageError(
+            f"benchmark {loaded.benchmark.id!r}: {loaded.metric} is not one number for each document; set"
+            f" metric to one of {has}"
+        )
+    row: Json = {
+        "doc_id": number,
+        "doc_hash": sample["doc_hash"],
+        "prompt_hash": sample["prompt_hash"],
+        "target": _text(sample["target"]),
+        "response": None,
+        "answer": None,
+        "correct": float(value),
+        "extracted": None,
+        "tokens": None,
+        "truncated": None,
+        "prompt_tokens": None,
+    }
+    answered = sample["filtered_resps"]
+    if loaded.kind == "choice":
+        row["answer"] = _chosen(answered, task.doc_to_choice(sample["doc"]), loaded.metric)
+        return row
+    made = records[task.task_name, sample["doc_id"]]
+    return {
+        **row,
+        "response": sample["resps"][0][0],
+        "answer": _text(answered[0]),
+        "extracted": None if loaded.invalid is None else answered[0] != loaded.invalid,
+        "tokens": made.tokens,
+        "truncated": made.truncated,
+        "prompt_tokens": made.prompt_tokens,
+    }
+
+
+def _chosen(likelihoods: Any, choices: list[str], metric: str) -> str:
+    """The choice that the metric takes for the answer."""
+    lengths = {"acc_norm": [len(one) for one in choices], "acc_bytes": [len(one.encode()) for one in choices]}
+    by = lengths.get(metric, [1] * len(choices))
+    scores = [float(one[0]) / length for one, length in zip(likelihoods, by, strict=False)]
+    return str(choices[scores.index(max(scores))])
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

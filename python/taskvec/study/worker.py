@@ -1,0 +1,218 @@
+"""The same scoring in a process of its own, on a written checkpoint: `python -m taskvec.study.worker JOB.json`.
+
+For backends that read files and want an environment to themselves: vLLM pins another torch. That environment
+needs taskvec and lm-eval too. The rows are those of the in-memory arms, field by field; with lm-eval's `hf`
+model they are the same answers, which a test shows. The path through vLLM itself is untested: it could not be
+installed where taskvec was written.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections import defaultdict, deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import verbs
+from ..errors import CorruptError, MismatchError, StorageError, TaskvecError, UsageError
+from . import environment
+from .file import Study, VllmBackend
+from .folder import RunFolder, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..records import Json
+    from ..vector import Vector
+    from .arms import Arm
+    from .preflight import Ready
+    from .tasks import Loaded
+
+_BY_CODE = {1: MismatchError, 2: UsageError, 3: CorruptError}
+
+
+def score_apart(
+    ready: Ready,
+    folder: RunFolder,
+    arm: Arm,
+    missing: list[Loaded],
+    vector: Vector | None,
+    tell: Callable[[str, str, int], None],
+) -> None:
+    """Writes an arm's checkpoint, has it scored in the backend's environment, and removes it.
+
+    Args:
+        ready: the study.
+        folder: the run, where the worker puts its samples.
+        arm: the arm.
+        missing: the benchmarks to score.
+        vector: what the arm adds to the target; None for the target itself and for donors.
+        tell: called with (arm, benchmark, documents done of this arm).
+
+    Raises:
+        TaskvecError: what the worker ended with.
+    """
+    backend = ready.study.backend
+    python, args = (backend.vllm.python, backend.vllm.args) if isinstance(backend, VllmBackend) else ("", {})
+    where = ready.target.path
+    if arm.kind == "donor":
+        where = ready.donors[0 if arm.id == "minuend" else 1].path
+    made: Json = {"effect": None, "tensors": None, "seconds": 0.0}
+    if vector is not None:
+        where = str(folder.checkpoint(arm))
+        tell(arm.label, "writing its checkpoint", 0)
+        result = verbs.apply(
+            ready.target.path, vector, where, alpha=arm.alpha or 0.0, rounding=ready.study.rounding,
+            sync=False, overwrite=True,
+        ).to_json()  # fmt: skip
+        tensors = json.loads((Path(where) / "taskvec.json").read_bytes())["tensors"]
+        made = {"effect": result["effect"], "tensors": tensors, "seconds": result["seconds"]}
+    folder.write_arm(arm, made)
+    job = job_for(ready, folder, arm, missing, where, "vllm", args)
+    try:
+        _run(python, job, folder, lambda title, done: tell(arm.label, title, done))
+    finally:
+        shutil.rmtree(folder.checkpoint(arm), ignore_errors=True)
+
+
+def job_for(
+    ready: Ready,
+    folder: RunFolder,
+    arm: Arm,
+    missing: list[Loaded],
+    checkpoint: str,
+    model: str,
+    args: Json,
+) -> Json:
+    """What a worker needs to know: all that decides an answer."""
+    chosen = [one.benchmark for one in missing]
+    study = ready.study.model_copy(update={"benchmarks": chosen})
+    return {
+        "study": study.to_json(),
+        "arm": arm.to_json(),
+        "run": str(folder.path),
+        "checkpoint": checkpoint,
+        "target": ready.target.path,
+        "model": model,
+        "args": args,
+        "device": ready.device,
+        "dtype": ready.dtype,
+    }
+
+
+def _run(python: str, job: Json, folder: RunFolder, tell: Callable[[str, int], None]) -> None:
+    path, log = folder.path / "job.json", folder.path / "worker.log"
+    write(path, json.dumps(job))
+    command = [python, "-m", "taskvec.study.worker", str(path)]
+    with log.open("w") as errors:
+        try:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        except OSError as error:
+            raise UsageError(
+                f"backend python {python} cannot be run ({error.strerror}); name a Python"
+            ) from None
+        with process:
+            try:
+                for line in process.stdout or ():
+                    if line.startswith('{"benchmark"'):
+                        said = json.loads(line)
+                        tell(said["benchmark"], said["done"])
+            except BaseException:
+                process.terminate()
+                raise
+    path.unlink(missing_ok=True)
+    if process.returncode:
+        last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        if process.returncode == StorageError.exit_code:
+            raise StorageError(None, last)
+        raise _BY_CODE.get(process.returncode, MismatchError)(
+            f"{last} (all that the worker said is in {log})"
+        )
+
+
+def work(job: Json) -> None:
+    """Scores one arm on a job's benchmarks; each cell's sample file appears when it is finished."""
+    study = Study.model_validate(job["study"])
+    environment.prepare(offline=study.offline)
+    from .arms import Arm
+    from .prompts import read_tokenizer
+    from .score import score
+    from .tasks import load
+
+    arm, folder = Arm(**job["arm"]), RunFolder(job["run"])
+    with environment.quiet():
+        model = (_vllm if job["model"] == "vllm" else _hf)(job, study, read_tokenizer(job["target"]))
+    before = 0
+    for loaded in load(study):
+
+        def tell(done: int, _: int, title: str = loaded.benchmark.name, before: int = before) -> None:
+            sys.__stdout__.write(json.dumps({"benchmark": title, "done": before + done}) + "\n")  # pyright: ignore
+            sys.__stdout__.flush()  # pyright: ignore[reportOptionalMemberAccess]
+
+        line = study.think if arm.prompt == "think" else None
+        folder.write_samples(arm, loaded.benchmark, score(model, loaded, line=line, progress=tell))
+        before += loaded.n
+
+
+def _hf(job: Json, study: Study, tokenizer: Any) -> Any:
+    from .model import StudyLM
+    from .runner import generation_config
+
+    how = {"device": job["device"], "dtype": job["dtype"], **job["args"]}
+    model = StudyLM(job["checkpoint"], tokenizer, study.batch_size, **how)
+    model.model.generation_config = generation_config(job["target"])
+    return model
+
+
+def _vllm(job: Json, study: Study, tokenizer: Any) -> Any:
+    from .model import Generated
+    from .prompts import ask
+
+    base: Any = environment.library("lm_eval.api.registry").get_model("vllm")
+
+    class VllmLM(base):
+        line: str | None = None
+        records: dict[tuple[str, int], Generated]
+        progress: Callable[[int, int], None] | None = None
+        rows: dict[tuple[int, ...], deque[Generated]]
+
+        def apply_chat_template(self, chat_history: Any, add_generation_prompt: bool = True) -> str:
+            return ask(tokenizer, chat_history, line=self.line, add_generation_prompt=add_generation_prompt)
+
+        def _model_generate(self, requests: Any, generate: bool = False, sampling_params: Any = None) -> Any:
+            outputs = super()._model_generate(requests, generate, sampling_params)
+            for request, output in zip(requests, outputs, strict=True) if generate else ():
+                made = output.outputs[0]
+                cut = made.finish_reason == "length"
+                row = Generated(made.text, len(made.token_ids), cut, len(request))
+                self.rows[tuple(request)].append(row)
+            return outputs
+
+        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            self.rows = defaultdict(deque)
+            answers = super().generate_until(requests, disable_tqdm=True)
+            for request, prompt in zip(
+                requests, self.tok_encode([one.args[0] for one in requests]), strict=True
+            ):
+                self.records[request.task_name, request.doc_id] = self.rows[tuple(prompt)].popleft()
+            return answers
+
+    how = {"tokenizer": job["target"], "dtype": job["dtype"], "batch_size": study.batch_size, **job["args"]}
+    return VllmLM(pretrained=job["checkpoint"], **how)
+
+
+def main(argv: list[str]) -> int:
+    """Does the job in the file that is named."""
+    try:
+        work(json.loads(Path(argv[0]).read_bytes()))
+    except TaskvecError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
