@@ -70,7 +70,8 @@ def run(
     """Runs a study in the folder `out` and writes its `results.json` and `report.html`.
 
     All arms but the donors are made in memory on one loaded target. A cell (an arm on a benchmark) is
-    finished when its file in `samples` is there; the same call takes an interrupted run up and scores no cell twice.
+    finished when its file in `samples` is there; the same call takes an interrupted run up and scores no
+    cell twice.
 
     Args:
         study: name or path.

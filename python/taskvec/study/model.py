@@ -69,8 +69,12 @@ class StudyLM(_HFLM):
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihoods, without lm-eval's bars."""
-        self._done, self._all = 0, len(requests)
         return super().loglikelihood(requests, disable_tqdm=True)
+
+    def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **how: Any) -> Any:
+        # Choices of one token that follow the same prompt are one row of a batch.
+        self._done, self._all = 0, len({(*prompt, *rest[:-1]) for _, prompt, rest in requests})
+        return super()._loglikelihood_tokens(requests, *args, **how)
 
     def tok_batch_encode(self, strings: list[str], *args: Any, **how: Any) -> Any:
         """Encodes the prompts of a batch, and remembers which they are."""

@@ -140,9 +140,8 @@ def _config(target: Ref) -> tuple[int, str]:
             f"{target.path}: transformers cannot open it ({said}); a study needs a target that it opens"
         ) from error
     dtype = config.dtype or "float32"
-    return environment.library("lm_eval.models.utils").resolve_max_length(config), str(dtype).removeprefix(
-        "torch."
-    )
+    context = environment.library("lm_eval.models.utils").resolve_max_length(config)
+    return context, str(dtype).removeprefix("torch.")
 
 
 def _device(wanted: str) -> str:

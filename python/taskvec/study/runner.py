@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import gc
 import time
 from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
@@ -15,8 +13,9 @@ from ..control import write_control
 from ..errors import MismatchError
 from ..live import unlike
 from ..vector import Vector, is_vector
-from .environment import library, quiet
+from .environment import quiet
 from .folder import RunFolder, as_text, write
+from .loading import load_model, make_room, norms
 from .preflight import Ready, look
 from .score import score
 
@@ -105,7 +104,8 @@ class Runner:
             return Vector(self._ready.donors[0].path)
         if not is_vector(self._folder.vector):
             self._tell("v", "extracting", 0)
-            verbs.extract(*(ref.path for ref in self._ready.donors), self._folder.vector)
+            minuend, subtrahend = self._ready.donors
+            verbs.extract(minuend.path, subtrahend.path, self._folder.vector)
         return Vector(self._folder.vector)
 
     def _source(self, arm: Arm, vector: Vector) -> Vector | None:
@@ -125,10 +125,10 @@ class Runner:
             return
         ready, target = self._ready, self._ready.target
         self._tell(target.name, "loading", 0)
-        model = load_model(ready, target.path)
+        model = self._load(target.path)
         lm = self._asked_by(model)
         _must_be(model, target.path, "it was loaded")
-        self._folder.note(target_norms=_norms(model))
+        self._folder.note(target_norms=norms(model))
         with vector.applied(model, 0.0, target=target.path):
             _must_be(model, target.path, "α = 0 was applied")
         for arm, missing in todo:
@@ -161,12 +161,15 @@ class Runner:
     def _on_donor(self, arm: Arm, missing: list[Loaded]) -> None:
         """One donor, asked as the target is: by its tokenizer, template and generation config."""
         start = time.perf_counter()
-        _make_room()
+        make_room()
         self._tell(arm.label, "loading", 0)
         path = self._ready.donors[0 if arm.id == "minuend" else 1].path
-        lm = self._asked_by(load_model(self._ready, path))
+        lm = self._asked_by(self._load(path))
         self._folder.write_arm(arm, {"effect": None, "tensors": None, "seconds": time.perf_counter() - start})
         self._score(arm, missing, lm)
+
+    def _load(self, path: str) -> Any:
+        return load_model(path, self._ready.target.path, self._ready.device, self._ready.dtype)
 
     def _asked_by(self, model: Any) -> Any:
         # Imported here: lm-eval's models take seconds to import.
@@ -191,61 +194,12 @@ class Runner:
             self._tell(arm.label, title, 0)
 
 
-def load_model(ready: Ready, path: str) -> Any:
-    """A checkpoint on the study's device, with the target's generation config."""
-    import torch
-
-    with quiet():
-        try:
-            model: Any = library("transformers").AutoModelForCausalLM.from_pretrained(
-                path, dtype=getattr(torch, ready.dtype)
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            said = (str(error).strip().splitlines() or [""])[0]
-            raise MismatchError(f"{path}: transformers cannot load it ({said}); check the folder") from error
-        model.generation_config = generation_config(ready.target.path)
-        return model.to(ready.device).eval()
-
-
-def generation_config(target: str) -> Any:
-    """How the target generates, except how long: that the study says."""
-    transformers = library("transformers")
-    try:
-        config: Any = copy.deepcopy(transformers.GenerationConfig.from_pretrained(target))
-    except OSError:
-        # Older checkpoints keep it in the model's config.
-        config = transformers.GenerationConfig.from_model_config(
-            transformers.AutoConfig.from_pretrained(target)
-        )
-    # Where it is set, this one wins over the cap that each benchmark is given.
-    config.max_new_tokens = None
-    return config
-
-
 def _must_be(model: Any, target: str, after: str) -> None:
     if names := unlike(model, target):
         raise MismatchError(
             f"{target}: {len(names)} tensors in the model differ from the file's after {after}, the first"
             f" {names[0]}; this is a defect of taskvec or of the model's class, please report it"
         )
-
-
-def _norms(model: Any) -> dict[str, float]:
-    """Norm of each parameter, which tells how large a change to it is."""
-    torch = library("torch")
-    return {
-        name: float(torch.linalg.vector_norm(one.detach(), dtype=torch.float64))
-        for name, one in model.named_parameters()
-    }
-
-
-def _make_room() -> None:
-    """Gives back what the model before this one held."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ import json
 import random
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from ..errors import MismatchError, UsageError
 from .environment import library, quiet
 from .prompts import SHOT_SEED
 
@@ -58,16 +58,24 @@ def score(
 def _evaluate(model: Any, loaded: Loaded) -> Any:
     # Not `simple_evaluate`: beyond this call it sets the tasks up, which is done, and looks over the machine
     # (pip, compilers, drivers), which takes seconds for every cell.
-    results = library("lm_eval.evaluator").evaluate(
-        lm=model,
-        task_dict={"tasks": {task.task_name: task for task in loaded.tasks}},
-        limit=loaded.benchmark.limit,
-        bootstrap_iters=0,
-        log_samples=True,
-        apply_chat_template=True,
-        fewshot_as_multiturn=True,
-        confirm_run_unsafe_code=loaded.benchmark.confirm_unsafe,
-    )
+    try:
+        results = library("lm_eval.evaluator").evaluate(
+            lm=model,
+            task_dict={"tasks": {task.task_name: task for task in loaded.tasks}},
+            limit=loaded.benchmark.limit,
+            bootstrap_iters=0,
+            log_samples=True,
+            apply_chat_template=True,
+            fewshot_as_multiturn=True,
+            confirm_run_unsafe_code=loaded.benchmark.confirm_unsafe,
+        )
+    except Exception as error:
+        # The task's own code, or no memory on the device: nothing that the next arm would be spared.
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise MismatchError(
+            f"benchmark {loaded.benchmark.id!r} cannot be scored ({type(error).__name__}: {said}); mend the task,"
+            " or lower batch_size if memory ran out; what is finished is kept"
+        ) from error
     return results["samples"]
 
 

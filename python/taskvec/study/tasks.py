@@ -138,6 +138,10 @@ def _scored_by(benchmark: Benchmark, tasks: tuple[Any, ...]) -> tuple[str, str]:
             callable(one["metric"]) for one in task.get_config("metric_list") or ()
         ):
             raise _refused(benchmark, f"it has no metric {metric!r}", f"one of {', '.join(has)}")
+        # lm-eval builds a task whose metric it does not know, and fails once it has an answer to score.
+        known: Json = getattr(task, "_metric_fn_list", {})
+        if known.get(metric, True) is None and not callable(task.get_config("process_results")):
+            raise _refused(benchmark, f"lm-eval knows no metric {metric!r}", "another metric")
         if metric in _NOT_A_SCORE:
             raise _refused(benchmark, f"{metric} is not one number for each document", "another metric")
         if filter not in passes:
@@ -171,11 +175,9 @@ def _build(benchmark: Benchmark, own: str | None) -> tuple[Any, ...]:
             f"benchmark {benchmark.id!r}: neither lm-eval nor the study's tasks folder has a task {name!r};"
             + (f" near it are {', '.join(near)}" if near else " choose one that is there")
         )
-    folders = {path.parent}
+    folders, managers = {path.parent}, library("lm_eval.tasks")
     while True:
-        manager: Any = library("lm_eval.tasks").TaskManager(
-            include_path=[*sorted(folders)], include_defaults=False
-        )
+        manager: Any = managers.TaskManager(include_path=[*sorted(folders)], include_defaults=False)
         index: dict[str, Any] = manager.task_index
         if name not in index:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""The same scoring in a process of its own, on a written checkpoint: `python -m taskvec.study.worker JOB.json`.
+"""The same scoring on a written checkpoint in a process of its own: `python -m taskvec.study.worker JOB`.
 
 For backends that read files and want an environment to themselves: vLLM pins another torch. That environment
 needs taskvec and lm-eval too. The rows are those of the in-memory arms, field by field; with lm-eval's `hf`
@@ -158,8 +158,8 @@ def work(job: Json) -> None:
 
 
 def _hf(job: Json, study: Study, tokenizer: Any) -> Any:
+    from .loading import generation_config
     from .model import StudyLM
-    from .runner import generation_config
 
     how = {"device": job["device"], "dtype": job["dtype"], **job["args"]}
     model = StudyLM(job["checkpoint"], tokenizer, study.batch_size, **how)
@@ -183,7 +183,8 @@ def _vllm(job: Json, study: Study, tokenizer: Any) -> Any:
             return ask(tokenizer, chat_history, line=self.line, add_generation_prompt=add_generation_prompt)
 
         def _model_generate(self, requests: Any, generate: bool = False, sampling_params: Any = None) -> Any:
-            outputs = super()._model_generate(requests, generate, sampling_params)
+            parent: Any = super()
+            outputs = parent._model_generate(requests, generate, sampling_params)
             for request, output in zip(requests, outputs, strict=True) if generate else ():
                 made = output.outputs[0]
                 cut = made.finish_reason == "length"
@@ -193,7 +194,8 @@ def _vllm(job: Json, study: Study, tokenizer: Any) -> Any:
 
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
             self.rows = defaultdict(deque)
-            answers = super().generate_until(requests, disable_tqdm=True)
+            parent: Any = super()
+            answers = parent.generate_until(requests, disable_tqdm=True)
             for request, prompt in zip(
                 requests, self.tok_encode([one.args[0] for one in requests]), strict=True
             ):

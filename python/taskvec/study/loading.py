@@ -1,0 +1,59 @@
+"""Checkpoints as live models, all of them to be asked in one way."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from typing import Any
+
+from ..errors import MismatchError
+from .environment import library, quiet
+
+
+def load_model(path: str, target: str, device: str, dtype: str) -> Any:
+    """A checkpoint on the study's device, with the target's generation config."""
+    import torch
+
+    with quiet():
+        try:
+            model: Any = library("transformers").AutoModelForCausalLM.from_pretrained(
+                path, dtype=getattr(torch, dtype)
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            said = (str(error).strip().splitlines() or [""])[0]
+            raise MismatchError(f"{path}: transformers cannot load it ({said}); check the folder") from error
+        model.generation_config = generation_config(target)
+        return model.to(device).eval()
+
+
+def generation_config(target: str) -> Any:
+    """How the target generates, except how long: that the study says."""
+    transformers = library("transformers")
+    try:
+        config: Any = copy.deepcopy(transformers.GenerationConfig.from_pretrained(target))
+    except OSError:
+        # Older checkpoints keep it in the model's config.
+        config = transformers.GenerationConfig.from_model_config(
+            transformers.AutoConfig.from_pretrained(target)
+        )
+    # Where it is set, this one wins over the cap that each benchmark is given.
+    config.max_new_tokens = None
+    return config
+
+
+def norms(model: Any) -> dict[str, float]:
+    """Norm of each parameter, which tells how large a change to it is."""
+    torch = library("torch")
+    return {
+        name: float(torch.linalg.vector_norm(one.detach(), dtype=torch.float64))
+        for name, one in model.named_parameters()
+    }
+
+
+def make_room() -> None:
+    """Gives back what the model before this one held."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,243 @@
+"""What is recorded of an answer, held against transformers alone; and the scores, against plain lm-eval."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+import transformers
+from lm_eval.evaluator import simple_evaluate
+from lm_eval.models.huggingface import HFLM
+
+import chat
+from taskvec.errors import MismatchError, UsageError
+from taskvec.study import load, tasks
+from taskvec.study.environment import quiet
+from taskvec.study.loading import generation_config
+from taskvec.study.model import StudyLM
+from taskvec.study.score import score
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from taskvec.study.tasks import Loaded
+
+LINE = "Think step by step ."
+COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("family")
+    chat.write_family(folder)
+    chat.write_tasks(folder / "tasks", chat.task("tiny_words"), chat.choice("tiny_choice"), count=COUNT)
+    return folder
+
+
+def loaded(root: Path, *benchmarks: dict[str, Any]) -> tuple[Loaded, ...]:
+    changes = {"benchmarks": list(benchmarks)} if benchmarks else {}
+    content = chat.study(root, root / "tasks", **changes)
+    return tasks.load(load(chat.write_study(root / "study.yaml", content)))
+
+
+def model(root: Path, name: str = "instruct") -> Any:
+    with quiet():
+        return transformers.AutoModelForCausalLM.from_pretrained(root / name, dtype=torch.float32)
+
+
+def asking(live: Any, batch_size: int = 4) -> StudyLM:
+    with quiet():
+        return StudyLM(live, chat.tokenizer(), batch_size)
+
+
+def alone(live: Any, prompt: str, cap: int, until: str) -> tuple[str, int, bool]:
+    """Text, tokens and whether it was cut off: one prompt, no stop strings, no padding, nothing of lm-eval's."""
+    tokenizer = chat.tokenizer()
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+    with quiet(), torch.no_grad():
+        made = live.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=cap, do_sample=False)
+    words = [chat.VOCABULARY[at] for at in made[0, ids.shape[1] :].tolist()]
+    for at, word in enumerate(words):
+        if word in ("<|im_end|>", until):
+            return " ".join(one for one in words[:at] if one not in chat.SPECIAL), at + 1, False
+    return " ".join(one for one in words if one not in chat.SPECIAL), len(words), True
+
+
+def test_every_answer_is_what_the_model_says_alone(root: Path) -> None:
+    live = model(root)
+    words, _ = loaded(root)
+    rows = score(asking(live), words, line=None)
+    assert [row["doc_id"] for row in rows] == list(range(COUNT))
+    seen: set[tuple[bool, bool]] = set()
+    for row, doc in zip(rows, chat.documents(COUNT, 1), strict=True):
+        prompt = f"<|im_start|> user {doc['question']} <|im_end|> <|im_start|> assistant "
+        text, length, truncated = alone(live, prompt, chat.CAP, "w7")
+        assert row["response"].split() == text.split()
+        assert (row["tokens"], row["truncated"]) == (length, truncated)
+        assert row["prompt_tokens"] == len(prompt.split())
+        found = [word for word in text.split() if word.startswith("w")]
+        assert row["answer"] == (found[-1] if found else "[invalid]")
+        assert row["extracted"] is bool(found)
+        assert row["correct"] == float(row["answer"] == doc["answer"])
+        assert row["target"] == doc["answer"]
+        seen.add((truncated, bool(found)))
+    # The test is of use only where all of it happens.
+    assert {(True, True), (False, True), (False, False)} <= seen
+    assert any(row["response"] and not row["truncated"] for row in rows)
+
+
+def test_a_model_that_never_ends(root: Path) -> None:
+    live = model(root)
+    # No word leads to the end token, nor to the stop string.
+    with torch.no_grad():
+        live.lm_head.weight = torch.nn.Parameter(live.lm_head.weight.clone())
+        for word in ("<|im_end|>", "w7"):
+            live.lm_head.weight[chat.VOCABULARY.index(word)] = 0
+            bias = torch.zeros(len(chat.VOCABULARY))
+        bias[[chat.VOCABULARY.index("<|im_end|>"), chat.VOCABULARY.index("w7")]] = -1e9
+        live.lm_head.bias = torch.nn.Parameter(bias)
+    live.config.tie_word_embeddings = False
+    words, _ = loaded(root)
+    rows = score(asking(live), words, line=None)
+    assert all(row["truncated"] for row in rows)
+    assert {row["tokens"] for row in rows} == {chat.CAP}
+
+
+def test_the_scores_are_plain_lm_evals(root: Path) -> None:
+    words, choice = loaded(root)
+    live = model(root)
+    mine = {one.benchmark.id: score(asking(live), one, line=None) for one in (words, choice)}
+    with quiet():
+        theirs: Any = simple_evaluate(
+            model=HFLM(pretrained=str(root / "instruct"), dtype="float32", device="cpu", batch_size=4),
+            tasks=[*words.tasks, *choice.tasks],
+            gen_kwargs={"max_gen_toks": chat.CAP},
+            apply_chat_template=True,
+            bootstrap_iters=0,
+        )
+    for name, task, metric, key in (
+        ("words", "tiny_words", "exact_match", "exact_match,last"),
+        ("choice", "tiny_choice", "acc", "acc,none"),
+    ):
+        samples = [one for one in theirs["samples"][task] if one["filter"] in ("last", "none")]
+        assert len(samples) == COUNT
+        for row, sample in zip(mine[name], sorted(samples, key=lambda one: one["doc_id"]), strict=True):
+            assert row["correct"] == sample[metric]
+            assert (row["doc_hash"], row["prompt_hash"]) == (sample["doc_hash"], sample["prompt_hash"])
+            if name == "words":
+                assert (row["response"], row["answer"]) == (
+                    sample["resps"][0][0],
+                    sample["filtered_resps"][0],
+                )
+        rows = mine[name]
+        assert sum(row["correct"] for row in rows) / COUNT == pytest.approx(theirs["results"][task][key])
+    assert 0 < sum(row["correct"] for row in mine["choice"]) < COUNT
+
+
+@pytest.mark.parametrize("metric", ["acc", "acc_norm"])
+def test_the_choice_that_was_taken(metric: str, root: Path) -> None:
+    (choice,) = loaded(root, {"id": "choice", "task": "tiny_choice", "metric": metric})
+    for row in score(asking(model(root)), choice, line=None):
+        assert (row["answer"] == "w1") is bool(row["correct"])
+        assert [row[key] for key in ("response", "extracted", "tokens", "truncated", "prompt_tokens")] == [
+            None
+        ] * 5
+
+
+def test_equal_prompts_keep_their_own_answers(root: Path, tmp_path: Path) -> None:
+    chat.write_tasks(tmp_path / "tasks")
+    same = [{"question": "w1 w2 ?", "answer": f"w{at}", "choices": ["w0", "w1"]} for at in range(6)]
+    chat.write_lines(tmp_path / "tasks" / "test.jsonl", same + chat.documents(3, 4))
+    content = chat.study(root, tmp_path / "tasks")
+    words, _ = tasks.load(load(chat.write_study(tmp_path / "study.yaml", content)))
+    rows = score(asking(model(root), batch_size=2), words, line=None)
+    assert [row["target"] for row in rows[:6]] == [f"w{at}" for at in range(6)]
+    assert len({(row["response"], row["tokens"]) for row in rows[:6]}) == 1
+
+
+def test_the_line_changes_the_prompt_and_nothing_else(root: Path) -> None:
+    words, choice = loaded(root)
+    lm = asking(model(root))
+    for one in (words, choice):
+        plain, think, again = (score(lm, one, line=line) for line in (None, LINE, None))
+        assert plain == again
+        for before, after in zip(plain, think, strict=True):
+            assert before["prompt_hash"] != after["prompt_hash"]
+            assert (before["doc_hash"], before["target"]) == (after["doc_hash"], after["target"])
+            if before["prompt_tokens"]:
+                assert after["prompt_tokens"] == before["prompt_tokens"] + len(LINE.split())
+
+
+def test_shots_are_the_same_for_every_arm(root: Path) -> None:
+    (words,) = loaded(
+        root, {"id": "w", "task": "tiny_words", "max_new_tokens": chat.CAP, "shots": 2, "limit": 9}
+    )
+    asked = [
+        [row["prompt_hash"] for row in score(asking(model(root, name)), words, line=None)]
+        for name in ("instruct", "grpo", "instruct")
+    ]
+    assert asked[0] == asked[1] == asked[2]
+    assert len(set(asked[0])) == 9
+
+
+def test_progress_counts_documents(root: Path) -> None:
+    for one in loaded(root):
+        told: list[tuple[int, int]] = []
+        score(asking(model(root)), one, line=None, progress=lambda *at, told=told: told.append(at))
+        assert told[-1] == (COUNT, COUNT)
+        assert [done for done, _ in told] == sorted(done for done, _ in told)
+        assert len(told) >= COUNT // 4
+
+
+def test_documents_of_a_group_are_counted_through(root: Path, tmp_path: Path) -> None:
+    group = {"group": "both", "task": ["tiny_one", "tiny_two"]}
+    chat.write_tasks(tmp_path / "tasks", chat.task("tiny_one"), chat.task("tiny_two"), group)
+    benchmark = {"id": "both", "task": "both", "max_new_tokens": chat.CAP, "limit": 3}
+    content = chat.study(root, tmp_path / "tasks", benchmarks=[benchmark])
+    (both,) = tasks.load(load(chat.write_study(tmp_path / "study.yaml", content)))
+    rows = score(asking(model(root)), both, line=None)
+    assert [row["doc_id"] for row in rows] == list(range(6))
+    assert rows[:3] == [{**row, "doc_id": row["doc_id"] - 3} for row in rows[3:]]
+
+
+def test_a_metric_that_is_no_number(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    code = "def pair(doc, results):\n    return {'pair': (1, 2)}\n\ndef total(pairs):\n    return len(pairs)\n"
+    (tmp_path / "tasks" / "scoring.py").write_text(code)
+    metric = [{"metric": "pair", "aggregation": "TOTAL", "higher_is_better": True}]
+    chat.write_tasks(tmp_path / "tasks", chat.task("tiny_words", metric_list=metric))
+    path = tmp_path / "tasks" / "tiny_words.yaml"
+    text = path.read_text().replace("TOTAL", "!function scoring.total")
+    path.write_text(text + "process_results: !function scoring.pair\n")
+    benchmark = {"id": "w", "task": "tiny_words", "max_new_tokens": chat.CAP}
+    content = chat.study(root, tmp_path / "tasks", benchmarks=[benchmark])
+    (one,) = tasks.load(load(chat.write_study(tmp_path / "study.yaml", content)))
+    with pytest.raises(UsageError, match="pair is not one number for each document"):
+        score(asking(model(root)), one, line=None)
+
+
+def test_scoring_that_fails_is_one_sentence(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "scoring.py").write_text("def frob(doc, results):\n    raise RuntimeError('no luck')\n")
+    chat.write_tasks(tmp_path / "tasks", chat.task("tiny_words"))
+    path = tmp_path / "tasks" / "tiny_words.yaml"
+    path.write_text(path.read_text() + "process_results: !function scoring.frob\n")
+    benchmark = {"id": "w", "task": "tiny_words", "max_new_tokens": chat.CAP}
+    content = chat.study(root, tmp_path / "tasks", benchmarks=[benchmark])
+    (one,) = tasks.load(load(chat.write_study(tmp_path / "study.yaml", content)))
+    with pytest.raises(MismatchError, match=r"'w' cannot be scored \(RuntimeError: no luck\)"):
+        score(asking(model(root)), one, line=None)
+
+
+def test_the_cap_outdoes_what_the_target_says_of_length(root: Path, tmp_path: Path) -> None:
+    folder = chat.write_model(tmp_path / "short", chat.model(0))
+    config = transformers.GenerationConfig.from_pretrained(folder)
+    config.max_new_tokens, config.repetition_penalty = 2, 1.5
+    config.save_pretrained(folder)
+    live = model(tmp_path, "short")
+    live.generation_config = generation_config(str(folder))
+    assert live.generation_config.repetition_penalty == 1.5
+    words, _ = loaded(root)
+    rows = score(asking(live), words, line=None)
+    assert max(row["tokens"] for row in rows) == chat.CAP
