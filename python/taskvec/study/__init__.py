@@ -1,0 +1,1 @@
+"""Studies: does a vector do what it is meant to, against controls, on benchmarks."""
