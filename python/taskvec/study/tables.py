@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 WIDTH = 100
 """Columns of the terminal that the lines fit in, unless a name alone is longer."""
 _SIDE_BY_SIDE = 4
-_LABEL = 16
-_CELL = 18
+_LABEL = 18
+_CELL = 19
 
 
 def lines(results: Results) -> Iterator[str]:
@@ -50,8 +50,8 @@ def curve(results: Results) -> tuple[ArmResult, ...]:
 
 
 def _scores(results: Results, benchmarks: Sequence[Benchmark]) -> Iterator[str]:
-    yield _row("", (f"  {one.title}" for one in benchmarks))
-    yield _row("", (f"  n = {one.n}" for one in benchmarks))
+    yield _row("", (f" {one.title}" for one in benchmarks))
+    yield _row("", (f" n = {one.n}" for one in benchmarks))
     for arm in results.arms:
         yield _row(arm.label, (_cell(results, arm, one) for one in benchmarks))
 
@@ -81,7 +81,7 @@ def _curve(results: Results, benchmarks: Sequence[Benchmark]) -> Iterator[str]:
     if not results.of_kind("sweep"):
         return
     yield ""
-    yield _row("     α  eff. gain", (f"  {one.title}" for one in benchmarks))
+    yield _row("     α  eff. gain", (f" {one.title}" for one in benchmarks))
     for arm in curve(results):
         gain = "" if arm.effect is None or arm.effect.gain is None else f"{arm.effect.gain:.2f}"
         alpha = f"{arm.alpha or 0:g}".replace("-", "−")
@@ -89,7 +89,7 @@ def _curve(results: Results, benchmarks: Sequence[Benchmark]) -> Iterator[str]:
 
 
 def _row(label: str, cells: Iterable[str]) -> str:
-    return f"  {_fitted(label, _LABEL)}" + "".join(f"  {_fitted(cell, _CELL)}" for cell in cells).rstrip()
+    return f"  {_fitted(label, _LABEL)}" + "".join(f" {_fitted(cell, _CELL)}" for cell in cells).rstrip()
 
 
 def _fitted(text: str, width: int) -> str:
