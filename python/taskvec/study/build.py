@@ -1,0 +1,198 @@
+"""From a RUN folder to its results: reads the cells, compares arms, corrects the tests, says what they show.
+
+All of it comes from the samples, so a report can always be made again.
+"""
+
+from __future__ import annotations
+
+import re
+from math import sqrt
+from typing import TYPE_CHECKING
+
+from ..errors import CorruptError, UsageError
+from . import statistics
+from .conclusions import conclude
+from .pairing import Samples, paired, read
+from .results import SCHEMA, Results, read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ..records import Json
+
+    _Cells = dict[tuple[str, str], Samples]
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+
+
+def build(folder: Path) -> Results:
+    """The results of a RUN folder, finished or not.
+
+    Raises:
+        UsageError: It is no RUN folder.
+        StorageError: A file in it cannot be read.
+        CorruptError: A file in it is damaged, or two do not belong together.
+    """
+    file = folder / "run.json"
+    if not file.is_file():
+        raise UsageError(
+            f"{folder} holds no run.json, so it is no RUN folder; name one that `study run` wrote"
+        )
+    run = read_json(file)
+    if run.get("schema") != "taskvec/run/1":
+        raise UsageError(f"{file} is not of schema taskvec/run/1; use the taskvec that wrote it")
+    try:
+        wanted = list(_wanted(run))
+        made = {arm["id"]: _made(folder, arm["id"]) for arm in run["arms"]}
+        vector = _vector(made["plus"]["tensors"], run.get("target_norms", {}))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptError(
+            f"{folder}: its run.json or arms are not as taskvec writes them ({error!r})"
+        ) from None
+    cells: _Cells = {}
+    for arm, benchmark in wanted:
+        path = folder / "samples" / f"{arm}.{benchmark['id']}.jsonl"
+        if path.exists():
+            cells[arm, benchmark["id"]] = _complete(read(path), benchmark["n"])
+    comparisons = list(_comparisons(run, cells))
+    corrected = statistics.holm([one["p"] for one in comparisons])
+    missing = [f"{arm}.{benchmark['id']}" for arm, benchmark in wanted if (arm, benchmark["id"]) not in cells]
+    found: Json = {
+        "schema": SCHEMA,
+        **{key: run[key] for key in ("study", "versions", "device", "dtype", "inputs")},
+        "vector": vector,
+        "benchmarks": [_benchmark(one) for one in run["benchmarks"]],
+        "arms": [{**arm, **made[arm["id"]], "cells": _cells(run, arm, cells)} for arm in run["arms"]],
+        "comparisons": [{**one, "p_holm": p} for one, p in zip(comparisons, corrected, strict=True)],
+        "tests": sum(p is not None for p in corrected),
+        "conclusions": [],
+        "complete": not missing,
+        "missing": missing,
+    }
+    found["conclusions"] = conclude(Results.from_json(found))
+    return Results.from_json(found)
+
+
+def _wanted(run: Json) -> Iterator[tuple[str, Json]]:
+    """The cells that the study asks for: the sweep runs only on the benchmarks that take part in it."""
+    swept = {one["id"]: one.get("sweep", True) for one in run["study"]["benchmarks"]}
+    for arm in run["arms"]:
+        for benchmark in run["benchmarks"]:
+            if arm["kind"] != "sweep" or swept[benchmark["id"]]:
+                yield arm["id"], benchmark
+
+
+def _made(folder: Path, arm: str) -> Json:
+    """What was recorded when an arm's weights were made; nothing is known of one that has not been yet."""
+    file = folder / "arms" / f"{arm}.json"
+    if not file.exists():
+        return {"effect": None, "seconds": None, "tensors": None}
+    found = read_json(file)
+    return {key: found[key] for key in ("effect", "seconds", "tensors")}
+
+
+def _complete(samples: Samples, n: int) -> Samples:
+    if len(samples.rows) != n:
+        raise CorruptError(
+            f"{samples.file}: holds {len(samples.rows)} of the benchmark's {n} documents; delete it and"
+            f" run again"
+        )
+    return samples
+
+
+def _comparisons(run: Json, cells: _Cells) -> Iterator[Json]:
+    for arm, against in _pairs(run["arms"]):
+        for benchmark in run["benchmarks"]:
+            keys = (arm["id"], benchmark["id"]), (against["id"], benchmark["id"])
+            if keys[0] not in cells or keys[1] not in cells:
+                continue
+            same_prompt = arm["prompt"] == against["prompt"]
+            mine, other = paired(cells[keys[0]], cells[keys[1]], same_prompt=same_prompt)
+            found = statistics.compare(mine, other)
+            yield {
+                "arm": arm["id"],
+                "against": against["id"],
+                "benchmark": benchmark["id"],
+                "n": found.n,
+                "difference": found.difference,
+                "interval": list(found.interval),
+                "wrong_to_right": found.wrong_to_right,
+                "right_to_wrong": found.right_to_wrong,
+                "p": found.p,
+            }
+
+
+def _pairs(arms: list[Json]) -> Iterator[tuple[Json, Json]]:
+    """Every arm and its baseline; asking and not asking; v and asking; v and each random vector."""
+    by_id = {arm["id"]: arm for arm in arms}
+    for arm in arms:
+        against = "baseline-think" if arm["id"] == "plus-think" else "baseline"
+        if arm["id"] != against:
+            yield arm, by_id[against]
+    if "baseline-think" in by_id:
+        yield by_id["plus"], by_id["baseline-think"]
+    for arm in arms:
+        if arm["kind"] == "random":
+            yield by_id["plus"], arm
+
+
+def _cells(run: Json, arm: Json, cells: _Cells) -> Json:
+    return {
+        benchmark["id"]: _cell(cells[arm["id"], benchmark["id"]])
+        for benchmark in run["benchmarks"]
+        if (arm["id"], benchmark["id"]) in cells
+    }
+
+
+def _cell(samples: Samples) -> Json:
+    scores, extracted = samples.scores, samples.mean("extracted")
+    return {
+        "n": len(scores),
+        "score": sum(scores) / len(scores),
+        "interval": list(statistics.score_interval(scores)),
+        "extraction_failures": None if extracted is None else 1 - extracted,
+        "truncated": samples.mean("truncated"),
+        "mean_tokens": samples.mean("tokens"),
+        "samples": f"samples/{samples.file.name}",
+    }
+
+
+def _benchmark(benchmark: Json) -> Json:
+    n = benchmark["n"]
+    smallest = [
+        {"changed": share, "difference": statistics.smallest_effect(n, share)} for share in statistics.SHARES
+    ]
+    power = {"level": statistics.LEVEL, "power": statistics.POWER, "smallest": smallest}
+    return {**benchmark, "power": power, "power_note": statistics.power_note(n)}
+
+
+def _vector(tensors: list[Json] | None, targets: dict[str, float]) -> Json | None:
+    """Norms by layer: tensors outside the layers stand alone, the embedding first."""
+    if tensors is None:
+        return None
+    squares: dict[str, tuple[float, float | None]] = {}
+    for tensor in tensors:
+        norm, target = tensor["norm_v"], targets.get(tensor["name"])
+        if norm is None:
+            continue
+        layer = _layer(tensor["name"])
+        mine, its = squares.get(layer, (0.0, 0.0))
+        squares[layer] = mine + norm**2, None if its is None or target is None else its + target**2
+    layers = [
+        {"layer": layer, "norm": sqrt(mine), "relative": sqrt(mine / its) if its else None}
+        for layer, (mine, its) in sorted(squares.items(), key=lambda item: _place(item[0]))
+    ]
+    return {"norm": sqrt(sum(mine for mine, _ in squares.values())), "layers": layers}
+
+
+def _layer(name: str) -> str:
+    found = _LAYER.search(name)
+    return found[1] if found else name.removeprefix("model.").removesuffix(".weight")
+
+
+def _place(layer: str) -> tuple[int, int, str]:
+    """Embedding, layers by number, the rest."""
+    if layer.isdigit():
+        return 1, int(layer), ""
+    return (0 if "emb" in layer or "wte" in layer else 2), 0, layer

@@ -1,0 +1,53 @@
+"""One benchmark's comparisons by the part they play, and what each of them shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .statistics import LEVEL
+from .words import interval, p_value, points
+
+if TYPE_CHECKING:
+    from .results import Benchmark, Comparison, Results
+
+
+def verdict(found: Comparison | None) -> int:
+    """1 where the arm is shown to be higher, −1 where it is shown to be lower, 0 where neither is shown."""
+    if found is None:
+        return 0
+    if found.p_holm is None:
+        return (found.interval[0] > 0) - (found.interval[1] < 0)
+    return 0 if found.p_holm >= LEVEL else 1 if found.difference > 0 else -1
+
+
+def figures(found: Comparison) -> str:
+    """A difference in passing: the interval is a 95% one and p is corrected, as the paragraph's first are."""
+    p = "" if found.p_holm is None else f", {p_value(found.p_holm)}"
+    return f"{points(found.difference)} points, {interval(found.interval)}{p}"
+
+
+class Case:
+    """One benchmark's comparisons by the part they play."""
+
+    def __init__(self, results: Results, benchmark: Benchmark) -> None:
+        """Looks the comparisons up; those whose cells are not both there are None, or left out."""
+        self.results, self.benchmark = results, benchmark
+        self.main = self._of("plus", "baseline")
+        self.minus = self._of("minus", "baseline")
+        self.think = self._of("baseline-think", "baseline")
+        self.beyond = self._of("plus", "baseline-think")
+        self.both = self._of("plus-think", "baseline-think")
+        seeds = results.of_kind("random")
+        self.random = [one for arm in seeds if (one := self._of(arm.id, "baseline"))]
+        self.than_random = [one for arm in seeds if (one := self._of("plus", arm.id))]
+        self.cells = {arm.id: arm.cells[benchmark.id] for arm in results.arms if benchmark.id in arm.cells}
+        self.target = self.label("baseline")
+        self.way = verdict(self.main)
+
+    def _of(self, arm: str, against: str) -> Comparison | None:
+        return self.results.compared(arm, against, self.benchmark.id)
+
+    def label(self, arm: str) -> str:
+        """What an arm is called."""
+        found = self.results.arm(arm)
+        return found.label if found else arm

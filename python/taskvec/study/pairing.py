@@ -1,0 +1,124 @@
+"""Sample files, and the pairing of two arms' answers document by document.
+
+Pairing fails closed: two arms are compared only if they were asked about the very same documents, and arms
+with the same prompt only if they were asked in the very same words.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any, cast
+
+from ..errors import CorruptError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from ..records import Json
+
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "doc_id": (int,),
+    "doc_hash": (str,),
+    "prompt_hash": (str,),
+    "target": (str,),
+    "response": (str, type(None)),
+    "answer": (str, type(None)),
+    "correct": (int, float),
+    "extracted": (bool, type(None)),
+    "tokens": (int, type(None)),
+    "truncated": (bool, type(None)),
+    "prompt_tokens": (int, type(None)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """One arm's answers on one benchmark."""
+
+    file: Path
+    rows: Mapping[int, Json]
+    """By document."""
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """The metric, document by document."""
+        return tuple(float(row["correct"]) for row in self.rows.values())
+
+    def mean(self, key: str) -> float | None:
+        """Mean of a field over the documents that have it; None where none does."""
+        values = [float(row[key]) for row in self.rows.values() if row[key] is not None]
+        return sum(values) / len(values) if values else None
+
+
+def read(file: Path) -> Samples:
+    """Reads a sample file.
+
+    Raises:
+        StorageError: It cannot be read.
+        CorruptError: A line is not a sample, a document stands there twice, or there is none.
+    """
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise StorageError(error.errno, f"{file}: {error.strerror}", str(file)) from error
+    rows: dict[int, Json] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        row = _row(f"{file}:{number}", line)
+        if row["doc_id"] in rows:
+            raise CorruptError(
+                f"{file}:{number}: document {row['doc_id']} stands here a second time; delete the file and"
+                f" run again"
+            )
+        rows[row["doc_id"]] = row
+    if not rows:
+        raise CorruptError(f"{file}: holds no sample; delete it and run again")
+    return Samples(file, rows)
+
+
+def paired(arm: Samples, other: Samples, *, same_prompt: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Both arms' scores in one order of documents.
+
+    Args:
+        arm: One arm's samples.
+        other: The other arm's samples of the same benchmark.
+        same_prompt: Whether both were asked in the same words, which is then checked.
+
+    Raises:
+        CorruptError: The documents, their right answers or their prompts differ.
+    """
+    files = f"{arm.file} and {other.file}"
+    if odd := arm.rows.keys() ^ other.rows.keys():
+        raise CorruptError(
+            f"{files} cannot be paired: only one of them holds document {min(odd)}; delete both and run again"
+        )
+    same = ["doc_hash", "target", *(["prompt_hash"] if same_prompt else [])]
+    for document, row in arm.rows.items():
+        if unlike := [key for key in same if row[key] != other.rows[document][key]]:
+            raise CorruptError(
+                f"{files} cannot be paired: `{unlike[0]}` of document {document} differs; delete both and"
+                f" run again"
+            )
+    return arm.scores, tuple(float(other.rows[document]["correct"]) for document in arm.rows)
+
+
+def _row(place: str, line: bytes) -> Json:
+    try:
+        # Bad UTF-8 and endless digits are a ValueError too, endless brackets a RecursionError.
+        decoded: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        raise CorruptError(f"{place}: not a JSON object; delete the file and run again") from None
+    row = cast("Json", decoded if isinstance(decoded, dict) else {})
+    if wrong := [key for key, types in _FIELDS.items() if key not in row or not isinstance(row[key], types)]:
+        raise CorruptError(
+            f"{place}: `{wrong[0]}` is missing or of the wrong type; delete the file and run again"
+        )
+    try:
+        finite = isfinite(row["correct"])
+    except OverflowError:  # A whole number beyond every float.
+        finite = False
+    if not finite:
+        raise CorruptError(f"{place}: `correct` is not a finite number; delete the file and run again")
+    return row

@@ -1,0 +1,227 @@
+"""A study's results (`taskvec/results/1`), typed field by field, from a RUN folder or from a file.
+
+Scores, rates and differences are shares between 0 and 1 (0.01 is a point); intervals are 95 % intervals.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from ..errors import CorruptError, StorageError, UsageError
+from ..records import Json, Record, Result
+from ..results import Effect
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA = "taskvec/results/1"
+"""The schema of `results.json`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input(Record):
+    """A checkpoint or vector that went in."""
+
+    role: str
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm(Record):
+    """How large v is in one layer."""
+
+    layer: str
+    norm: float
+    relative: float | None
+    """Norm over that of the target's same tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorShape(Record):
+    """How large v is, and where."""
+
+    norm: float
+    layers: tuple[LayerNorm, ...]
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Reads `vector`."""
+        return cls.of(json, layers=LayerNorm.of_all(json["layers"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark(Record):
+    """What was asked, and what its documents can show."""
+
+    id: str
+    title: str
+    task: str
+    version: Any
+    kind: str
+    """`"generate"` or `"choice"`."""
+    metric: str
+    filter: str | None
+    shots: int | None
+    max_new_tokens: int | None
+    limit: int | None
+    n: int
+    """Documents."""
+    note: str | None
+    """Why no chain of steps can show here."""
+    power: Mapping[str, Any]
+    """`level`, `power`, and under `smallest` the difference within reach by share of changed answers."""
+    power_note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell(Record):
+    """One arm on one benchmark."""
+
+    n: int
+    score: float
+    interval: tuple[float, float]
+    extraction_failures: float | None
+    """Share of outputs from which no answer could be read."""
+    truncated: float | None
+    """Share of outputs cut off at the cap."""
+    mean_tokens: float | None
+    samples: str
+    """The sample file, below the RUN folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult(Record):
+    """One arm."""
+
+    id: str
+    label: str
+    kind: str
+    """`"baseline"`, `"plus"`, `"minus"`, `"random"`, `"sweep"` or `"donor"`."""
+    prompt: str
+    """`"plain"` or `"think"`."""
+    alpha: float | None
+    seed: int | None
+    effect: Effect | None
+    """What rounding did to the request."""
+    seconds: float | None
+    """To make the arm's weights."""
+    cells: Mapping[str, Cell]
+    """By benchmark."""
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Reads one of `arms`."""
+        cells = {benchmark: Cell.of(cell) for benchmark, cell in json["cells"].items()}
+        effect = json["effect"] and Effect.of(json["effect"])
+        return cls.of(json, effect=effect, cells=MappingProxyType(cells))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(Record):
+    """One arm against another on one benchmark, paired by document."""
+
+    arm: str
+    against: str
+    benchmark: str
+    n: int
+    difference: float
+    interval: tuple[float, float]
+    wrong_to_right: int
+    right_to_wrong: int
+    p: float | None
+    p_holm: float | None
+    """Corrected over all tests of the study."""
+
+
+@dataclass(frozen=True, slots=True)
+class Results(Result):
+    """Everything that a study found."""
+
+    study: Mapping[str, Any]
+    """The study file, defaults filled in."""
+    versions: Mapping[str, str]
+    device: str
+    dtype: str
+    inputs: tuple[Input, ...]
+    vector: VectorShape | None
+    benchmarks: tuple[Benchmark, ...]
+    arms: tuple[ArmResult, ...]
+    """In the order in which they ran."""
+    comparisons: tuple[Comparison, ...]
+    tests: int
+    """Tests that Holm's correction is over."""
+    conclusions: tuple[str, ...]
+    """What the data do and do not show, in words."""
+    complete: bool
+    missing: tuple[str, ...]
+    """Cells still to be scored, as ARM.BENCHMARK."""
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Reads a `taskvec/results/1`."""
+        return cls.of(
+            json,
+            _json=json,
+            inputs=Input.of_all(json["inputs"]),
+            vector=json["vector"] and VectorShape.from_json(json["vector"]),
+            benchmarks=Benchmark.of_all(json["benchmarks"]),
+            arms=tuple(ArmResult.from_json(arm) for arm in json["arms"]),
+            comparisons=Comparison.of_all(json["comparisons"]),
+        )
+
+    def arm(self, name: str) -> ArmResult | None:
+        """The arm of this id, if the study has it."""
+        return next((arm for arm in self.arms if arm.id == name), None)
+
+    def of_kind(self, kind: str) -> tuple[ArmResult, ...]:
+        """All arms of a kind."""
+        return tuple(arm for arm in self.arms if arm.kind == kind)
+
+    def compared(self, arm: str, against: str, benchmark: str) -> Comparison | None:
+        """A comparison, if both of its cells have been scored."""
+        wanted = (arm, against, benchmark)
+        return next(
+            (one for one in self.comparisons if (one.arm, one.against, one.benchmark) == wanted), None
+        )
+
+
+def load(path: str | Path) -> Results:
+    """The results of a RUN folder, worked out anew from its samples, or those that a results.json holds.
+
+    Raises:
+        UsageError: It is neither of the two.
+        StorageError: It cannot be read.
+        CorruptError: What it holds is damaged, or does not belong together.
+    """
+    path = Path(path)
+    if path.is_dir():
+        from .build import build
+
+        return build(path)
+    found = read_json(path)
+    if found.get("schema") != SCHEMA:
+        raise UsageError(f"{path} is no {SCHEMA}; name a RUN folder or the results.json in one")
+    try:
+        return Results.from_json(found)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptError(
+            f"{path}: not as taskvec writes it ({error!r}); make it again from its RUN folder"
+        ) from None
+
+
+def read_json(path: Path) -> Json:
+    """A file's JSON object."""
+    try:
+        decoded: Any = json.loads(path.read_bytes())
+    except OSError as error:
+        raise StorageError(error.errno, f"{path}: {error.strerror}", str(path)) from error
+    except (ValueError, RecursionError):
+        raise CorruptError(f"{path}: not JSON; make it again") from None
+    if not isinstance(decoded, dict):
+        raise CorruptError(f"{path}: not a JSON object; make it again")
+    return cast("Json", decoded)

@@ -1,0 +1,242 @@
+"""What paired answers show: differences with intervals, exact tests and their correction, and power.
+
+Every function is pure. Scores are shares between 0 and 1, so is a difference of two; a point is 0.01.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from math import sqrt
+from typing import TYPE_CHECKING, Any
+
+from .words import listed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LEVEL = 0.05
+"""The level that tests are judged at, after correction, and one minus the coverage of every interval."""
+POWER = 0.8
+"""How often a true effect should be found for it to count as within reach."""
+DRAWS = 10_000
+"""Bootstrap samples behind an interval: from seed to seed its ends move by about a hundredth of its width."""
+SHARES = (0.05, 0.2, 0.4)
+"""Shares of documents that change between right and wrong for which power is stated."""
+
+_Z = 1.959963984540054  # The normal distribution's 97.5 % quantile.
+_CELLS = 1 << 22  # Counts drawn at a time: 32 MiB.
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """One arm against another on the same documents."""
+
+    n: int
+    """Documents."""
+    difference: float
+    """Mean of arm − other."""
+    interval: tuple[float, float]
+    """95 % bootstrap interval of the difference."""
+    wrong_to_right: int
+    """Documents that the arm scores higher than the other does."""
+    right_to_wrong: int
+    """Documents that the arm scores lower."""
+    p: float | None
+    """Exact McNemar, two-sided; None unless every score is 0 or 1."""
+
+
+def compare(arm: Sequence[float], other: Sequence[float], seed: int = 0) -> Paired:
+    """Compares two arms' scores, document by document.
+
+    Args:
+        arm: One score per document.
+        other: The other arm's scores of the same documents, in the same order.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: The lengths differ, or there is no document.
+    """
+    if len(arm) != len(other) or not arm:
+        raise ValueError(f"{len(arm)} and {len(other)} scores cannot be paired")
+    differences = [mine - its for mine, its in zip(arm, other, strict=True)]
+    gains, losses = sum(one > 0 for one in differences), sum(one < 0 for one in differences)
+    binary = is_binary(arm) and is_binary(other)
+    return Paired(
+        n=len(differences),
+        difference=sum(differences) / len(differences),
+        interval=bootstrap(differences, seed),
+        wrong_to_right=gains,
+        right_to_wrong=losses,
+        p=mcnemar(gains, losses) if binary else None,
+    )
+
+
+def is_binary(scores: Sequence[float]) -> bool:
+    """Whether every score is 0 or 1."""
+    return all(one in (0, 1) for one in scores)
+
+
+def mcnemar(gains: int, losses: int) -> float:
+    """The exact McNemar test, two-sided: could a fair coin have split the changed documents like this?
+
+    With d = gains + losses and X ~ Binomial(d, 1/2), p = min(1, 2·P(X ≤ min(gains, losses))). Only documents
+    on which the two arms differ enter (McNemar 1947); the binomial instead of his χ² makes it hold for any d.
+    Whole numbers throughout, rounded once at the end.
+    """
+    changed, fewer = gains + losses, min(gains, losses)
+    tail = way = 1
+    for k in range(fewer):
+        way = way * (changed - k) // (k + 1)
+        tail += way
+    return min(1.0, 2 * tail / 2**changed)
+
+
+def bootstrap(values: Sequence[float], seed: int = 0, draws: int = DRAWS) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean of `values` under resampling of documents (Efron 1979).
+
+    A resample of n documents counts how often each distinct value was drawn, and those counts are multinomial
+    with the shares seen; drawing the counts is the same experiment, and for answers that are right or wrong
+    (differences of −1, 0 and 1) it costs three numbers a draw instead of n. Where no two values differ the
+    interval is a point.
+    """
+    import numpy as np
+
+    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
+    n = len(values)
+    random = np.random.default_rng(seed)
+    at_once = max(1, _CELLS // len(distinct))
+    means: list[Any] = []
+    for start in range(0, draws, at_once):
+        drawn = random.multinomial(n, counts / n, size=min(at_once, draws - start))
+        means.append(drawn @ distinct / n)
+    low, high = np.quantile(np.concatenate(means), [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share by Wilson's score method (1927).
+
+    (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n): never outside 0 to 1, and not a point at 0 or n right.
+    """
+    share, z2 = right / n, _Z * _Z
+    middle = share + z2 / (2 * n)
+    half = _Z * sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n))
+
+
+def score_interval(scores: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of the mean score: Wilson's where every score is 0 or 1, else bootstrap."""
+    return wilson(round(sum(scores)), len(scores)) if is_binary(scores) else bootstrap(scores, seed)
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """Corrects p values for their number, step-down (Holm 1979); None stays None and is not counted.
+
+    With p(1) ≤ … ≤ p(m): corrected p(i) = max over j ≤ i of min(1, (m − j + 1)·p(j)). Where those under 0.05
+    are called real, the chance that any of them is not stays under 5 %, however the tests depend on each
+    other.
+    """
+    order = sorted((p, at) for at, p in enumerate(ps) if p is not None)
+    corrected: list[float | None] = [None] * len(ps)
+    highest = 0.0
+    for rank, (p, at) in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p))
+        corrected[at] = highest
+    return corrected
+
+
+@cache
+def smallest_effect(n: int, changed: float, level: float = LEVEL) -> float | None:
+    """The smallest true difference that the exact McNemar test finds with 80 % probability.
+
+    Computed without approximation (Connor 1987 gives the formula that approximates it): the number of changed
+    documents is D ~ Binomial(n, changed), of which X ~ Binomial(D, (1 + difference/changed)/2) are gains, and
+    the power is P(the test rejects) summed over both.
+
+    Args:
+        n: Documents.
+        changed: Share of documents whose answer changes between right and wrong; a difference cannot exceed
+            it.
+        level: The test's level.
+
+    Returns:
+        The difference, to a hundredth of a point; None where even `changed`, all in one direction, is found
+        too seldom.
+    """
+    if power(n, changed, changed, level) < POWER:
+        return None
+    low, high = 0.0, changed
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(n, changed, middle, level) >= POWER else (middle, high)
+    return high
+
+
+def power(n: int, changed: float, difference: float, level: float = LEVEL) -> float:
+    """How likely the exact McNemar test is to find `difference` when `changed` of all answers change."""
+    return sum(
+        weight * _rejected(documents, least, difference / changed)
+        for documents, weight, least in _splits(n, changed, level)
+    )
+
+
+def power_note(n: int) -> str:
+    """What n documents can show, in plain words."""
+    known = [(share, smallest_effect(n, share)) for share in SHARES]
+    found = [f"{100 * effect:.1f} points if {share:.0%} do" for share, effect in known if effect]
+    if not found:
+        return (
+            f"n = {n} is too few: even if {SHARES[-1]:.0%} of the answers changed, all of them for the"
+            f" better, "
+            f"a test at the 5% level would miss it more often than one time in five."
+        )
+    smallest = listed(found)
+    return (
+        f"With n = {n}, one test at the 5% level finds a true difference four times out of five if it is"
+        f" large enough, "
+        f"and how large that is depends on how many answers change between right and wrong: {smallest}. "
+        f"A smaller one can be there and not be seen; correction for many tests asks for more."
+    )
+
+
+@cache
+def _splits(n: int, changed: float, level: float) -> tuple[tuple[int, float, int], ...]:
+    """Numbers of changed documents, each with its probability and the largest minority that is rejected."""
+    import numpy as np
+
+    documents = np.arange(n + 1)
+    weights = _binomial(n, documents, changed)
+    likely: list[tuple[int, float, int]] = []
+    for of in np.flatnonzero(weights > 1e-9):
+        tail = np.cumsum(_binomial(int(of), np.arange(of // 2 + 1), 0.5))
+        likely.append((int(of), float(weights[of]), int(np.searchsorted(tail, level / 2, side="right")) - 1))
+    return tuple(likely)
+
+
+def _rejected(documents: int, least: int, lean: float) -> float:
+    """P(at most `least` of `documents` changes go one of the two ways) if (1 + lean)/2 of them are gains."""
+    import numpy as np
+
+    losses = np.arange(least + 1)
+    return float(
+        sum(_binomial(documents, side, (1 - lean) / 2).sum() for side in (losses, documents - losses))
+    )
+
+
+def _binomial(n: int, k: Any, share: float) -> Any:
+    """P(X = k) for X ~ Binomial(n, share), over an array k."""
+    import numpy as np
+
+    factorials = _log_factorials(1 << n.bit_length())
+    ways = factorials[n] - factorials[k] - factorials[n - k]
+    # A share of 0 or 1: 0·log 0 must be 0, and all else vanish.
+    tiny = 1e-300
+    return np.exp(ways + k * np.log(max(share, tiny)) + (n - k) * np.log(max(1 - share, tiny)))
+
+
+@cache
+def _log_factorials(up_to: int) -> Any:
+    import numpy as np
+
+    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, up_to + 1)))])

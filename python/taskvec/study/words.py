@@ -1,0 +1,44 @@
+"""Figures as words: one way to write a score, a difference, an interval and a p value, everywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def share(value: float) -> str:
+    """A score or rate: 0.2925 is 29.2%."""
+    return f"{100 * value:.1f}%"
+
+
+def points(difference: float) -> str:
+    """A difference of scores in points, with its sign: 0.512 is +51.2, and what rounds to nothing is 0.0."""
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def interval(ends: tuple[float, float]) -> str:
+    """An interval of a difference, in points."""
+    return f"{points(ends[0])} to {points(ends[1])}"
+
+
+def p_value(p: float) -> str:
+    """A p value after the letter: "p = 0.031", "p = 4e-7", "p < 1e-20"."""
+    if p < 1e-20:
+        return "p < 1e-20"
+    if p < 1e-3:
+        mantissa, exponent = f"{p:.0e}".split("e")
+        return f"p = {mantissa}e{int(exponent)}"
+    return f"p = {p:.2g}" if p < 0.995 else "p = 1"
+
+
+def listed(items: Sequence[str]) -> str:
+    """One, two and three."""
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
