@@ -12,12 +12,14 @@ import warnings
 
 from ._core import debug_build, version
 from .errors import CorruptError, MismatchError, StorageError, TaskvecError, UsageError
+from .live import transferred
 from .plan import CheckResult
-from .results import DiffResult, InspectResult, VerifyResult, WriteResult
+from .results import Applied, DiffResult, InspectResult, VerifyResult, WriteResult
 from .vector import Vector
 from .verbs import apply, check, diff, extract, inspect, transfer, verify
 
 __all__ = [
+    "Applied",
     "CheckResult",
     "CorruptError",
     "DiffResult",
@@ -35,6 +37,7 @@ __all__ = [
     "extract",
     "inspect",
     "transfer",
+    "transferred",
     "verify",
 ]
 

@@ -7,11 +7,15 @@ are those of `taskvec.errors`. The long calls release the GIL, and a signal hand
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from .options import Options
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, bytes done, bytes in all) some ten times a second, on the calling thread."""
+
+Buffer = Any
+"""Writable bytes in one piece, such as a NumPy array; typing has a name for it from Python 3.12 on."""
 
 version: str
 """The package's version."""
@@ -61,6 +65,49 @@ def check_apply(
 
 def check_extract(minuend: str, subtrahend: str, out: str | None, options: Options) -> str:
     """What `extract` would do, from headers and configs alone: a `taskvec/plan/1`."""
+
+class Live:
+    """A job whose windows are handed to Python instead of written; opened by the `live_` functions."""
+
+    @property
+    def tensors(self) -> str:
+        """The target's tensors in file order: a JSON list of name, dtype, shape, base, combined."""
+
+    @property
+    def target_id(self) -> str:
+        """Names the target as it lies on the disk: equal only while nobody touched it."""
+
+    @property
+    def window_bytes(self) -> int:
+        """Bytes that a buffer for a window needs."""
+
+    def start(self, wanted: list[bool]) -> None:
+        """Begins to compute; `wanted` says for each tensor whether its values are to be handed over."""
+
+    def next(self, result: Buffer | None, original: Buffer) -> list[tuple[int, int, int, int]] | None:
+        """Fills the buffers with a window; None when all were handed over and the inputs have not changed.
+
+        Each part is (tensor, first element, elements, byte at which they begin in both buffers): whole
+        elements, each once, the parts of a tensor in any order. `result` is what would be written, `original`
+        the target's own values; a job of `live_read` has no result.
+        """
+
+    def report(self) -> str:
+        """What the job did, once `next` has returned None: a `taskvec/applied/1`."""
+
+    def close(self) -> None:
+        """Stops the job, unless it has ended, and lets go of its files and buffers."""
+
+def live_apply(target: str, vectors: list[str], alphas: list[tuple[str, float]], options: Options) -> Live:
+    """Computes target + Σ αᵢ·vᵢ for a live model."""
+
+def live_transfer(
+    target: str, minuend: str, subtrahend: str, alpha: tuple[str, float], options: Options
+) -> Live:
+    """Computes target + α·(minuend − subtrahend) for a live model."""
+
+def live_read(target: str, options: Options) -> Live:
+    """The target's own values."""
 
 def inspect(path: str) -> str:
     """What is in a checkpoint or vector folder, from headers alone: a `taskvec/inspect/1`."""

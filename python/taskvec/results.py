@@ -66,6 +66,39 @@ class Effect(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class TensorEffect(Effect):
+    """What rounding did to the request on one tensor."""
+
+    name: str
+    dtype: str
+    """Its element type in the target's files."""
+    alpha: tuple[float, ...]
+    """α of each vector, as float32 has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied(Result):
+    """What is in a live model while a vector is applied to it."""
+
+    effect: Effect
+    """Over all tensors: what it is with the files' dtype, whatever the model's."""
+    tensors: tuple[TensorEffect, ...]
+    """The tensors that the vector changes, in the order of the target's files."""
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Reads a `taskvec/applied/1`."""
+        return cls.of(
+            json,
+            _json=json,
+            effect=Effect.of(json["effect"]),
+            tensors=TensorEffect.of_all(json["tensors"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class WriteResult(Result):
     """What `extract`, `apply` or `transfer` wrote."""
 

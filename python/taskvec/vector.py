@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from .errors import CorruptError, MismatchError
+from .live import applied
 from .records import Json, freeze
 from .refs import resolve
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+    from contextlib import AbstractContextManager
 
-    from .results import WriteResult
+    from torch import nn
+
+    from .live import Originals
+    from .options import Alpha, Keywords
+    from .results import Applied, WriteResult
 
 _FAMILY = "taskvec/vector/"
 _SCHEMA = _FAMILY + "1"
@@ -57,6 +63,37 @@ class Vector:
     def written(self) -> WriteResult | None:
         """What `extract` reported when it made this object; None for a vector that was opened."""
         return self._written
+
+    def applied(
+        self,
+        model: nn.Module,
+        alpha: Alpha | Iterable[Alpha] = 1.0,
+        *,
+        target: str | os.PathLike[str] | None = None,
+        originals: Originals = "folder",
+        **options: Unpack[Keywords],
+    ) -> AbstractContextManager[Applied]:
+        """Puts target + α·v into a live torch model, in place, while a `with` block lasts.
+
+        The model then holds, bit for bit, what loading the checkpoint that `apply(target, vector, …)` writes
+        would give in the model's own dtype: a live float32 copy of a bfloat16 checkpoint gets values rounded
+        to bfloat16. Values go in window by window, so device memory does not grow with the model. At the end
+        of the block, however it ends, the model is again what it was, bit for bit.
+
+        `target` is the folder that the model was loaded from; None asks the model (`model.name_or_path`).
+        `originals` says where the model's own values come from at the end: `"folder"` reads them from the
+        target again, `"cpu"` keeps them in the CPU's memory meanwhile, so that the folder may go. Either way
+        the model must hold what the folder does, and every value is compared before it is changed: a model
+        that was trained since, or has another vector in it, is refused.
+        `options` are those of `apply` except the ones about what is written: rounding, seed, vocab, include,
+        exclude, alpha_rules, strip_prefix, memory, threads, io.
+
+        `MismatchError` names a parameter that cannot be changed (offloaded, quantised, sharded, not in the
+        folder under its name) or differs from the folder; nothing stays changed. `CorruptError` where an
+        input changed meanwhile: if that is the target, at the end of the block, the model is left modified,
+        and the message says so.
+        """
+        return applied(self, model, alpha, target=target, originals=originals, **options)
 
     def __fspath__(self) -> str:
         """A vector stands wherever its folder may."""

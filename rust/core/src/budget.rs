@@ -25,6 +25,8 @@ pub struct Need {
     pub block_in: u64,
     /// The most bytes of exceptions that one block can produce.
     pub block_exceptions: u64,
+    /// Bytes of a block as a consumer in memory gets them; 0 where windows go to files.
+    pub block_delivered: u64,
     /// Headers and tables.
     pub fixed: u64,
 }
@@ -118,9 +120,11 @@ impl Budget {
         // A vector's exceptions wait in memory for their turn in the file, so each window may hold two lots.
         let each = |blocks: u64| {
             let edges = 3 * DIRECT_ALIGNMENT as u64;
-            PER_WORKER + edges + blocks * (BLOCK + need.block_in + 2 * need.block_exceptions)
+            PER_WORKER + edges + blocks * (BLOCK + need.block_in + 2 * need.block_exceptions + need.block_delivered)
         };
-        let least = need.fixed + each(1);
+        // Each window in flight has a packet of its own, and the consumer works on a copy of one.
+        let fixed = |blocks: u64| need.fixed + blocks * need.block_delivered;
+        let least = fixed(1) + each(1);
         if bytes < least {
             return Err(Error::Usage(format!(
                 "--memory {} is too little for these inputs; the least that works is {}KiB",
@@ -128,14 +132,14 @@ impl Budget {
                 least.div_ceil(1 << 10)
             )));
         }
-        let room = bytes - need.fixed;
+        let room = |blocks: u64| bytes.saturating_sub(fixed(blocks));
         let wanted = (WORKERS_PER_THREAD * threads) as u64;
         let enough = (2 * threads) as u64;
-        let window_blocks = WINDOWS.into_iter().find(|&blocks| room / each(blocks) >= enough).unwrap_or(1);
-        let workers = (room / each(window_blocks)).min(wanted);
+        let window_blocks = WINDOWS.into_iter().find(|&blocks| room(blocks) / each(blocks) >= enough).unwrap_or(1);
+        let workers = (room(window_blocks) / each(window_blocks)).min(wanted);
         Ok(Self {
             bytes,
-            planned: need.fixed + workers * each(window_blocks),
+            planned: fixed(window_blocks) + workers * each(window_blocks),
             least,
             threads: threads.min(usize::try_from(workers).unwrap_or(threads)),
             workers: usize::try_from(workers).unwrap_or(1),

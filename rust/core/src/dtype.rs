@@ -53,6 +53,11 @@ macro_rules! dtypes {
                 match self { $(Self::$name => $bits,)* }
             }
 
+            /// Bytes that are never cut: those of an element, or one where elements are packed more tightly.
+            pub const fn unit(self) -> u64 {
+                if self.bits().is_multiple_of(8) { self.bits() / 8 } else { 1 }
+            }
+
             /// The name in a header.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }

@@ -35,6 +35,11 @@ pub enum Request {
         /// The factor.
         alpha: Alpha,
     },
+    /// Read a checkpoint's own values, for a consumer that compares them or puts them back.
+    Read {
+        /// The checkpoint.
+        target: PathBuf,
+    },
 }
 
 impl Request {
@@ -44,6 +49,7 @@ impl Request {
             Self::Extract { .. } => "extract",
             Self::Apply { .. } => "apply",
             Self::Transfer { .. } => "transfer",
+            Self::Read { .. } => "read",
         }
     }
 }
@@ -111,6 +117,7 @@ impl Inputs {
                 inputs.push("target", Checkpoint::open(target)?);
                 inputs.pair(minuend, subtrahend, Some(alpha.clone()))?;
             }
+            Request::Read { target } => drop(inputs.push("target", Checkpoint::open(target)?)),
             Request::Apply { target, vectors } => {
                 if vectors.is_empty() {
                     return Err(Error::Usage("apply needs at least one vector".into()));

@@ -8,13 +8,11 @@ use serde_json::{Value, json};
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::gather::{self, Gather, Sources};
+use crate::gather;
 use crate::header::Header;
-use crate::inputs::At;
 use crate::journal::Journal;
 use crate::layout::BLOCK;
 use crate::manifest::{self, FileEntry, Finished};
-use crate::matching::SameBytes;
 use crate::ordered::{Permits, ordered};
 use crate::os;
 use crate::plan::{Counts, Plan};
@@ -23,7 +21,7 @@ use crate::simd::Isa;
 use crate::sink::Sink;
 use crate::staging::Staging;
 use crate::window::{self, Shared, Worker};
-use crate::{buffer::Buffer, digest, sidecars, vector};
+use crate::{digest, same, sidecars, vector};
 
 /// Runs a plan and returns the result as JSON. `card` is the text of the output's `README.md`.
 ///
@@ -90,7 +88,7 @@ impl Job<'_> {
     fn build(&self, card: &str) -> Result<Built> {
         let Self { plan, staging, sync, control, isa } = *self;
         let sources = gather::open_sources(&plan.inputs, plan.io)?;
-        self.compare(&sources)?;
+        same::compare(plan, &sources, control)?;
         let mut progress = Progress::open(plan, staging, !plan.options.no_resume, control)?;
         let resumed = (progress.blocks * BLOCK).min(plan.layout.bytes());
         self.require_space()?;
@@ -104,7 +102,7 @@ impl Job<'_> {
         let shared = Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) };
         let work = |item: u64, worker: &mut Worker| {
             let window = windows[item as usize];
-            let outcome = window::compute(&shared, window, worker)?;
+            let outcome = window::compute(&shared, window, worker, None)?;
             let (begin, end) = window.range(&plan.layout.files[window.file]);
             sinks[window.file].write(begin, worker.output(), (end - begin) as usize)?;
             control.add(end - begin);
@@ -148,41 +146,6 @@ impl Job<'_> {
         let mut order: Vec<String> = files.into_iter().map(|file| file.name).collect();
         order.push(name.to_owned());
         Ok(Built { order, effect: manifest::total(plan, &progress.stats), exceptions, resumed, direct, written })
-    }
-
-    /// Tied heads are dropped only where they hold the embedding's very bytes.
-    fn compare(&self, sources: &Sources) -> Result<()> {
-        let Self { plan, control, .. } = *self;
-        let bytes = |same: &SameBytes| plan.inputs.tensor(same.head).bytes;
-        control.begin("comparing", plan.same.iter().map(bytes).sum());
-        for &SameBytes { head, embedding } in &plan.same {
-            let len = plan.inputs.tensor(head).bytes;
-            let read = |at: At, from: u64, len: u64, buffer: &mut Buffer| -> Result<Vec<u8>> {
-                let mut gather = Gather::default();
-                let slot = gather.tensor(&plan.inputs, at, from, len);
-                let bytes = gather.load(&plan.inputs, sources, buffer.bytes())?.bytes(slot).to_vec();
-                gather.release(&plan.inputs, sources)?;
-                Ok(bytes)
-            };
-            let room = BLOCK as usize + 4 * os::DIRECT_ALIGNMENT;
-            let mut buffer = Buffer::new(room);
-            for from in (0..len).step_by(BLOCK as usize) {
-                control.check()?;
-                let part = BLOCK.min(len - from);
-                if read(head, from, part, &mut buffer)? != read(embedding, from, part, &mut buffer)? {
-                    let (path, names) =
-                        (plan.inputs.path(head), [head, embedding].map(|at| &plan.inputs.tensor(at).name));
-                    return Err(Error::Mismatch(format!(
-                        "{}: tensor `{}` differs from `{}`, although config.json ties them; set tie_word_embeddings to false there if the head is one of its own",
-                        path.display(),
-                        names[0],
-                        names[1]
-                    )));
-                }
-                control.add(part);
-            }
-        }
-        Ok(())
     }
 
     /// Fails before anything is computed if the disk cannot take the output.

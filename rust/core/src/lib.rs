@@ -48,6 +48,7 @@ mod journal;
 pub mod manifest;
 mod ordered;
 mod progress;
+mod same;
 mod sidecars;
 mod sink;
 mod spool;
@@ -57,6 +58,7 @@ mod window;
 pub mod diff;
 pub mod inspect;
 pub mod job;
+pub mod live;
 pub mod verify;
 
 pub use error::{Error, Result};

@@ -85,6 +85,13 @@ pub fn total(plan: &Plan, stats: &[Stats]) -> Effect {
     if plan.inputs.has_target { sum.effect() } else { sum.of_vector() }
 }
 
+/// Figures of one tensor.
+pub fn of_tensor(plan: &Plan, tensor: &TensorPlan, stats: &Stats) -> Effect {
+    let mut sum = Sum::default();
+    sum.add(stats, alpha(tensor));
+    if plan.inputs.has_target { sum.effect() } else { sum.of_vector() }
+}
+
 /// The factor of a tensor that one vector, or none, was applied to.
 fn alpha(tensor: &TensorPlan) -> Option<f32> {
     match tensor.terms[..] {
@@ -100,8 +107,6 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
     let has_target = plan.inputs.has_target;
     let tensors = plan.layout.tensors.iter().zip(finished.stats).map(|(tensor, stats)| {
         let converted = tensor.dtype != base.tensors[tensor.base as usize].dtype;
-        let mut sum = Sum::default();
-        sum.add(stats, alpha(tensor));
         TensorEntry {
             name: &base.tensors[tensor.tensor as usize].name,
             dtype: tensor.dtype.name(),
@@ -111,7 +116,7 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
                 (true, false) => "copied",
             },
             alpha: if has_target { tensor.terms.iter().map(|term| term.alpha).collect() } else { Vec::new() },
-            effect: (stats.elements > 0).then(|| if has_target { sum.effect() } else { sum.of_vector() }),
+            effect: (stats.elements > 0).then(|| of_tensor(plan, tensor, stats)),
         }
     });
     let document = Document {

@@ -8,8 +8,8 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::budget::{Budget, Need};
 use crate::dtype::Float;
 use crate::error::{Error, Result};
-use crate::inputs::{Inputs, Origin, Request};
-use crate::layout::Layout;
+use crate::inputs::{Input, Inputs, Origin, Request};
+use crate::layout::{BLOCK, Layout};
 use crate::matching::{self, Problem, SameBytes};
 use crate::options::{Options, RoundingMode};
 use crate::source::Io;
@@ -66,6 +66,21 @@ impl Plan {
     /// Malformed inputs, impossible options, a budget below the least that works. Inputs that do not fit together are
     /// no error here: see [`Plan::require_fit`].
     pub fn new(request: Request, options: Options) -> Result<Self> {
+        Self::build(request, options, false)
+    }
+
+    /// The same for a job whose windows go to a consumer in memory ([`crate::live`]), which holds some of the budget.
+    ///
+    /// # Errors
+    /// As [`Plan::new`]; and where the values would change their type, which is the consumer's own.
+    pub fn live(request: Request, options: Options) -> Result<Self> {
+        if options.dtype.is_some() {
+            return Err(Error::Usage("a live model keeps its dtype; leave dtype out".into()));
+        }
+        Self::build(request, options, true)
+    }
+
+    fn build(request: Request, options: Options, live: bool) -> Result<Self> {
         options.check()?;
         if let Request::Apply { vectors, .. } = &request
             && vectors.len() > 1
@@ -81,7 +96,9 @@ impl Plan {
         let layout = Layout::new(&inputs, matches, &options)?;
         let checkpoints: Vec<_> = inputs.list.iter().map(|input| &input.checkpoint).collect();
         let (io, io_reason) = options.io.resolve(&checkpoints);
-        let need = Need::of(&inputs, &layout, io);
+        let mut need = Need::of(&inputs, &layout, io);
+        // A result and an original.
+        need.block_delivered = if live { 2 * BLOCK } else { 0 };
         let budget = Budget::new(&need, options.budget(), options.threads()?)?;
         let mut plan = Self {
             request,
@@ -140,33 +157,7 @@ impl Plan {
 
     /// Names everything that decides the output's bytes; a run goes on from an interrupted one only if it is equal.
     pub fn id(&self) -> u128 {
-        let inputs: Vec<Value> = self
-            .inputs
-            .list
-            .iter()
-            .map(|input| {
-                let shards: Vec<Value> = input
-                    .checkpoint
-                    .shards
-                    .iter()
-                    .map(|shard| {
-                        let i = &shard.identity;
-                        json!([
-                            shard.name,
-                            i.device,
-                            i.inode,
-                            i.size,
-                            i.mtime_ns.to_string(),
-                            i.ctime_ns.to_string(),
-                            format!("{:032x}", shard.header_digest)
-                        ])
-                    })
-                    .collect();
-                // Whether a head is tied decides bytes too.
-                let config = input.checkpoint.config.raw.as_deref().map(|raw| format!("{:032x}", xxh3_128(raw)));
-                json!([input.role, shards, config])
-            })
-            .collect();
+        let inputs: Vec<Value> = self.inputs.list.iter().map(identity).collect();
         let vector_tied = |origin: &Origin| match origin {
             Origin::Pair { .. } => None,
             Origin::Vector { tied, .. } => *tied,
@@ -174,6 +165,11 @@ impl Plan {
         let tied: Vec<_> = self.inputs.origins.iter().map(|(origin, _)| vector_tied(origin)).collect();
         let id = json!([env!("CARGO_PKG_VERSION"), NUMERIC_SPEC, self.request.verb(), self.recipe(), inputs, tied]);
         xxh3_128(id.to_string().as_bytes())
+    }
+
+    /// Names the first input as it lies on the disk: equal only while nobody touched it.
+    pub fn base_id(&self) -> u128 {
+        xxh3_128(identity(&self.inputs.list[0]).to_string().as_bytes())
     }
 
     /// The options that decide the output's bytes, for the manifest.
@@ -237,4 +233,28 @@ impl Plan {
 /// The folder itself, or the nearest one above it that exists.
 fn existing(path: &Path) -> Option<&Path> {
     path.ancestors().map(|a| if a.as_os_str().is_empty() { Path::new(".") } else { a }).find(|a| a.exists())
+}
+
+/// What tells one state of an input from another: its files, and what its configuration says.
+fn identity(input: &Input) -> Value {
+    let shards: Vec<Value> = input
+        .checkpoint
+        .shards
+        .iter()
+        .map(|shard| {
+            let i = &shard.identity;
+            json!([
+                shard.name,
+                i.device,
+                i.inode,
+                i.size,
+                i.mtime_ns.to_string(),
+                i.ctime_ns.to_string(),
+                format!("{:032x}", shard.header_digest)
+            ])
+        })
+        .collect();
+    // Whether a head is tied decides bytes too.
+    let config = input.checkpoint.config.raw.as_deref().map(|raw| format!("{:032x}", xxh3_128(raw)));
+    json!([input.role, shards, config])
 }

@@ -113,18 +113,7 @@ impl<'a> Progress<'a> {
 
     /// The windows that are still to do.
     pub fn windows(&self) -> Vec<Window> {
-        let size = self.plan.budget.window_blocks;
-        let mut windows = Vec::new();
-        for (place, file) in self.plan.layout.files.iter().enumerate() {
-            let end = file.first_block + file.blocks();
-            let mut block = file.first_block.max(self.blocks);
-            while block < end {
-                let blocks = size.min(end - block);
-                windows.push(Window { file: place, block, blocks });
-                block += blocks;
-            }
-        }
-        windows
+        Window::from(self.plan, self.blocks)
     }
 }
 

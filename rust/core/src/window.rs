@@ -1,9 +1,11 @@
 //! One window of the output: read what it needs, compute it block by block, digest it.
 
+mod packet;
 mod pieces;
 
 use std::collections::HashMap;
 
+pub use self::packet::{Packet, Part};
 use self::pieces::{Collect, LookedUp, Piece, disordered};
 use crate::budget::Budget;
 use crate::buffer::Buffer;
@@ -39,6 +41,22 @@ impl Window {
     pub fn range(&self, file: &OutFile) -> (u64, u64) {
         let begin = (self.block - file.first_block) * BLOCK;
         (begin, (begin + self.blocks * BLOCK).min(file.len))
+    }
+
+    /// The windows of a plan from a block on, in order.
+    pub fn from(plan: &Plan, done: u64) -> Vec<Self> {
+        let size = plan.budget.window_blocks;
+        let mut windows = Vec::new();
+        for (place, file) in plan.layout.files.iter().enumerate() {
+            let end = file.first_block + file.blocks();
+            let mut block = file.first_block.max(done);
+            while block < end {
+                let blocks = size.min(end - block);
+                windows.push(Self { file: place, block, blocks });
+                block += blocks;
+            }
+        }
+        windows
     }
 }
 
@@ -112,8 +130,9 @@ impl Worker {
     }
 }
 
-/// Computes a window into the worker's output buffer.
-pub fn compute(shared: &Shared, window: Window, worker: &mut Worker) -> Result<Outcome> {
+/// Computes a window into the worker's output buffer, and into a packet where its values go to a consumer instead of a
+/// file: then nothing is digested.
+pub fn compute(shared: &Shared, window: Window, worker: &mut Worker, packet: Option<&mut Packet>) -> Result<Outcome> {
     let plan = shared.plan;
     let file = &plan.layout.files[window.file];
     let (begin, end) = window.range(file);
@@ -164,6 +183,13 @@ pub fn compute(shared: &Shared, window: Window, worker: &mut Worker) -> Result<O
                 misfits.clear();
             }
         }
+        if let Some(packet) = packet {
+            packet.fill(plan, pieces, |piece| {
+                let from = (DIRECT_ALIGNMENT as u64 + piece.at - begin) as usize;
+                (&out[from..], loaded.bytes(slots[piece.slots.start]))
+            });
+            return outcome;
+        }
         for (block, record) in (0u64..).zip(&mut outcome.blocks) {
             let from = begin + block * BLOCK;
             record.digest = digest::block(&out[place(from)..place((from + BLOCK).min(end))]);
@@ -197,7 +223,8 @@ impl<'a> Run<'a, '_> {
     fn compute(&mut self, out: &mut [u8], misfits: &mut Vec<(u64, f32)>) -> Option<Stats> {
         let Piece { first, counted, end, .. } = *self.piece;
         if self.piece.action == Action::Copy {
-            out[..(end - first) as usize].copy_from_slice(self.loaded.bytes(self.slots[0]));
+            let bytes = self.loaded.bytes(self.slots[0]);
+            out[..bytes.len()].copy_from_slice(bytes);
             return None;
         }
         let size = float(self.shared.plan.layout.tensors[self.piece.tensor].dtype).size();

@@ -12,7 +12,7 @@ use taskvec_core::{Error, Result};
 use crate::errors::{internal, raise};
 
 /// How often signals are looked at and progress is told.
-const TICK: Duration = Duration::from_millis(100);
+pub const TICK: Duration = Duration::from_millis(100);
 
 /// Runs `job` on a thread of its own and waits for it, ten times a second giving Python a chance to raise
 /// (`KeyboardInterrupt`, or whatever a signal handler or the progress callback raises): the job then stops at its next

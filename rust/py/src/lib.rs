@@ -10,6 +10,7 @@ mod apply;
 mod diff;
 mod extract;
 mod inspect;
+mod live;
 mod transfer;
 mod verify;
 
@@ -26,6 +27,8 @@ mod _core {
     use super::extract::{check_extract, extract};
     #[pymodule_export]
     use super::inspect::inspect;
+    #[pymodule_export]
+    use super::live::{Live, live_apply, live_read, live_transfer};
     #[pymodule_export]
     use super::transfer::{check_transfer, transfer};
     #[pymodule_export]

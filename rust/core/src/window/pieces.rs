@@ -10,7 +10,7 @@ use crate::layout::{Action, BLOCK, OutFile};
 use crate::matching::TermPlan;
 use crate::plan::Plan;
 
-/// Elements (or, for a copy, bytes) of one tensor in one block.
+/// Elements (or bytes, of a type that packs its elements more tightly) of one tensor in one block.
 pub(super) struct Piece {
     pub block: usize,
     /// Place in the layout.
@@ -57,13 +57,12 @@ impl Collect<'_, '_> {
         for tensor in plan.layout.overlapping(file, begin, end) {
             let this = &plan.layout.tensors[tensor];
             let base = plan.inputs.base().tensors[this.base as usize].dtype;
-            // Bytes of the tensor in this block, and in units: elements, or bytes where they are only copied.
+            let unit = this.dtype.unit();
+            // Bytes of the tensor in this block.
             let (from, to) = (begin.max(this.begin) - this.begin, end.min(this.begin + this.bytes()) - this.begin);
             for (first, last, action) in this.spans(base) {
-                let bits = this.dtype.bits();
-                let unit = if action == Action::Copy { 1 } else { bits / 8 };
-                let (first, last) =
-                    if action == Action::Copy { (first * bits / 8, last * bits / 8) } else { (first, last) };
+                let units = |elements: u64| elements * this.dtype.bits() / 8 / unit;
+                let (first, last) = (units(first), units(last));
                 let (start, stop) = ((from / unit).max(first), to.div_ceil(unit).min(last));
                 if start >= stop {
                     continue;
@@ -92,7 +91,7 @@ impl Collect<'_, '_> {
         let this = &plan.layout.tensors[tensor];
         if plan.inputs.has_target {
             let at = At { input: 0, tensor: this.base };
-            let size = if action == Action::Copy { 1 } else { plan.inputs.tensor(at).dtype.bits() / 8 };
+            let size = plan.inputs.tensor(at).dtype.unit();
             self.slots.push(self.gather.tensor(&plan.inputs, at, start * size, (stop - start) * size));
         }
         if action != Action::Combine {

@@ -1,0 +1,257 @@
+"""A vector in a live torch model, in place, for as long as a `with` block lasts.
+
+What goes in are the bits that `apply` or `transfer` would write for the target, streamed window by window.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
+
+import taskvec._core as _core
+
+from .carriers import Carrier, carriers
+from .errors import CorruptError, MismatchError, TaskvecError, UsageError
+from .options import Keywords, Options, make_options, spread_alphas
+from .refs import resolve
+from .results import Applied
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Generator, Iterable
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor, nn
+
+    from .options import Alpha
+
+    Folder = str | os.PathLike[str]
+
+Originals = Literal["folder", "cpu"]
+"""Where the model's own values come from at the end: read again from the target, or kept on the CPU."""
+
+_WRITING = ("dtype", "sync", "sha256", "overwrite", "resume")
+
+
+def applied(
+    vector: Folder,
+    model: nn.Module,
+    alpha: Alpha | Iterable[Alpha] = 1.0,
+    *,
+    target: Folder | None = None,
+    originals: Originals = "folder",
+    **options: Unpack[Keywords],
+) -> AbstractContextManager[Applied]:
+    """`Vector.applied`, which see, for a vector given by its folder."""
+    opts, alphas = _live_options(options), spread_alphas(alpha, 1)
+    base, skill = _target(model, target), resolve(vector).path
+    job = _core.live_apply(base, [skill], alphas, opts)
+    return _changed(model, base, job, originals, opts)
+
+
+def transferred(
+    model: nn.Module,
+    minuend: Folder,
+    subtrahend: Folder,
+    alpha: Alpha | Iterable[Alpha] = 1.0,
+    *,
+    target: Folder | None = None,
+    originals: Originals = "folder",
+    **options: Unpack[Keywords],
+) -> AbstractContextManager[Applied]:
+    """Puts target + α·(minuend − subtrahend) into a live model while a `with` block lasts.
+
+    The fused form of `Vector.applied`: the same bits, options and errors, and the vector is never stored.
+    """
+    opts, (scale,) = _live_options(options), spread_alphas(alpha, 1)
+    base = _target(model, target)
+    job = _core.live_transfer(base, resolve(minuend).path, resolve(subtrahend).path, scale, opts)
+    return _changed(model, base, job, originals, opts)
+
+
+def unlike(model: nn.Module, target: Folder | None = None) -> tuple[str, ...]:
+    """The names of the live parameters whose values are not those of the folder `target`.
+
+    The folder's values are cast to the model's dtype, as loading does, and compared bit for bit, window by
+    window. None means the folder that the model was loaded from. Models that `Vector.applied` refuses are
+    refused here too.
+    """
+    base = _target(model, target)
+    job = _core.live_read(base, Options())
+    found = carriers(model, base, json.loads(job.tensors), ())
+    with _writing(), closing(_stream(job, found, results=False)) as parts:
+        names = {
+            carrier.name
+            for carrier, first, stop, _, original in parts
+            if not _same_bits(carrier.flat[first:stop].cpu(), original)
+        }
+    return tuple(carrier.name for carrier in found if carrier and carrier.name in names)
+
+
+@contextmanager
+def _changed(
+    model: nn.Module, base: str, job: _core.Live, originals: Originals, opts: Options
+) -> Generator[Applied]:
+    if originals not in get_args(Originals):
+        raise UsageError(f"originals {originals!r} is not one of {', '.join(get_args(Originals))}")
+    change = _Change(model, base, job, originals, opts)
+    try:
+        yield change.put_in()
+    finally:
+        with _interrupts_held():
+            change.put_back()
+
+
+class _Change:
+    """What one `with` block does to a model, and what it takes to undo it."""
+
+    def __init__(
+        self, model: nn.Module, base: str, job: _core.Live, originals: Originals, opts: Options
+    ) -> None:
+        self._job, self._base, self._opts = job, base, opts
+        self._carriers = carriers(model, base, json.loads(job.tensors), opts.prefixes)
+        self._keep = originals == "cpu"
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        """With originals on the CPU: a part of the model and what it held."""
+        self._written: dict[str, list[tuple[int, int]]] = {}
+        """Otherwise: by live name, the elements that no longer are the folder's."""
+
+    def put_in(self) -> Applied:
+        """Makes the model what loading the written checkpoint would give."""
+        with _writing(), closing(_stream(self._job, self._carriers, results=True)) as parts:
+            for carrier, first, stop, result, original in parts:
+                live = carrier.flat[first:stop]
+                was = live.to("cpu", copy=self._keep)
+                if not _same_bits(was, original):
+                    raise MismatchError(
+                        f"parameter `{carrier.name}` differs from {self._base}, so that what this folder plus"
+                        " the vector is would not be this model plus the vector; leave other `applied` blocks"
+                        " first, load the model anew, or name the folder it was loaded from with target"
+                    )
+                if not carrier.combined:
+                    continue
+                # Noted first: an interruption between the two must not leave a change that nobody knows of.
+                if self._keep:
+                    self._kept.append((live, was))
+                else:
+                    self._written.setdefault(carrier.name, []).append((first, stop))
+                live.copy_(result)
+        # What was written in thousands of windows is one stretch now.
+        self._written = {
+            carrier.name: [(0, carrier.flat.numel())]
+            for carrier in self._carriers
+            if carrier and carrier.name in self._written
+        }
+        return Applied.from_json(json.loads(self._job.report()))
+
+    def put_back(self) -> None:
+        """Makes the model what it was, as far as it was changed."""
+        with _writing():
+            for live, was in self._kept:
+                live.copy_(was)
+            if not self._written:
+                return
+            try:
+                self._read_again()
+            except TaskvecError as error:
+                raise CorruptError(
+                    f"{error}; the model's own values could not be put back from {self._base}, and it is left"
+                    " modified: load it anew"
+                ) from error
+
+    def _read_again(self) -> None:
+        reading = Options(memory=self._opts.memory, threads=self._opts.threads, io=self._opts.io)
+        job = _core.live_read(self._base, reading)
+        if job.target_id != self._job.target_id:
+            raise CorruptError(f"{self._base} changed since the vector was put into the model")
+        changed = [
+            carrier if carrier and carrier.name in self._written else None for carrier in self._carriers
+        ]
+        with closing(_stream(job, changed, results=False)) as parts:
+            for carrier, first, stop, _, original in parts:
+                for begin, end in self._written[carrier.name]:
+                    low, high = max(begin, first), min(end, stop)
+                    if low < high:
+                        carrier.flat[low:high].copy_(original[low - first : high - first])
+
+
+def _writing() -> AbstractContextManager[Any]:
+    """In which parameters of every kind may be written; autograd sees that their version is another."""
+    import torch
+
+    # Not `no_grad`: models that were made in inference mode can be written in nothing else.
+    return torch.inference_mode()
+
+
+def _stream(
+    job: _core.Live, found: list[Carrier | None], *, results: bool
+) -> Generator[tuple[Carrier, int, int, Tensor, Tensor]]:
+    """Every part of the carried tensors: carrier, first element, one past the last, result, original.
+
+    The original is the folder's own values, and so is the result without `results`. They are in the model's
+    dtype, on the CPU, and hold until the next part is asked for.
+    """
+    import torch
+
+    # Pinned, so that copies to a GPU need no further staging in the driver.
+    pinned = any(carrier is not None and carrier.flat.is_cuda for carrier in found)
+    original = torch.empty(job.window_bytes, dtype=torch.uint8, pin_memory=pinned)
+    result = torch.empty_like(original, pin_memory=pinned) if results else original
+    buffers = result.numpy() if results else None, original.numpy()
+    try:
+        job.start([carrier is not None for carrier in found])
+        while (parts := job.next(*buffers)) is not None:
+            for tensor, first, elements, at in parts:
+                carrier = found[tensor]
+                assert carrier is not None, "only what is carried was asked for"
+                made, own = (carrier.load(window, at, elements) for window in (result, original))
+                yield carrier, first, first + elements, made, own
+    finally:
+        job.close()
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    import torch
+
+    words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
+    return torch.equal(a.view(words), b.view(words))
+
+
+@contextmanager
+def _interrupts_held() -> Generator[None]:
+    """Lets Ctrl-C wait: a model half put back is of no use to anybody."""
+    seen: list[int] = []
+    # Only Python's main thread gets to see signals, and only it may say what they do.
+    mine = (
+        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not None
+    )
+    before = signal.signal(signal.SIGINT, lambda number, _: seen.append(number)) if mine else None
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGINT, before)
+    if seen:
+        signal.raise_signal(signal.SIGINT)
+
+
+def _target(model: nn.Module, target: Folder | None) -> str:
+    if target is not None:
+        return resolve(target).path
+    path = getattr(model, "name_or_path", "")
+    if not isinstance(path, str) or not path or not Path(path).is_dir():
+        raise UsageError(
+            f"the model was loaded from {path!r}, which is not a folder here; name the folder with target"
+        )
+    return path
+
+
+def _live_options(options: Keywords) -> Options:
+    for name in _WRITING:
+        if name in options:
+            raise UsageError(f"{name} is for checkpoints that are written; leave it out for a live model")
+    return make_options(options)

@@ -1,0 +1,43 @@
+//! Tied heads are dropped only where they hold the embedding's very bytes.
+
+use crate::buffer::Buffer;
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::gather::{Gather, Sources};
+use crate::inputs::At;
+use crate::layout::BLOCK;
+use crate::matching::SameBytes;
+use crate::os::DIRECT_ALIGNMENT;
+use crate::plan::Plan;
+
+/// Compares every head that a plan takes for its embedding with it.
+pub fn compare(plan: &Plan, sources: &Sources, control: &Control) -> Result<()> {
+    let bytes = |same: &SameBytes| plan.inputs.tensor(same.head).bytes;
+    control.begin("comparing", plan.same.iter().map(bytes).sum());
+    for &SameBytes { head, embedding } in &plan.same {
+        let len = plan.inputs.tensor(head).bytes;
+        let read = |at: At, from: u64, len: u64, buffer: &mut Buffer| -> Result<Vec<u8>> {
+            let mut gather = Gather::default();
+            let slot = gather.tensor(&plan.inputs, at, from, len);
+            let bytes = gather.load(&plan.inputs, sources, buffer.bytes())?.bytes(slot).to_vec();
+            gather.release(&plan.inputs, sources)?;
+            Ok(bytes)
+        };
+        let mut buffer = Buffer::new(BLOCK as usize + 4 * DIRECT_ALIGNMENT);
+        for from in (0..len).step_by(BLOCK as usize) {
+            control.check()?;
+            let part = BLOCK.min(len - from);
+            if read(head, from, part, &mut buffer)? != read(embedding, from, part, &mut buffer)? {
+                let (path, names) = (plan.inputs.path(head), [head, embedding].map(|at| &plan.inputs.tensor(at).name));
+                return Err(Error::Mismatch(format!(
+                    "{}: tensor `{}` differs from `{}`, although config.json ties them; set tie_word_embeddings to false there if the head is one of its own",
+                    path.display(),
+                    names[0],
+                    names[1]
+                )));
+            }
+            control.add(part);
+        }
+    }
+    Ok(())
+}

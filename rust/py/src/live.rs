@@ -1,0 +1,191 @@
+//! The values that `apply` and `transfer` would write, for a live model: a stream of windows that Python pulls.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyBufferError, PyRuntimeError};
+use pyo3::prelude::*;
+use taskvec_core::inputs::Request;
+use taskvec_core::layout::BLOCK;
+use taskvec_core::live::{self, Next, Packet, Stream};
+use taskvec_core::options;
+use taskvec_core::plan::Plan;
+
+use crate::blocking::{self, TICK};
+use crate::errors::raise;
+use crate::options::{PyOptions, alpha as parse_alpha};
+
+/// A planned job, then a running one, then a finished one.
+enum State {
+    Planned(Box<Plan>),
+    Running(Stream),
+    Finished(String),
+    /// Failed or closed.
+    Over,
+}
+
+/// A job whose windows Python takes one by one.
+#[pyclass(frozen, module = "taskvec._core")]
+pub struct Live {
+    /// The tensors of the target in the order of its files, as JSON.
+    #[pyo3(get)]
+    tensors: String,
+    /// Names the target as it lies on the disk: equal only while nobody touched it.
+    #[pyo3(get)]
+    target_id: String,
+    /// The most bytes that a window has.
+    #[pyo3(get)]
+    window_bytes: u64,
+    state: Mutex<State>,
+}
+
+impl Live {
+    fn open(py: Python<'_>, request: Request, options: options::Options) -> PyResult<Self> {
+        let plan = blocking::run(py, None, |_| {
+            let plan = Plan::live(request, options)?;
+            plan.require_fit()?;
+            Ok(plan)
+        })?;
+        Ok(Self {
+            tensors: live::tensors(&plan).to_string(),
+            target_id: format!("{:032x}", plan.base_id()),
+            // The last element of a window may end in the next one.
+            window_bytes: plan.budget.window_blocks * BLOCK + 8,
+            state: Mutex::new(State::Planned(Box::new(plan))),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tensor, first element, elements, and where in the buffers they begin, in bytes.
+type Part = (u32, u64, u64, usize);
+
+#[pymethods]
+impl Live {
+    /// Begins to compute; `wanted` says for each tensor whether its values are to be handed over.
+    fn start(&self, wanted: Vec<bool>) -> PyResult<()> {
+        let mut state = self.state();
+        match std::mem::replace(&mut *state, State::Over) {
+            State::Planned(plan) => {
+                *state = State::Running(Stream::start(*plan, &wanted).map_err(raise)?);
+                Ok(())
+            }
+            other => {
+                *state = other;
+                Err(PyRuntimeError::new_err("this job was started before"))
+            }
+        }
+    }
+
+    /// The parts of the next window, whose bytes are put into the buffers; None when all were handed over.
+    fn next(
+        &self,
+        py: Python<'_>,
+        result: Option<PyBuffer<u8>>,
+        original: PyBuffer<u8>,
+    ) -> PyResult<Option<Vec<Part>>> {
+        loop {
+            // Held while waiting: a second thread that asks for windows of the same job waits for its turn.
+            let next = py.detach(|| match &mut *self.state() {
+                State::Running(stream) => Some(stream.next(TICK)),
+                _ => None,
+            });
+            match next {
+                Some(Ok(Next::Window(mut packet))) => {
+                    let taken = take(py, &mut packet, result.as_ref(), &original);
+                    if let State::Running(stream) = &*self.state() {
+                        stream.give_back(packet);
+                    }
+                    return taken.map(Some);
+                }
+                Some(Ok(Next::Waiting)) => py.check_signals()?,
+                Some(Ok(Next::End(report))) => {
+                    *self.state() = State::Finished(report.to_string());
+                    return Ok(None);
+                }
+                Some(Err(error)) => {
+                    self.close(py);
+                    return Err(raise(error));
+                }
+                None => return Err(PyRuntimeError::new_err("this job is not running")),
+            }
+        }
+    }
+
+    /// What the job did, once all windows were handed over: a `taskvec/applied/1`.
+    fn report(&self) -> PyResult<String> {
+        match &*self.state() {
+            State::Finished(report) => Ok(report.clone()),
+            _ => Err(PyRuntimeError::new_err("this job has not ended")),
+        }
+    }
+
+    /// Stops the job, unless it has ended, and lets go of its files and buffers.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| {
+            let mut state = self.state();
+            if !matches!(*state, State::Finished(_)) {
+                *state = State::Over;
+            }
+        });
+    }
+}
+
+fn take(
+    py: Python<'_>,
+    packet: &mut Packet,
+    result: Option<&PyBuffer<u8>>,
+    original: &PyBuffer<u8>,
+) -> PyResult<Vec<Part>> {
+    if let Some(result) = result {
+        copy(py, &mut packet.result, result)?;
+    }
+    copy(py, &mut packet.original, original)?;
+    Ok(packet.parts.iter().map(|part| (part.tensor, part.first, part.elements, part.offset)).collect())
+}
+
+/// Fills the buffer to its end, with zeros behind the bytes: PyO3 copies whole buffers only.
+fn copy(py: Python<'_>, bytes: &mut Vec<u8>, buffer: &PyBuffer<u8>) -> PyResult<()> {
+    if bytes.len() > buffer.item_count() {
+        return Err(PyBufferError::new_err("a buffer has to have `window_bytes` bytes"));
+    }
+    bytes.resize(buffer.item_count(), 0);
+    buffer.copy_from_slice(py, bytes)
+}
+
+/// `target + Σ αᵢ·vᵢ` from vector folders.
+#[pyfunction]
+pub fn live_apply(
+    py: Python<'_>,
+    target: PathBuf,
+    vectors: Vec<PathBuf>,
+    alphas: Vec<(String, f64)>,
+    options: PyOptions,
+) -> PyResult<Live> {
+    let alphas = alphas.into_iter().map(parse_alpha).collect::<PyResult<Vec<_>>>()?;
+    Live::open(py, Request::Apply { target, vectors: vectors.into_iter().zip(alphas).collect() }, options.parse()?)
+}
+
+/// `target + α·(minuend − subtrahend)`.
+#[pyfunction]
+pub fn live_transfer(
+    py: Python<'_>,
+    target: PathBuf,
+    minuend: PathBuf,
+    subtrahend: PathBuf,
+    alpha: (String, f64),
+    options: PyOptions,
+) -> PyResult<Live> {
+    let request = Request::Transfer { target, minuend, subtrahend, alpha: parse_alpha(alpha)? };
+    Live::open(py, request, options.parse()?)
+}
+
+/// The target's own values.
+#[pyfunction]
+pub fn live_read(py: Python<'_>, target: PathBuf, options: PyOptions) -> PyResult<Live> {
+    Live::open(py, Request::Read { target }, options.parse()?)
+}
