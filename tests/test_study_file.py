@@ -76,15 +76,16 @@ def test_folders_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 WRONG = {
+    # What stands in its place, the line of the error, what it says.
     "an unknown key": ("alpha: 0.7", "alhpa: 0.7", 8, "no key 'alhpa' here; did you mean 'alpha'?"),
-    "an unknown key far from all": ("alpha: 0.7", "frob: 1", 8, "no key 'frob' here; the keys here are schema, name"),
+    "an unknown key far from all": ("alpha: 0.7", "frob: 1", 8, "the keys here are schema, name"),
     "an unknown key in a section": ("  sweep: [", "  swoop: [", 11, "did you mean 'sweep'?"),
     "an unknown key of a benchmark": ("    sweep: false", "    sweeps: no", 19, "did you mean 'sweep'?"),
     "a missing key": ("about: Does it help?\n", "", 1, "'about' is missing"),
     "a missing key of a section": ("  subtrahend: /models/sft\n", "", 5, "donors has no 'subtrahend'"),
     "a missing key of a benchmark": ("    task: some_chain\n", "", 14, "benchmarks.0 has no 'task'"),
-    "a text for a number": ("alpha: 0.7", "alpha: much", 8, "alpha: should be a valid number (it is 'much')"),
-    "a number for a text": ("about: Does it help?", "about: 7", 3, "about: should be a valid string (it is 7)"),
+    "a text for a number": ("alpha: 0.7", "alpha: much", 8, "should be a valid number (it is 'much')"),
+    "a number for a text": ("about: Does it help?", "about: 7", 3, "should be a valid string (it is 7)"),
     "a yes for a number": ("max_new_tokens: 80", "max_new_tokens: yes", 16, "should be a valid integer"),
     "a fraction for a count": ("max_new_tokens: 80", "max_new_tokens: 8.5", 16, "should be a valid integer"),
     "no tokens": ("max_new_tokens: 80", "max_new_tokens: 0", 16, "greater than or equal to 1"),
@@ -99,9 +100,9 @@ WRONG = {
     "no benchmark": (TEXT[TEXT.index("  - id") :], "  []\n", 13, "at least 1 item"),
     "no v": ("donors:\n  minuend: ../grpo\n  subtrahend: /models/sft\n", "", 1, "give either donors"),
     "both": ("alpha: 0.7", "vector: ./v", 1, "give either donors"),
-    "another schema": ("study/1", "study/2", 1, "schema: should be 'taskvec/study/1' (it is 'taskvec/study/2')"),
+    "another schema": ("study/1", "study/2", 1, "(it is 'taskvec/study/2')"),
     "an unknown backend": ("backend: hf", "backend: gpu", 12, "backend: should be 'hf'"),
-    "a backend half named": ("backend: hf", "backend: {vllm: {args: {}}}", 12, "backend.vllm has no 'python'"),
+    "a backend half named": ("backend: hf", "backend: {vllm: {}}", 12, "backend.vllm has no 'python'"),
     "an odd device": ("backend: hf", "device: gpu", 12, "device: 'gpu' is not of the form"),
     "a key twice": ("alpha: 0.7", "name: other", 8, "'name' is there twice"),
     "a key of a benchmark twice": ("    sweep: false", "    task: x", 19, "'task' is there twice"),

@@ -52,7 +52,7 @@ def asking(live: Any, batch_size: int = 4) -> StudyLM:
 
 
 def alone(live: Any, prompt: str, cap: int, until: str) -> tuple[str, int, bool]:
-    """Text, tokens and whether it was cut off: one prompt, no stop strings, no padding, nothing of lm-eval's."""
+    """Text, tokens and whether it was cut off: no stop strings, no padding, nothing of lm-eval's."""
     tokenizer = chat.tokenizer()
     ids = tokenizer(prompt, return_tensors="pt").input_ids
     with quiet(), torch.no_grad():
@@ -203,7 +203,9 @@ def test_documents_of_a_group_are_counted_through(root: Path, tmp_path: Path) ->
 
 def test_a_metric_that_is_no_number(root: Path, tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
-    code = "def pair(doc, results):\n    return {'pair': (1, 2)}\n\ndef total(pairs):\n    return len(pairs)\n"
+    code = (
+        "def pair(doc, results):\n    return {'pair': (1, 2)}\n\ndef total(pairs):\n    return len(pairs)\n"
+    )
     (tmp_path / "tasks" / "scoring.py").write_text(code)
     metric = [{"metric": "pair", "aggregation": "TOTAL", "higher_is_better": True}]
     chat.write_tasks(tmp_path / "tasks", chat.task("tiny_words", metric_list=metric))
@@ -219,7 +221,9 @@ def test_a_metric_that_is_no_number(root: Path, tmp_path: Path) -> None:
 
 def test_scoring_that_fails_is_one_sentence(root: Path, tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks" / "scoring.py").write_text("def frob(doc, results):\n    raise RuntimeError('no luck')\n")
+    (tmp_path / "tasks" / "scoring.py").write_text(
+        "def frob(doc, results):\n    raise RuntimeError('no luck')\n"
+    )
     chat.write_tasks(tmp_path / "tasks", chat.task("tiny_words"))
     path = tmp_path / "tasks" / "tiny_words.yaml"
     path.write_text(path.read_text() + "process_results: !function scoring.frob\n")

@@ -47,8 +47,8 @@ def test_what_a_benchmark_is(tmp_path: Path) -> None:
     first, second = loaded(tmp_path)
     assert first.to_json() == {
         "id": "words", "title": "Words", "task": "tiny_words", "version": "2.0", "kind": "generate",
-        "metric": "exact_match", "filter": "last", "shots": 0, "max_new_tokens": chat.CAP, "limit": None, "n": 7,
-        "note": None,
+        "metric": "exact_match", "filter": "last", "shots": 0, "max_new_tokens": chat.CAP, "limit": None,
+        "n": 7, "note": None,
     }  # fmt: skip
     assert (second.kind, second.metric, second.filter, second.n) == ("choice", "acc", "none", 7)
     assert second.note is not None
@@ -91,12 +91,13 @@ REFUSED = {
     "shots that are pinned": ({"num_fewshot": 0}, {"shots": 2}, "made for 0 shots, not 2; choose shots: 0"),
     "no such metric": ({}, {"metric": "acc"}, "no metric 'acc'; choose one of exact_match"),
     "no such filter": ({}, {"filter": "loose"}, "no filter 'loose'; choose one of last, strict"),
-    "code of the model": ({"unsafe_code": True}, {}, "runs code that the model wrote; choose confirm_unsafe: true"),
+    "code of the model": ({"unsafe_code": True}, {}, "model wrote; choose confirm_unsafe: true"),
     "several answers": ({"repeats": 3}, {}, "samples several answers"),
     "a loss": ({"output_type": "loglikelihood_rolling", "metric_list": [{"metric": "byte_perplexity"}],
                 "filter_list": None, "generation_kwargs": None}, {}, "of the kind loglikelihood_rolling"),
     "a template that fails": ({"doc_to_text": "{{ question.frob() }}"}, {}, "cannot be built"),
-    "an unknown metric": ({"metric_list": [{"metric": "frob", "aggregation": "mean"}]}, {}, "lm-eval knows no metric 'frob'"),
+    "an unknown metric": ({"metric_list": [{"metric": "frob", "aggregation": "mean"}]}, {},
+                          "lm-eval knows no metric 'frob'"),
 }  # fmt: skip
 
 
@@ -165,14 +166,14 @@ def check(models: Path, folder: Path, **changes: Any) -> preflight.Ready:
 
 @pytest.mark.parametrize(
     "text",
-    ["{{question}} Let's think step by step.", "Show your work. {{question}}", "{{question}}\nThink step by step .",
-     "{{question}} Explain your reasoning"],
+    ["{{question}} Let's think step by step.", "Show your work. {{question}}",
+     "{{question}}\nThink step by step .", "{{question}} Explain your reasoning"],
 )  # fmt: skip
 def test_plain_prompts_must_not_ask_for_steps(text: str, models: Path, tmp_path: Path) -> None:
     chat.write_tasks(
         tmp_path / "tasks", chat.task("tiny_words", doc_to_text=text), chat.choice("tiny_choice")
     )
-    with pytest.raises(UsageError, match="'words'.* already ask for steps"):
+    with pytest.raises(UsageError, match=r"'words'.* already ask for steps"):
         check(models, tmp_path)
     ready = check(models, tmp_path, arms={"think": False})
     assert all(arm.prompt == "plain" for arm in ready.arms)
@@ -203,7 +204,7 @@ def test_what_does_not_fit_the_context(models: Path, tmp_path: Path) -> None:
 
 def test_more_shots_than_there_are(models: Path, tmp_path: Path) -> None:
     chat.write_tasks(tmp_path / "tasks")
-    with pytest.raises(UsageError, match="'words'.*with 9 shots cannot be built"):
+    with pytest.raises(UsageError, match=r"'words'.*with 9 shots cannot be built"):
         check(models, tmp_path, benchmarks=[{"id": "words", **words(shots=9)}])
 
 
@@ -335,5 +336,5 @@ def test_inputs_that_do_not_fit(models: Path, tmp_path: Path) -> None:
     chat.write_model(other, chat.model(3))
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "num_attention_heads": 4}))
-    with pytest.raises(MismatchError, match="do not fit together.*num_attention_heads"):
+    with pytest.raises(MismatchError, match=r"do not fit together.*num_attention_heads"):
         check(models, tmp_path, donors={"minuend": str(models / "grpo"), "subtrahend": str(other)})

@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -253,4 +253,4 @@ def _keys(loc: tuple[int | str, ...]) -> list[str]:
     }
     names = [part for part in loc if isinstance(part, str) and part in sections]
     section = sections[names[-1]] if names else Study
-    return [cast("str | None", field.alias) or name for name, field in section.model_fields.items()]
+    return [field.alias or name for name, field in section.model_fields.items()]

@@ -43,7 +43,7 @@ class StudyLM(_HFLM):
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int, **how: Any) -> None:
         """Takes a live model, or the path of one, and the tokenizer that asks it."""
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **how)
+        self._parent.__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **how)
         self.line: str | None = None
         self.records: dict[tuple[str, int], Generated] = {}
         self.progress: Callable[[int, int], None] | None = None
@@ -51,14 +51,19 @@ class StudyLM(_HFLM):
         self._rows: dict[str, deque[Generated]] = {}
         self._done = self._all = 0
 
+    @property
+    def _parent(self) -> Any:
+        """`super()`, of which no type is known."""
+        return super()
+
     def apply_chat_template(self, chat_history: list[Turn], add_generation_prompt: bool = True) -> str:
         """The prompt for a conversation, with the arm's line."""
         return ask(self.tokenizer, chat_history, line=self.line, add_generation_prompt=add_generation_prompt)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Answers, each recorded under its document."""
-        self._rows, self._done, self._all = defaultdict(deque), 0, len(requests)
-        answers = super().generate_until(requests, disable_tqdm=True)
+        self._rows, self._done, self._all = defaultdict[str, deque[Generated]](deque), 0, len(requests)
+        answers = self._parent.generate_until(requests, disable_tqdm=True)
         for request, answer in zip(requests, answers, strict=True):
             # Requests are reordered by prompt, and equal prompts keep their order.
             row = self._rows[request.args[0]].popleft()
@@ -69,25 +74,25 @@ class StudyLM(_HFLM):
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihoods, without lm-eval's bars."""
-        return super().loglikelihood(requests, disable_tqdm=True)
+        return self._parent.loglikelihood(requests, disable_tqdm=True)
 
     def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **how: Any) -> Any:
         # Choices of one token that follow the same prompt are one row of a batch.
         self._done, self._all = 0, len({(*prompt, *rest[:-1]) for _, prompt, rest in requests})
-        return super()._loglikelihood_tokens(requests, *args, **how)
+        return self._parent._loglikelihood_tokens(requests, *args, **how)
 
     def tok_batch_encode(self, strings: list[str], *args: Any, **how: Any) -> Any:
         """Encodes the prompts of a batch, and remembers which they are."""
         self._asked = list(strings)
-        return super().tok_batch_encode(strings, *args, **how)
+        return self._parent.tok_batch_encode(strings, *args, **how)
 
     def _model_call(self, inps: Any, *args: Any, **how: Any) -> Any:
-        logits = super()._model_call(inps, *args, **how)
+        logits = self._parent._model_call(inps, *args, **how)
         self._tell(inps.shape[0])
         return logits
 
     def _model_generate(self, context: Any, max_length: int, stop: list[str], **how: Any) -> Any:
-        rows = super()._model_generate(context, max_length, stop, **how)
+        rows = self._parent._model_generate(context, max_length, stop, **how)
         width = context.shape[1]
         lengths = how["attention_mask"].sum(dim=1).tolist()
         for prompt, row, length in zip(self._asked, rows.tolist(), lengths, strict=True):

@@ -193,30 +193,20 @@ def _run(
         "lm_eval": environment.library("lm_eval").__version__,
     }
     named = device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
-    whole = study.to_json() | {"target": target.name, "tasks": study.tasks and Path(study.tasks).name}
+    whole: Json = study.to_json() | {"target": target.name, "tasks": study.tasks and Path(study.tasks).name}
     # Names, not where this machine keeps them.
     if study.donors is None:
         whole["vector"] = donors[0].name
     else:
         whole["donors"] = {role: ref.name for role, ref in zip(roles, donors, strict=True)}
-    # What things are called, where they lie, and what may be asked of the network changes no answer.
-    idle = (
-        "name",
-        "about",
-        "target",
-        "donors",
-        "vector",
-        "tasks",
-        "offline",
-        "device",
-        "dtype",
-        "benchmarks",
-    )
+    # What things are called and where they lie changes no answer, and an arm changes none of another's: arms
+    # may be added later.
+    telling = ("schema", "alpha", "think", "backend", "batch_size", "rounding")
     identity: Json = {
-        "study": {key: value for key, value in whole.items() if key not in idle},
+        "study": {key: value for key, value in whole.items() if key in telling},
         "inputs": {one["role"]: one["digest"] for one in inputs},
         "benchmarks": {
-            one["id"]: {key: value for key, value in one.items() if key != "title"}
+            one["id"]: {key: value for key, value in one.items() if key not in ("title", "sweep")}
             | {"asked": asked[one["id"]]}
             for one in whole["benchmarks"]
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MismatchError, UsageError
@@ -86,9 +87,7 @@ def render(loaded: Loaded, tokenizer: Any, line: str | None) -> list[tuple[str, 
                 limit=loaded.benchmark.limit,
                 apply_chat_template=True,
                 fewshot_as_multiturn=True,
-                chat_template=lambda turns, add_generation_prompt=True: ask(
-                    tokenizer, turns, line=line, add_generation_prompt=add_generation_prompt
-                ),
+                chat_template=partial(ask, tokenizer, line=line),
             )
         except Exception as error:
             raise UsageError(

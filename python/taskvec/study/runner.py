@@ -81,6 +81,8 @@ class Runner:
 
             for arm, missing in todo:
                 score_apart(self._ready, self._folder, arm, missing, self._source(arm, vector), self._tell)
+                self._done += sum(loaded.n for loaded in missing)
+                self._tell(arm.label, "done", 0)
             return
         self._on_target([one for one in todo if one[0].kind != "donor"], vector)
         for arm, missing in todo:
@@ -123,7 +125,7 @@ class Runner:
     def _on_target(self, todo: list[tuple[Arm, list[Loaded]]], vector: Vector) -> None:
         if not todo:
             return
-        ready, target = self._ready, self._ready.target
+        target = self._ready.target
         self._tell(target.name, "loading", 0)
         model = self._load(target.path)
         lm = self._asked_by(model)

@@ -42,7 +42,7 @@ def score(
     for task in loaded.tasks:
         task.set_fewshot_seed(seed=SHOT_SEED)
     model.line = line
-    model.records = {}
+    model.records = dict[Any, Any]()
     model.progress = None if progress is None else _in_documents(progress, loaded.n)
     with quiet():
         samples = _evaluate(model, loaded)
@@ -73,8 +73,8 @@ def _evaluate(model: Any, loaded: Loaded) -> Any:
         # The task's own code, or no memory on the device: nothing that the next arm would be spared.
         said = (str(error).strip().splitlines() or [""])[0]
         raise MismatchError(
-            f"benchmark {loaded.benchmark.id!r} cannot be scored ({type(error).__name__}: {said}); mend the task,"
-            " or lower batch_size if memory ran out; what is finished is kept"
+            f"benchmark {loaded.benchmark.id!r} cannot be scored ({type(error).__name__}: {said}); mend the"
+            " task, or lower batch_size if memory ran out; what is finished is kept"
         ) from error
     return results["samples"]
 
@@ -84,7 +84,7 @@ def _in_documents(progress: Callable[[int, int], None], documents: int) -> Calla
     return lambda done, total: progress(documents * done // total, documents)
 
 
-def _row(number: int, sample: Any, task: Any, loaded: Loaded, records: dict[Any, Any]) -> Json:
+def _row(number: int, sample: Any, task: Any, loaded: Loaded, records: Any) -> Json:
     value = sample.get(loaded.metric)
     if not isinstance(value, bool | int | float) and not hasattr(value, "item"):
         has = ", ".join(sample["metrics"])

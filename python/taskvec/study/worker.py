@@ -68,7 +68,8 @@ def score_apart(
             ready.target.path, vector, where, alpha=arm.alpha or 0.0, rounding=ready.study.rounding,
             sync=False, overwrite=True,
         ).to_json()  # fmt: skip
-        tensors = json.loads((Path(where) / "taskvec.json").read_bytes())["tensors"]
+        manifest = json.loads((Path(where) / "taskvec.json").read_bytes())
+        tensors = [{**one, **one["effect"]} for one in manifest["tensors"] if one.get("effect")]
         made = {"effect": result["effect"], "tensors": tensors, "seconds": result["seconds"]}
     folder.write_arm(arm, made)
     job = job_for(ready, folder, arm, missing, where, "vllm", args)

@@ -1,0 +1,120 @@
+"""The worker: another process, a written checkpoint, lm-eval's own loading, and the rows of memory."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import chat
+import taskvec
+import taskvec.study
+from taskvec.errors import MismatchError, UsageError
+from taskvec.study import preflight, worker
+from taskvec.study.folder import RunFolder
+
+if TYPE_CHECKING:
+    from taskvec.study.preflight import Ready
+
+ARMS: dict[str, Any] = {"think": True, "minus": False, "random": [], "donors": True}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("root")
+    chat.write_family(folder)
+    chat.write_tasks(folder / "tasks", count=8)
+    chat.write_study(folder / "study.yaml", chat.study(folder, folder / "tasks", arms=ARMS))
+    taskvec.study.run(folder / "study.yaml", folder / "RUN")
+    return folder
+
+
+def job(ready: Ready, run: Path, arm: str, checkpoint: Path) -> dict[str, Any]:
+    (one,) = [one for one in ready.arms if one.id == arm]
+    return worker.job_for(ready, RunFolder(run), one, list(ready.loaded), str(checkpoint), "hf", {})
+
+
+def same(arm: str, root: Path, folder: Path) -> bool:
+    """Whether both runs hold the same rows of an arm."""
+    names = [f"{arm}.{one}.jsonl" for one in ("words", "choice")]
+    one, other = ([(at / "RUN" / "samples" / name).read_bytes() for name in names] for at in (root, folder))
+    return one == other
+
+
+def test_the_rows_are_those_of_the_arm_in_memory(root: Path, tmp_path: Path) -> None:
+    ready = preflight.look(root / "study.yaml")
+    taskvec.apply(root / "instruct", root / "RUN" / "vector", tmp_path / "out")
+    worker.work(job(ready, tmp_path / "RUN", "plus-think", tmp_path / "out"))
+    assert same("plus-think", root, tmp_path)
+    worker.work(job(ready, tmp_path / "RUN", "minuend", root / "grpo"))
+    assert same("minuend", root, tmp_path)
+
+
+def vllm(root: Path, folder: Path, python: Path | str, script: str = "") -> Path:
+    """A study whose backend is a script that stands in for the other environment's Python."""
+    if script:
+        Path(python).write_text(f"#!{sys.executable}\n{script}")
+        Path(python).chmod(0o755)
+    backend = {"vllm": {"python": str(python), "args": {"gpu_memory_utilization": 0.5}}}
+    # Two processes, each of which imports torch: a study as small as they go.
+    arms = {**ARMS, "think": False, "donors": False}
+    content = chat.study(root, root / "tasks", arms=arms, backend=backend)
+    content["benchmarks"] = content["benchmarks"][:1]
+    return chat.write_study(folder / "vllm.yaml", content)
+
+
+STAND_IN = """
+import json, os, sys
+from pathlib import Path
+job = json.loads(Path(sys.argv[3]).read_text())
+assert sys.argv[1:3] == ["-m", "taskvec.study.worker"]
+assert (job["model"], job["args"]) == ("vllm", {"gpu_memory_utilization": 0.5})
+run = Path(job["run"])
+weights = sorted(path.name for path in Path(job["checkpoint"]).glob("*.safetensors"))
+with (run.parent / "seen").open("a") as seen:
+    seen.write(json.dumps([job["arm"]["id"], job["checkpoint"], job["target"], weights]) + "\\n")
+job["model"], job["args"] = "hf", {}
+os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+path = run / "other.json"
+path.write_text(json.dumps(job))
+os.execv(sys.executable, [sys.executable, "-m", "taskvec.study.worker", str(path)])
+"""
+
+
+def test_a_study_in_another_environment(root: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, str, int, int]] = []
+    study = vllm(root, tmp_path, tmp_path / "python", STAND_IN)
+    results = taskvec.study.run(study, tmp_path / "RUN", progress=lambda *at: told.append(at))
+    assert results.complete
+    seen = [json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()]
+    target, run = str(root / "instruct"), tmp_path / "RUN"
+    assert [(arm, checkpoint) for arm, checkpoint, _, _ in seen] == [
+        ("baseline", target),
+        ("plus", str(run / "checkpoints" / "plus")),
+    ]
+    assert all(tokenizer == target and weights == ["model.safetensors"] for _, _, tokenizer, weights in seen)
+    for path in (run / "samples").iterdir():
+        assert path.read_bytes() == (root / "RUN" / "samples" / path.name).read_bytes()
+    assert list((run / "checkpoints").iterdir()) == []
+    assert not (run / "job.json").exists()
+    effect, other = (json.loads((at / "arms" / "plus.json").read_text()) for at in (run, root / "RUN"))
+    assert effect["effect"] == other["effect"]
+    assert told[-1][2:] == (16, 16)
+    assert [done for _, _, done, _ in told] == sorted(done for _, _, done, _ in told)
+
+
+def test_a_worker_that_fails(root: Path, tmp_path: Path) -> None:
+    script = "import sys\nprint('loading', file=sys.stderr)\nsys.exit('CUDA is on strike')"
+    with pytest.raises(
+        MismatchError, match=r"CUDA is on strike \(all that .*worker\.log\)"
+    ):
+        taskvec.study.run(vllm(root, tmp_path, tmp_path / "python", script), tmp_path / "RUN")
+    assert list((tmp_path / "RUN").glob("checkpoints/*")) == []
+
+
+def test_a_python_that_is_not_there(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="backend python /nowhere/python cannot be run"):
+        taskvec.study.run(vllm(root, tmp_path, "/nowhere/python"), tmp_path / "RUN")
