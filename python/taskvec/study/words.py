@@ -26,12 +26,18 @@ def interval(ends: tuple[float, float]) -> str:
 
 def p_value(p: float) -> str:
     """A p value after the letter: "p = 0.031", "p = 4e-7", "p < 1e-20"."""
+    figure = p_figure(p)
+    return f"p {figure}" if figure[0] == "<" else f"p = {figure}"
+
+
+def p_figure(p: float) -> str:
+    """A p value alone: "0.031", "4e-7", "< 1e-20"."""
     if p < 1e-20:
-        return "p < 1e-20"
+        return "< 1e-20"
     if p < 1e-3:
         mantissa, exponent = f"{p:.0e}".split("e")
-        return f"p = {mantissa}e{int(exponent)}"
-    return f"p = {p:.2g}" if p < 0.995 else "p = 1"
+        return f"{mantissa}e{int(exponent)}"
+    return f"{p:.2g}" if p < 0.995 else "1"
 
 
 def listed(items: Sequence[str]) -> str:

@@ -1,0 +1,218 @@
+"""The report: one HTML file that holds everything, looks nothing up and runs no script.
+
+In the order of a reader's questions: what was asked, what the data show, the figures, all numbers, how it was
+run, what the documents could show at all.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import StorageError
+from . import plots
+from .markup import element, figure, listing
+from .page_tables import how_it_was_run, numbers
+from .results import load
+from .tables import curve
+from .words import count, share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .results import Results
+
+_SENTENCE = re.compile(r"(?<=\.) (?=[A-Z−]|n = )")
+# Nothing from elsewhere, whatever a name in the results may hold.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def rebuild(run_or_results: str | Path) -> tuple[Results, Path]:
+    """Makes the report of a RUN folder, and its results.json, or of a results.json alone, anew.
+
+    Returns:
+        The results, and the report's path: report.html beside results.json.
+
+    Raises:
+        UsageError: It is neither of the two, or matplotlib is missing.
+        StorageError: A file cannot be read or written.
+        CorruptError: What it holds is damaged, or does not belong together.
+    """
+    path = Path(run_or_results)
+    results = load(path)
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir():
+        text = json.dumps(results.to_json(), ensure_ascii=False, indent=2) + "\n"
+        _replace(path / "results.json", text.encode(errors="backslashreplace"))
+    report = folder / "report.html"
+    write(results, report)
+    return results, report
+
+
+def write(results: Results, path: Path) -> None:
+    """Writes the report, aside and renamed into place.
+
+    Raises:
+        UsageError: matplotlib is missing.
+        StorageError: It cannot be written.
+    """
+    _replace(path, render(results).encode(errors="xmlcharrefreplace"))
+
+
+def render(results: Results) -> str:
+    """The report as HTML.
+
+    Raises:
+        UsageError: matplotlib is missing.
+    """
+    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    name = str(results.study["name"])
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(name)}: a taskvec"
+            f" study</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>",
+            *_head(results, name),
+            *_conclusions(results),
+            *_arms(results),
+            *_curve(results),
+            *_layers(results),
+            *numbers(results),
+            *how_it_was_run(results),
+            *_power(results),
+            element("footer", f"Scored with taskvec {results.versions.get('taskvec', '?')}."),
+            "</main>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def _head(results: Results, name: str) -> Iterator[str]:
+    inputs = {one.role: one.name for one in results.inputs}
+    skill = inputs.get("vector") or f"({inputs.get('minuend')} − {inputs.get('subtrahend')})"
+    yield "<header>" + element("p", "A taskvec study", "kind") + element("h1", name)
+    yield element("p", str(results.study["about"]), "asked")
+    yield element(
+        "p", f"{inputs.get('target')} + α · {skill},  α = {results.study.get('alpha', 1):g}", "formula"
+    )
+    facts = (
+        count(len(results.arms), "arm"),
+        count(len(results.benchmarks), "benchmark"),
+        count(results.tests, "test"),
+        results.device,
+        results.dtype,
+    )
+    yield element("p", " · ".join(facts), "faint") + "</header>"
+    if not results.complete:
+        cells = f"{count(len(results.missing), 'cell')} still to be scored: {', '.join(results.missing)}."
+        yield f'<p class="warning" role="note"><strong>Not finished.</strong> {escape(cells)}</p>'
+
+
+def _conclusions(results: Results) -> Iterator[str]:
+    """The whole in large letters; of each benchmark the answer first, then what bounds it, point by point."""
+    yield "<section>" + element("h2", "What the data show")
+    titles = [f"{one.title}: " for one in results.benchmarks]
+    for text in results.conclusions:
+        title = next((title for title in titles if text.startswith(title)), None)
+        if title is None:
+            yield element("p", text, "all" if text.startswith("In all: ") else "")
+            continue
+        first, stop, rest = text.removeprefix(title).partition(". ")
+        yield element("h3", title.removesuffix(": ")) + element("p", first + stop.rstrip(), "found")
+        if rest:
+            yield listing(_SENTENCE.split(rest))
+    yield "</section>"
+
+
+def _arms(results: Results) -> Iterator[str]:
+    yield "<section>" + element("h2", "Arms")
+    yield element(
+        "p",
+        "Scores with 95% intervals; the dashed line and the band are the target as it is. Hollow points"
+        " were asked "
+        "for steps. Beside each: the score in percent and the change in points against the first arm of"
+        " the same "
+        "prompt, in brackets where no difference is shown.",
+        "faint",
+    )
+    yield '<div class="grid">'
+    for one in results.benchmarks:
+        scores = [
+            f"{arm.label} {share(arm.cells[one.id].score)}" for arm in results.arms if one.id in arm.cells
+        ]
+        yield figure(
+            one.title, f"n = {one.n}", "Scores: " + ", ".join(scores) + ".", plots.arms(results, one)
+        )
+    yield "</div></section>"
+
+
+def _curve(results: Results) -> Iterator[str]:
+    swept = results.of_kind("sweep")
+    if not swept:
+        return
+    yield "<section>" + element("h2", "How much of v: the α curve")
+    yield element(
+        "p",
+        "Scores over α: −v to the left, the target itself at 0, random vectors of the same size as"
+        " crosses. The "
+        "effective gain says how much of the request is left after rounding to the checkpoint's dtype: 1"
+        " is all of "
+        "it, and where it is far from 1 the weights did not get the α that the point is named for.",
+        "faint",
+    )
+    yield '<div class="grid small">'
+    along = curve(results)
+    for one in results.benchmarks:
+        if any(one.id in arm.cells for arm in swept):
+            scores = [
+                f"α = {arm.alpha or 0:g}: {share(arm.cells[one.id].score)}"
+                for arm in along
+                if one.id in arm.cells
+            ]
+            described = "Scores over α. " + ", ".join(scores) + "."
+            yield figure(one.title, "score", described, plots.sweep(results, one))
+    known = [
+        f"α = {arm.alpha:g}: {arm.effect.gain:.2f}"
+        for arm in along
+        if arm.effect and arm.effect.gain is not None
+    ]
+    if known:
+        described = "Effective gain over α. " + ", ".join(known) + "."
+        yield figure("Effective gain", "1 is ideal", described, plots.gains(results))
+    yield "</div></section>"
+
+
+def _layers(results: Results) -> Iterator[str]:
+    drawn = plots.layers(results)
+    if results.vector is None or not drawn:
+        return
+    yield "<section>" + element("h2", "Where v is")
+    what = "norm of v over the target's, by layer" if plots.by_share(results) else "norm of v by layer"
+    norms = [f"{one.layer} {one.norm:.3g}" for one in results.vector.layers]
+    described = "Norm of v by layer: " + ", ".join(norms) + "."
+    yield (
+        figure(what.capitalize(), f"norm of all of v: {results.vector.norm:.4g}", described, drawn)
+        + "</section>"
+    )
+
+
+def _power(results: Results) -> Iterator[str]:
+    yield "<section>" + element("h2", "What the documents could show")
+    for one in results.benchmarks:
+        yield element("h3", one.title) + element("p", one.power_note)
+    yield "</section>"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        aside.write_bytes(content)
+        aside.replace(path)
+    except OSError as error:
+        raise StorageError(
+            error.errno, f"{path}: {error.strerror}; give a folder that can be written", str(path)
+        ) from error

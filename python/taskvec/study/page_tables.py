@@ -1,0 +1,169 @@
+"""The report's tables: every number of the results, and how they came about."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from .case import verdict
+from .markup import Row, element, table, terms
+from .words import interval, p_figure, points, share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .results import ArmResult, Benchmark, Comparison, Results
+
+_METHODS = (
+    "Arms are compared document by document. p is the exact McNemar test (McNemar 1947, as a two-sided"
+    " binomial test on the documents that one of the two arms answers rightly and the other wrongly),"
+    " corrected"
+    " for all tests of the study together by Holm's step-down method (Holm 1979). Intervals are 95%"
+    " intervals:"
+    " Wilson's (1927) for the share of right answers; for differences, and for scores that are not just"
+    " right or"
+    " wrong, the percentile bootstrap over documents (10,000 draws). An interval of a difference is not"
+    " corrected. Where no document changed, it is a point, which speaks of these documents only."
+)
+
+
+def numbers(results: Results) -> Iterator[str]:
+    """Scores and changes by benchmark, the other comparisons, and what each arm's weights are."""
+    yield "<section>" + element("h2", "All numbers")
+    yield element("p", _METHODS, "faint")
+    columns = (
+        "", "score", "interval", "change", "interval", "gained", "lost", "p", "p corrected",
+        "unreadable", "cut off", "tokens", "",
+    )  # fmt: skip
+    for one in results.benchmarks:
+        yield table(
+            one.title,
+            f"n = {one.n}, {one.metric}; scores and rates in percent, changes in points against the first"
+            f" arm of the same prompt",
+            columns,
+            (_arm_row(results, arm, one) for arm in results.arms if one.id in arm.cells),
+        )
+    yield table(
+        "v against asking for steps, and against each random vector",
+        "",
+        ("", "difference", "interval", "gained", "lost", "p", "p corrected"),
+        (
+            _compared(Row(_pair(results, one), _shown(one)), one)
+            for one in results.comparisons
+            if one.arm == "plus" and one.against != "baseline"
+        ),
+    )
+    yield (
+        table(
+            "What each arm's weights are",
+            "what rounding left of the request α·v, over all elements",
+            (
+                "",
+                "prompt",
+                "α",
+                "seed",
+                "norm of α·v",
+                "effective gain",
+                "cosine",
+                "changed",
+                "asked to change that did",
+                "seconds",
+            ),
+            (_weights(arm) for arm in results.arms),
+        )
+        + "</section>"
+    )
+
+
+def _arm_row(results: Results, arm: ArmResult, benchmark: Benchmark) -> Row:
+    cell = arm.cells[benchmark.id]
+    against = "baseline-think" if arm.id == "plus-think" else "baseline"
+    found = results.compared(arm.id, against, benchmark.id)
+    row = Row(arm.label, _shown(found)).add(_percent(cell.score)).add(_percents(cell.interval))
+    if found is None:
+        for _ in range(6):
+            row.add(None)
+    else:
+        _compared(row, found)
+    row.add(_percent(cell.extraction_failures)).add(_percent(cell.truncated))
+    row.add(None if cell.mean_tokens is None else f"{cell.mean_tokens:.1f}")
+    return row.link("samples", quote(cell.samples))
+
+
+def _compared(row: Row, found: Comparison) -> Row:
+    row.add(points(found.difference), "change").add(interval(found.interval))
+    row.add(found.wrong_to_right).add(found.right_to_wrong)
+    for p in (found.p, found.p_holm):
+        row.add("–" if p is None else p_figure(p))
+    return row
+
+
+def _pair(results: Results, found: Comparison) -> str:
+    against = results.arm(found.against)
+    title = next(one.title for one in results.benchmarks if one.id == found.benchmark)
+    return f"{title}: +v against {against.label if against else found.against}"
+
+
+def _shown(found: Comparison | None) -> str:
+    return "shown" if verdict(found) else ""
+
+
+def _weights(arm: ArmResult) -> Row:
+    row = (
+        Row(arm.label)
+        .add(arm.prompt, "text")
+        .add(None if arm.alpha is None else f"{arm.alpha:g}".replace("-", "−"))
+    )
+    row.add(arm.seed)
+    effect = arm.effect
+    figures = (None,) * 3 if effect is None else (effect.norm_requested, effect.gain, effect.cosine)
+    shares = (None,) * 2 if effect is None else (effect.changed, effect.survival)
+    for value in figures:
+        row.add(None if value is None else f"{value:.4g}")
+    for value in shares:
+        row.add(None if value is None else share(value))
+    return row.add(None if arm.seconds is None else f"{arm.seconds:.1f}")
+
+
+def how_it_was_run(results: Results) -> Iterator[str]:
+    """Inputs, settings and versions, the benchmarks as they were set, and the study itself."""
+    study = results.study
+    backend = study.get("backend", "hf")
+    yield "<section>" + element("h2", "How it was run")
+    yield terms(
+        [
+            *((one.role, f"{one.name} ({one.digest})") for one in results.inputs),
+            ("think line", study.get("think")),
+            ("rounding", study.get("rounding")),
+            ("backend", backend if isinstance(backend, str) else ", ".join(backend)),
+            ("device", results.device),
+            ("dtype", results.dtype),
+            ("batch size", study.get("batch_size")),
+            *results.versions.items(),
+        ]
+    )
+    yield table(
+        "Benchmarks",
+        "as lm-eval was told to run them",
+        ("", "task", "version", "kind", "metric", "filter", "shots", "token cap", "limit", "n", "note"),
+        (
+            Row(one.title).add(one.task, "text").add(one.version).add(one.kind, "text").add(one.metric,
+            "text") .add(one.filter, "text").add(one.shots).add(one.max_new_tokens).add(one.limit).add(one.n)
+            .add(one.note, "prose") for one in results.benchmarks
+        ),
+    )  # fmt: skip
+    text = json.dumps(results.to_json()["study"], ensure_ascii=False, indent=2)
+    yield (
+        f"<details><summary>The study, defaults filled"
+        f" in</summary><pre>{escape(text)}</pre></details></section>"
+    )
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.1f}"
+
+
+def _percents(ends: tuple[float, float]) -> str:
+    return f"{_percent(ends[0])} to {_percent(ends[1])}"
