@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from transformers import PreTrainedModel
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -32,6 +34,29 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("family")
     write_family(root, seed=0)
     return root
+
+
+@pytest.fixture(scope="session")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tied bfloat16 Qwen3 in several shards, to be read only: folders t, g, s and the vector v."""
+    # Not at the top: transformers takes seconds, and most test files need none of it.
+    import torch
+    from transformers import Qwen3Config
+
+    from livemodels import SIZES, save_family
+
+    config = Qwen3Config(**SIZES, tie_word_embeddings=True)
+    return save_family(tmp_path_factory.mktemp("qwen"), config, torch.bfloat16, "120KB")
+
+
+@pytest.fixture
+def model(qwen: Path) -> PreTrainedModel:
+    """`qwen`'s target, loaded as it is stored."""
+    import torch
+
+    from livemodels import load
+
+    return load(qwen / "t", torch.bfloat16)
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ class Live:
 
     @property
     def window_bytes(self) -> int:
-        """Bytes that a buffer for a window needs."""
+        """The bytes of a buffer for a window; it must have just these."""
 
     def start(self, wanted: list[bool]) -> None:
         """Begins to compute; `wanted` says for each tensor whether its values are to be handed over."""

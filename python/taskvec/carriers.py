@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .errors import MismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     import torch
     from torch import Tensor, nn
@@ -49,13 +49,12 @@ class Carrier:
     """Whether the vector changes it."""
 
     def load(self, window: Tensor, at: int, elements: int) -> Tensor:
-        """Elements at byte `at` of a window, as loading would put them into the model; on the CPU."""
-        stored = window[at : at + elements * self.stored.itemsize].view(self.stored)
-        return stored.to(self.flat.dtype)
+        """Elements at byte `at` of a window, as the folder stores them."""
+        return window[at : at + elements * self.stored.itemsize].view(self.stored)
 
 
 def carriers(
-    model: nn.Module, folder: str, tensors: Sequence[Json], prefixes: Iterable[str]
+    model: nn.Module, folder: str, tensors: Sequence[Json], prefixes: Sequence[str]
 ) -> list[Carrier | None]:
     """The carrier of each of the folder's tensors (`Live.tensors`), in their order.
 
@@ -63,17 +62,20 @@ def carriers(
     `MismatchError` names a parameter that cannot be changed, or has no tensor in the folder, and a tensor
     that the vector changes and nothing carries.
     """
-    prefixes = tuple(prefixes)
-    live = dict(_live(model, prefixes))
-    parameters = {
-        _strip(name, prefixes): value for name, value in model.named_parameters(remove_duplicate=False)
-    }
+    import torch
+
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    # Buffers that are saved count too. Parameters come after: a wrapper may hand out copies of them here.
+    saved = model.state_dict(keep_vars=True)
+    live = {name: value for name, value in saved.items() if isinstance(value, torch.Tensor)} | parameters
     for name, parameter in parameters.items():
         _require_plain(name, parameter)
     found: list[Carrier | None] = []
     places: dict[Any, Json] = {}
     for tensor in tensors:
-        name = _strip(tensor["name"], prefixes)
+        name = tensor["name"]
+        if name not in live:
+            name = next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
         value = live.get(name)
         if value is None:
             if tensor["combined"]:
@@ -103,28 +105,9 @@ def carriers(
 
 _ELSEWHERE = (
     "; names differ where transformers rebuilds a model as it loads it (it fuses the experts of a mixture),"
-    " where the model is wrapped (strip_prefix) and where the folder is another model's (target); otherwise"
+    " where the model is wrapped (give the inner model) and where the folder is another model's; otherwise"
     " write the checkpoint with taskvec.apply or taskvec.transfer and load that"
 )
-
-
-def _live(model: nn.Module, prefixes: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and persistent buffers by name; a tied one by all its names."""
-    import torch
-
-    for name, value in model.state_dict(keep_vars=True).items():
-        if isinstance(value, torch.Tensor):
-            yield _strip(name, prefixes), value
-    # After the state: a wrapper may hand out copies there.
-    for name, value in model.named_parameters(remove_duplicate=False):
-        yield _strip(name, prefixes), value
-
-
-def _strip(name: str, prefixes: tuple[str, ...]) -> str:
-    for prefix in prefixes:
-        if name.startswith(prefix):
-            return name.removeprefix(prefix)
-    return name
 
 
 def _place(name: str, value: Tensor) -> Any:

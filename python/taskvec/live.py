@@ -47,7 +47,7 @@ def applied(
     **options: Unpack[Keywords],
 ) -> AbstractContextManager[Applied]:
     """`Vector.applied`, which see, for a vector given by its folder."""
-    opts, alphas = _live_options(options), spread_alphas(alpha, 1)
+    opts, alphas = _live_options(options, originals), spread_alphas(alpha, 1)
     base, skill = _target(model, target), resolve(vector).path
     job = _core.live_apply(base, [skill], alphas, opts)
     return _changed(model, base, job, originals, opts)
@@ -67,7 +67,7 @@ def transferred(
 
     The fused form of `Vector.applied`: the same bits, options and errors, and the vector is never stored.
     """
-    opts, (scale,) = _live_options(options), spread_alphas(alpha, 1)
+    opts, (scale,) = _live_options(options, originals), spread_alphas(alpha, 1)
     base = _target(model, target)
     job = _core.live_transfer(base, resolve(minuend).path, resolve(subtrahend).path, scale, opts)
     return _changed(model, base, job, originals, opts)
@@ -87,7 +87,7 @@ def unlike(model: nn.Module, target: Folder | None = None) -> tuple[str, ...]:
         names = {
             carrier.name
             for carrier, first, stop, _, original in parts
-            if not _same_bits(carrier.flat[first:stop].cpu(), original)
+            if not _holds(carrier.flat[first:stop].cpu(), original)
         }
     return tuple(carrier.name for carrier in found if carrier and carrier.name in names)
 
@@ -96,8 +96,6 @@ def unlike(model: nn.Module, target: Folder | None = None) -> tuple[str, ...]:
 def _changed(
     model: nn.Module, base: str, job: _core.Live, originals: Originals, opts: Options
 ) -> Generator[Applied]:
-    if originals not in get_args(Originals):
-        raise UsageError(f"originals {originals!r} is not one of {', '.join(get_args(Originals))}")
     change = _Change(model, base, job, originals, opts)
     try:
         yield change.put_in()
@@ -126,7 +124,7 @@ class _Change:
             for carrier, first, stop, result, original in parts:
                 live = carrier.flat[first:stop]
                 was = live.to("cpu", copy=self._keep)
-                if not _same_bits(was, original):
+                if not _holds(was, original):
                     raise MismatchError(
                         f"parameter `{carrier.name}` differs from {self._base}, so that what this folder plus"
                         " the vector is would not be this model plus the vector; leave other `applied` blocks"
@@ -139,6 +137,7 @@ class _Change:
                     self._kept.append((live, was))
                 else:
                     self._written.setdefault(carrier.name, []).append((first, stop))
+                # Torch rounds to the model's dtype as it does in loading, and before the values go to a GPU.
                 live.copy_(result)
         # What was written in thousands of windows is one stretch now.
         self._written = {
@@ -192,7 +191,7 @@ def _stream(
 ) -> Generator[tuple[Carrier, int, int, Tensor, Tensor]]:
     """Every part of the carried tensors: carrier, first element, one past the last, result, original.
 
-    The original is the folder's own values, and so is the result without `results`. They are in the model's
+    The original is the folder's own values, and so is the result without `results`. They are in the folder's
     dtype, on the CPU, and hold until the next part is asked for.
     """
     import torch
@@ -214,11 +213,12 @@ def _stream(
         job.close()
 
 
-def _same_bits(a: Tensor, b: Tensor) -> bool:
+def _holds(live: Tensor, stored: Tensor) -> bool:
+    """Whether these live values are, bit for bit, what loading makes of the stored ones."""
     import torch
 
-    words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]
-    return torch.equal(a.view(words), b.view(words))
+    words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[live.element_size()]
+    return torch.equal(live.view(words), stored.to(live.dtype).view(words))
 
 
 @contextmanager
@@ -250,7 +250,9 @@ def _target(model: nn.Module, target: Folder | None) -> str:
     return path
 
 
-def _live_options(options: Keywords) -> Options:
+def _live_options(options: Keywords, originals: Originals) -> Options:
+    if originals not in get_args(Originals):
+        raise UsageError(f"originals {originals!r} is not one of {', '.join(get_args(Originals))}")
     for name in _WRITING:
         if name in options:
             raise UsageError(f"{name} is for checkpoints that are written; leave it out for a live model")

@@ -73,7 +73,7 @@ class TensorEffect(Effect):
     dtype: str
     """Its element type in the target's files."""
     alpha: tuple[float, ...]
-    """α of each vector, as float32 has it."""
+    """α, for each vector that is applied."""
 
 
 @dataclass(frozen=True, slots=True)

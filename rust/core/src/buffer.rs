@@ -1,25 +1,23 @@
-//! Memory whose address suits direct reads and writes.
+//! Memory whose address suits direct reads and writes, and which goes back to the system when it is dropped.
 
-use crate::os::DIRECT_ALIGNMENT;
+use memmap2::MmapMut;
 
-/// A fixed number of zeroed bytes at an aligned address.
+/// A fixed number of zeroed bytes on pages of their own.
+///
+/// An allocator may keep what is freed for later: jobs that follow each other in one process, as in a live model, would
+/// hold several budgets.
 #[derive(Debug)]
-pub struct Buffer {
-    bytes: Vec<u8>,
-    start: usize,
-    len: usize,
-}
+pub struct Buffer(MmapMut);
 
 impl Buffer {
     /// Reserves `len` bytes; pages are taken from the system as they are touched.
     pub fn new(len: usize) -> Self {
-        let bytes = vec![0; len + DIRECT_ALIGNMENT];
-        let start = bytes.as_ptr().align_offset(DIRECT_ALIGNMENT);
-        Self { bytes, start, len }
+        // What any allocation does when there is no memory.
+        Self(MmapMut::map_anon(len).unwrap_or_else(|error| panic!("no memory for a buffer of {len} bytes: {error}")))
     }
 
     /// The bytes.
     pub fn bytes(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + self.len]
+        &mut self.0
     }
 }

@@ -74,7 +74,7 @@ impl Stream {
         let (free, empty) = mpsc::channel();
         for _ in 0..plan.budget.workers {
             // The receiver is still here, so sending cannot fail.
-            let _ = free.send(Packet::new(Arc::clone(&wanted)));
+            let _ = free.send(Packet::new(Arc::clone(&wanted), plan.budget.window_blocks));
         }
         let job = {
             let control = Arc::clone(&control);
@@ -177,9 +177,14 @@ impl Job<'_> {
 struct TensorEntry<'a> {
     name: &'a str,
     dtype: &'static str,
-    alpha: Vec<f32>,
+    alpha: Vec<f64>,
     #[serde(flatten)]
     effect: Effect,
+}
+
+/// The number that a reader would write for it, as in the manifest: 0.3, not 0.30000001192092896.
+fn shortest(alpha: f32) -> f64 {
+    alpha.to_string().parse().unwrap_or(f64::from(alpha))
 }
 
 fn report(plan: &Plan, stats: &[Stats]) -> Value {
@@ -189,7 +194,7 @@ fn report(plan: &Plan, stats: &[Stats]) -> Value {
         .map(|(tensor, stats)| TensorEntry {
             name: &base.tensors[tensor.tensor as usize].name,
             dtype: tensor.dtype.name(),
-            alpha: tensor.terms.iter().map(|term| term.alpha).collect(),
+            alpha: tensor.terms.iter().map(|term| shortest(term.alpha)).collect(),
             effect: manifest::of_tensor(plan, tensor, stats),
         })
         .collect();

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyBufferError, PyRuntimeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use taskvec_core::inputs::Request;
-use taskvec_core::layout::BLOCK;
 use taskvec_core::live::{self, Next, Packet, Stream};
 use taskvec_core::options;
 use taskvec_core::plan::Plan;
@@ -34,9 +33,9 @@ pub struct Live {
     /// Names the target as it lies on the disk: equal only while nobody touched it.
     #[pyo3(get)]
     target_id: String,
-    /// The most bytes that a window has.
+    /// The bytes of a buffer for a window.
     #[pyo3(get)]
-    window_bytes: u64,
+    window_bytes: usize,
     state: Mutex<State>,
 }
 
@@ -50,8 +49,7 @@ impl Live {
         Ok(Self {
             tensors: live::tensors(&plan).to_string(),
             target_id: format!("{:032x}", plan.base_id()),
-            // The last element of a window may end in the next one.
-            window_bytes: plan.budget.window_blocks * BLOCK + 8,
+            window_bytes: Packet::bytes(plan.budget.window_blocks),
             state: Mutex::new(State::Planned(Box::new(plan))),
         })
     }
@@ -141,20 +139,12 @@ fn take(
     result: Option<&PyBuffer<u8>>,
     original: &PyBuffer<u8>,
 ) -> PyResult<Vec<Part>> {
+    // PyO3 copies whole buffers: these are of `window_bytes` bytes, as the packet's are.
     if let Some(result) = result {
-        copy(py, &mut packet.result, result)?;
+        result.copy_from_slice(py, packet.result())?;
     }
-    copy(py, &mut packet.original, original)?;
+    original.copy_from_slice(py, packet.original())?;
     Ok(packet.parts.iter().map(|part| (part.tensor, part.first, part.elements, part.offset)).collect())
-}
-
-/// Fills the buffer to its end, with zeros behind the bytes: PyO3 copies whole buffers only.
-fn copy(py: Python<'_>, bytes: &mut Vec<u8>, buffer: &PyBuffer<u8>) -> PyResult<()> {
-    if bytes.len() > buffer.item_count() {
-        return Err(PyBufferError::new_err("a buffer has to have `window_bytes` bytes"));
-    }
-    bytes.resize(buffer.item_count(), 0);
-    buffer.copy_from_slice(py, bytes)
 }
 
 /// `target + Σ αᵢ·vᵢ` from vector folders.

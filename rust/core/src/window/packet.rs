@@ -1,6 +1,10 @@
 //! A window's values for a consumer in memory: whole elements, each delivered once, tensor by tensor.
 
+use std::sync::Arc;
+
 use super::pieces::Piece;
+use crate::buffer::Buffer;
+use crate::layout::BLOCK;
 use crate::plan::Plan;
 
 /// Consecutive elements of one tensor.
@@ -17,33 +21,47 @@ pub struct Part {
 }
 
 /// The wanted values of one window.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Packet {
     /// Which tensors are wanted, by place in the layout.
-    wanted: std::sync::Arc<[bool]>,
+    wanted: Arc<[bool]>,
     /// What it holds.
     pub parts: Vec<Part>,
-    /// What would be written; empty where a job only reads.
-    pub result: Vec<u8>,
-    /// The target's own values, laid out alike.
-    pub original: Vec<u8>,
+    result: Buffer,
+    original: Buffer,
 }
 
 /// Sizes of an element, largest first: so ordered, every part is aligned without padding.
 const SIZES: [u64; 4] = [8, 4, 2, 1];
 
 impl Packet {
+    /// The bytes of a packet of `blocks` blocks: its last element may end in the next one.
+    pub fn bytes(blocks: u64) -> usize {
+        (blocks * BLOCK + SIZES[0]) as usize
+    }
+
     /// An empty packet for these tensors.
-    pub fn new(wanted: std::sync::Arc<[bool]>) -> Self {
-        Self { wanted, ..Self::default() }
+    pub fn new(wanted: Arc<[bool]>, blocks: u64) -> Self {
+        let [result, original] = [0; 2].map(|_| Buffer::new(Self::bytes(blocks)));
+        Self { wanted, parts: Vec::new(), result, original }
+    }
+
+    /// What would be written, part for part; of no meaning behind them and where a job only reads.
+    pub fn result(&mut self) -> &[u8] {
+        self.result.bytes()
+    }
+
+    /// The target's own values, laid out alike.
+    pub fn original(&mut self) -> &[u8] {
+        self.original.bytes()
     }
 
     /// Takes the wanted values of a window. `bytes` gives a piece's result and original from its first element on.
     pub(super) fn fill<'a>(&mut self, plan: &Plan, pieces: &[Piece], bytes: impl Fn(&Piece) -> (&'a [u8], &'a [u8])) {
         let Self { wanted, parts, result, original } = self;
         parts.clear();
-        result.clear();
-        original.clear();
+        let (result, original) = (result.bytes(), original.bytes());
+        let mut at = 0;
         for size in SIZES {
             let unit = |piece: &Piece| plan.layout.tensors[piece.tensor].dtype.unit();
             for piece in pieces.iter().filter(|piece| wanted[piece.tensor] && unit(piece) == size) {
@@ -60,13 +78,15 @@ impl Packet {
                     Some(part) if part.tensor == tensor && part.first + part.elements == piece.counted => {
                         part.elements += elements;
                     }
-                    _ => parts.push(Part { tensor, first: piece.counted, elements, offset: original.len() }),
+                    _ => parts.push(Part { tensor, first: piece.counted, elements, offset: at }),
                 }
                 let (made, own) = bytes(piece);
+                let place = at..at + range.len();
+                at = place.end;
                 if !plan.inputs.origins.is_empty() {
-                    result.extend_from_slice(&made[range.clone()]);
+                    result[place.clone()].copy_from_slice(&made[range.clone()]);
                 }
-                original.extend_from_slice(&own[range]);
+                original[place].copy_from_slice(&own[range]);
             }
         }
     }
