@@ -104,7 +104,9 @@ def test_a_model_that_never_ends(root: Path) -> None:
     assert {row["tokens"] for row in rows} == {chat.CAP}
 
 
-def test_the_scores_are_plain_lm_evals(root: Path) -> None:
+def test_the_scores_are_plain_lm_evals(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Looks over the machine, for many seconds.
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda _: None)
     words, choice = loaded(root)
     live = model(root)
     mine = {one.benchmark.id: score(asking(live), one, line=None) for one in (words, choice)}

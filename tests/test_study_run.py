@@ -122,9 +122,7 @@ def answers(checkpoint: Path, root: Path, benchmark: str, line: str | None) -> l
 
 
 @pytest.mark.parametrize("arm", ["plus", "plus-think", "minus", "alpha-0.5"])
-def test_arms_in_memory_and_written_answer_alike(
-    arm: str, root: Path, tmp_path: Path
-) -> None:
+def test_arms_in_memory_and_written_answer_alike(arm: str, root: Path, tmp_path: Path) -> None:
     checkpoint = written(root, tmp_path / "out", arm)
     line = LINE if arm.endswith("think") else None
     assert rows(root / "RUN", arm, "words") == answers(checkpoint, root, "words", line)

@@ -108,9 +108,7 @@ def test_a_study_in_another_environment(root: Path, tmp_path: Path) -> None:
 
 def test_a_worker_that_fails(root: Path, tmp_path: Path) -> None:
     script = "import sys\nprint('loading', file=sys.stderr)\nsys.exit('CUDA is on strike')"
-    with pytest.raises(
-        MismatchError, match=r"CUDA is on strike \(all that .*worker\.log\)"
-    ):
+    with pytest.raises(MismatchError, match=r"CUDA is on strike \(all that .*worker\.log\)"):
         taskvec.study.run(vllm(root, tmp_path, tmp_path / "python", script), tmp_path / "RUN")
     assert list((tmp_path / "RUN").glob("checkpoints/*")) == []
 

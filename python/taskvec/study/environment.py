@@ -16,7 +16,8 @@ from ..errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-_NEEDED = ("torch", "transformers", "lm_eval", "datasets")
+# matplotlib too: its lack must not be found out after hours of scoring.
+_NEEDED = ("torch", "transformers", "lm_eval", "datasets", "matplotlib")
 # Without the third, building some tasks calls out although the first two forbid it.
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE")
 _FLAGS = (
