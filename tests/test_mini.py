@@ -230,6 +230,8 @@ def test_the_four_checkpoints_have_the_same_tensors() -> None:
         shapes.append({name: tensor.shape for name, tensor in tensors.items()})
     assert all(shape == shapes[0] for shape in shapes)
     assert "lm_head.weight" not in shapes[0]
+    configs = [json.loads((MINI / role / "config.json").read_text(encoding="utf-8")) for role in ROLES]
+    assert all(config == configs[0] for config in configs)
 
 
 def test_it_is_small() -> None:

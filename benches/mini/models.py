@@ -89,13 +89,13 @@ def tokenizer(folder: Path) -> Any:
 
 def save(model: Any, folder: Path, role: str) -> None:
     """Writes a checkpoint in bfloat16, rounded once to nearest; `model` itself keeps its values."""
-    config = model.config
-    model.generation_config = GenerationConfig(
-        do_sample=False, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
-    )
-    rounded = Qwen3ForCausalLM(config)
+    # A model of its own: trainers leave settings behind in the one they train.
+    rounded = fresh()
     rounded.load_state_dict(model.state_dict())
-    rounded.generation_config = model.generation_config
+    rounded.generation_config = GenerationConfig(
+        do_sample=False, eos_token_id=rounded.config.eos_token_id, pad_token_id=rounded.config.pad_token_id
+    )
     rounded.bfloat16().save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
     words.write_tokenizer(folder)
     (folder / "README.md").write_text(CARD.format(role=role, about=ABOUT[role]), encoding="utf-8")

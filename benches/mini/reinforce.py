@@ -30,7 +30,7 @@ def rewards(completions: list[Any], answer: list[str], **_: Any) -> list[float |
 
 
 def reinforce(model: Any, tokenizer: Any, seed: int, scratch: Path) -> list[dict[str, Any]]:
-    """Trains in place; returns a log row for every fifth step: mean reward, share read, length in tokens."""
+    """Trains in place; returns a row for every fifth step: mean reward, answers' mean length, seconds."""
     found = (document.problem for document in corpus.documents("sft", seed))
     rows = [{"prompt": [{"role": "user", "content": each.prompt}], "answer": each.answer} for each in found]
     config = GRPOConfig(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import problems
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,19 +40,17 @@ def write_tokenizer(folder: Path) -> None:
     core = Tokenizer(models.WordLevel(vocabulary(), unk_token=UNKNOWN))
     # Signs stand alone even where a prompt leaves out the blank before them.
     core.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|#+|[^\w\s]"), "removed", invert=True)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token=PAD,
-        eos_token=END,
-        unk_token=UNKNOWN,
-        additional_special_tokens=[START],
-        padding_side="left",
-        model_max_length=256,
-        clean_up_tokenization_spaces=False,
-    )
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    # The class that every release of transformers knows; release 5 writes one that release 4 refuses.
-    path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    core.add_special_tokens([PAD, START, END, UNKNOWN])
+    core.save(str(folder / "tokenizer.json"))
+    config = {
+        # The class that every release of transformers knows.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": PAD,
+        "eos_token": END,
+        "unk_token": UNKNOWN,
+        "padding_side": "left",
+        "model_max_length": 256,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
