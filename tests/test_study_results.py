@@ -250,8 +250,13 @@ def test_random_moves_where_v_does_not(tmp_path: Path) -> None:
     assert "Yet a random vector of the same size moves it: random 1 (−16.0 points" in text
 
 
-def test_without_random_vectors_it_is_said(tmp_path: Path) -> None:
-    assert any("No random vectors were run" in text for text in one(tmp_path, baseline=200, plus=400))
+def test_controls_that_were_not_run_are_missed(tmp_path: Path) -> None:
+    said = " ".join(one(tmp_path / "a", baseline=200, plus=400))
+    assert "No random vectors were run" in said
+    assert "No arm was asked for steps" in said
+    said = " ".join(one(tmp_path / "b", baseline=200, plus=400, baseline_think=200, random_1=200))
+    assert "No random" not in said
+    assert "No arm" not in said
 
 
 @pytest.mark.parametrize(
