@@ -335,6 +335,16 @@ def test_cut_off_answers_are_warned_of(tmp_path: Path) -> None:
     assert "instruct's outputs were" not in text
 
 
+def test_of_many_arms_cut_off_the_first_two_are_named(tmp_path: Path) -> None:
+    arms = {"baseline": 2, "plus": 4, "minus": 2, "random_1": 3, "random_2": 3}
+    cut = {
+        f"{arm.replace('_', '-')}.chain": {"truncated": lambda number, last=at: number <= last}
+        for at, arm in enumerate(arms)
+    }
+    text = chain(concluded(tmp_path, 10, arms, rows=cut))
+    assert "Warning: 10.0% of instruct's, 20.0% of +v's and up to 50.0% of 3 other arms' outputs were" in text
+
+
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [(100, 5, "part of the gain may be answers' form"), (5, 100, "works against the gain"), (7, 6, None)],

@@ -215,13 +215,17 @@ def _form(case: Case) -> Iterator[str]:
                 f"No answer could be read from {share(before)} of {case.target}'s outputs and {share(after)}"
                 f" of +v's: {part if fewer * case.way > 0 else against}."
             )
-    cut = [(arm, cell.truncated) for arm, cell in case.cells.items() if (cell.truncated or 0.0) > TRUNCATED]
+    cut = {arm: rate for arm, cell in case.cells.items() if (rate := cell.truncated or 0.0) > TRUNCATED}
     if cut:
-        names = listed([f"{share(rate or 0.0)} of {case.label(arm)}'s" for arm, rate in cut])
+        # Those that the first sentence is about by name; of many others the worst is enough.
+        named = [arm for arm in cut if len(cut) <= 3 or arm in ("baseline", "plus")]
+        who = [f"{share(cut[arm])} of {case.label(arm)}'s" for arm in named]
+        if others := [rate for arm, rate in cut.items() if arm not in named]:
+            who.append(f"up to {share(max(others))} of {count(len(others), 'other arm')}'")
         yield (
-            f"Warning: {names} outputs were cut off at {case.benchmark.max_new_tokens} tokens; the scores of"
-            f" {'this arm' if len(cut) == 1 else 'these arms'} may be too low, and differences with them"
-            f" are uncertain."
+            f"Warning: {listed(who)} outputs were cut off at {case.benchmark.max_new_tokens} tokens; the scores"
+            f" of {'this arm' if len(cut) == 1 else 'these arms'} may be too low, and differences with them are"
+            f" uncertain."
         )
 
 
