@@ -223,9 +223,9 @@ def _form(case: Case) -> Iterator[str]:
         if others := [rate for arm, rate in cut.items() if arm not in named]:
             who.append(f"up to {share(max(others))} of {count(len(others), 'other arm')}'")
         yield (
-            f"Warning: {listed(who)} outputs were cut off at {case.benchmark.max_new_tokens} tokens; the scores"
-            f" of {'this arm' if len(cut) == 1 else 'these arms'} may be too low, and differences with them are"
-            f" uncertain."
+            f"Warning: {listed(who)} outputs were cut off at {case.benchmark.max_new_tokens} tokens; the"
+            f" scores of {'this arm' if len(cut) == 1 else 'these arms'} may be too low, and differences with"
+            f" them are uncertain."
         )
 
 
