@@ -161,7 +161,7 @@ def sample(number: int, score: float, prompt: str, changes: Mapping[str, Any]) -
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file."""
-    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json.dumps(value))
 
 
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -250,8 +250,13 @@ def test_random_moves_where_v_does_not(tmp_path: Path) -> None:
     assert "Yet a random vector of the same size moves it: random 1 (−16.0 points" in text
 
 
-def test_without_random_vectors_it_is_said(tmp_path: Path) -> None:
-    assert any("No random vectors were run" in text for text in one(tmp_path, baseline=200, plus=400))
+def test_controls_that_were_not_run_are_missed(tmp_path: Path) -> None:
+    said = " ".join(one(tmp_path / "a", baseline=200, plus=400))
+    assert "No random vectors were run" in said
+    assert "No arm was asked for steps" in said
+    said = " ".join(one(tmp_path / "b", baseline=200, plus=400, baseline_think=200, random_1=200))
+    assert "No random" not in said
+    assert "No arm" not in said
 
 
 @pytest.mark.parametrize(
@@ -328,6 +333,16 @@ def test_cut_off_answers_are_warned_of(tmp_path: Path) -> None:
     text = chain(concluded(tmp_path, N, {"baseline": 200, "plus": 400}, rows=cut))
     assert "Warning: 8.0% of +v's outputs were cut off at 80 tokens" in text
     assert "instruct's outputs were" not in text
+
+
+def test_of_many_arms_cut_off_the_first_two_are_named(tmp_path: Path) -> None:
+    arms = {"baseline": 2, "plus": 4, "minus": 2, "random_1": 3, "random_2": 3}
+    cut = {
+        f"{arm.replace('_', '-')}.chain": {"truncated": lambda number, last=at: number <= last}
+        for at, arm in enumerate(arms)
+    }
+    text = chain(concluded(tmp_path, 10, arms, rows=cut))
+    assert "Warning: 10.0% of instruct's, 20.0% of +v's and up to 50.0% of 3 other arms' outputs were" in text
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,8 @@ def _whole(results: Results, cases: list[Case]) -> Iterator[str]:
     if results.missing:
         done = sum(len(arm.cells) for arm in results.arms)
         yield (
-            f"Not finished: {done} of {count(done + len(results.missing), 'cell')} have been scored, so"
-            f" all of this can"
-            f" still change."
+            f"Not finished: {done} of {count(done + len(results.missing), 'cell')} have been scored, so all"
+            f" of this can still change."
         )
     titles: dict[int, list[str]] = {1: [], -1: [], 0: []}
     for case in cases:
@@ -60,10 +59,9 @@ def _whole(results: Results, cases: list[Case]) -> Iterator[str]:
         return
     asked = [case for case in cases if case.way == 1 and case.beyond and not case.benchmark.note]
     more = [case.benchmark.title for case in asked if verdict(case.beyond) == 1]
-    beyond = (
-        f" That v does more than asking for steps is shown on {listed(more) if more else 'none of these'}."
-    )
-    yield f"In all: v {'; '.join(said)}." + (beyond if asked else "")
+    where = listed(more) if more else "none of these"
+    beyond = f" That v does more than asking for steps is shown on {where}." if asked else ""
+    yield f"In all: v {'; '.join(said)}.{beyond}"
 
 
 def _paragraph(case: Case) -> str:
@@ -85,12 +83,8 @@ def _main(case: Case) -> Iterator[str]:
     p = "no test for this metric" if found.p_holm is None else f"corrected {p_value(found.p_holm)}"
     said += f" ({points(found.difference)} points, 95% interval {interval(found.interval)}, {p})"
     if case.way:
-        alone = (
-            ""
-            if found.p is not None
-            else ", by the interval alone, which is not corrected for other comparisons"
-        )
-        yield f"{said}: v {_verb(case.way)} it{alone}."
+        alone = ", by the interval alone, which is not corrected for other comparisons"
+        yield f"{said}: v {_verb(case.way)} it{alone if found.p is None else ''}."
     elif found.wrong_to_right + found.right_to_wrong == 0:
         yield f"{said}: no document's score changed."
     else:
@@ -106,8 +100,8 @@ def _reach(case: Case, found: Comparison) -> str:
     if least is None:
         return f"n = {found.n} is too few to have found any but a far larger one."
     return (
-        f"n = {found.n} could have shown one of about {100 * least:.1f} points (80% of the time); a"
-        f" smaller one is possible."
+        f"n = {found.n} could have shown one of about {100 * least:.1f} points (80% of the time); a smaller"
+        f" one is possible."
     )
 
 
@@ -120,8 +114,8 @@ def _random(case: Case) -> Iterator[str]:
         moved = [f"{case.label(one.arm)} ({figures(one)})" for one in case.random if verdict(one)]
         if moved:
             yield (
-                f"Yet a random vector of the same size moves it: {listed(moved)}; any disturbance may do"
-                f" so here."
+                f"Yet a random vector of the same size moves it: {listed(moved)}; any disturbance may do so"
+                f" here."
             )
         return
     unlike = [one for one in case.than_random if verdict(one) != case.way]
@@ -130,20 +124,18 @@ def _random(case: Case) -> Iterator[str]:
     if unlike:
         names = listed([f"{case.label(one.against)} ({figures(one)})" for one in unlike])
         yield (
-            f"But +v is not shown to do more than {names}: that the {what} is due to v's direction is"
-            f" not shown."
+            f"But +v is not shown to do more than {names}: that the {what} is due to v's direction is not"
+            f" shown."
         )
     elif case.main and largest < FIFTH * abs(case.main.difference):
         yield (
             f"{these} move it by at most {100 * largest:.1f} points: the {what} is v's direction, not a"
-            f" disturbance of"
-            f" that size."
+            f" disturbance of that size."
         )
     else:
         yield (
             f"{these} move it by {_span(moves)} points, which is not little beside v, but +v differs from"
-            f" each of"
-            f" them: part of the {what} may be disturbance, not all of it."
+            f" each of them: part of the {what} may be disturbance, not all of it."
         )
 
 
@@ -152,9 +144,8 @@ def _asking(case: Case) -> Iterator[str]:
     if asked is None or beyond is None:
         return
     if case.benchmark.note:
-        yield (
-            f"Whether asking for steps does the same cannot be seen here ({case.benchmark.note.rstrip('.')})."
-        )
+        note = case.benchmark.note.rstrip(".")
+        yield f"Whether asking for steps does the same cannot be seen here ({note})."
         return
     helps, more = verdict(asked), verdict(beyond)
     told = f"Asking {case.target} for steps"
@@ -162,28 +153,20 @@ def _asking(case: Case) -> Iterator[str]:
         if helps == 1:
             yield f"{told} raises it ({figures(asked)})."
     elif helps == 1:
-        yield {
-            1: f"{told} raises it too ({figures(asked)}), but +v is above that ({figures(beyond)}): v does"
-            f" more than"
-            f" asking.",
-            0: f"{told} raises it too ({figures(asked)}), and +v is not shown to differ from that"
-            f" ({figures(beyond)}): {_alike(case, beyond)}.",
-            -1: f"{told} raises it further than v does ({figures(asked)}; +v against that:"
-            f" {figures(beyond)}): v"
-            f" elicits no more than asking does.",
+        rest = {
+            1: f"but +v is above that ({figures(beyond)}): v does more than asking",
+            0: f"and +v is not shown to differ from that ({figures(beyond)}): {_alike(case, beyond)}",
+            -1: f"and +v is below that ({figures(beyond)}): v elicits no more than asking does",
         }[more]
+        yield f"{told} raises it {'further than v does' if more == -1 else 'too'} ({figures(asked)}), {rest}."
     else:
-        start = f"{told} lowers it" if helps == -1 else f"{told} is not shown to raise it"
-        yield (
-            f"{start} ({figures(asked)}), "
-            + {
-                1: f"and +v is above that ({figures(beyond)}): v does more than asking.",
-                0: f"but neither is +v shown to differ from that ({figures(beyond)}): whether v does more"
-                f" than asking"
-                f" stays open.",
-                -1: f"yet +v is below that ({figures(beyond)}).",
-            }[more]
-        )
+        rest = {
+            1: f"and +v is above that ({figures(beyond)}): v does more than asking",
+            0: f"but neither is +v shown to differ from that ({figures(beyond)}): whether v does more than"
+            f" asking stays open",
+            -1: f"yet +v is below that ({figures(beyond)})",
+        }[more]
+        yield f"{told} {'lowers it' if helps else 'is not shown to raise it'} ({figures(asked)}), {rest}."
     if case.both:
         yield {
             1: f"With steps asked for, v still adds to it ({figures(case.both)}).",
@@ -197,8 +180,8 @@ def _alike(case: Case, beyond: Comparison) -> str:
     apart = max(map(abs, beyond.interval))
     if case.main and apart < FIFTH * case.main.difference:
         return (
-            f"asking does as much to within {100 * apart:.1f} points, so v elicits what the target can"
-            f" do when asked; a new skill is not shown"
+            f"asking does as much to within {100 * apart:.1f} points, so v elicits what the target can do"
+            f" when asked; a new skill is not shown"
         )
     return "whether v does more than elicit what asking elicits stays open"
 
@@ -211,10 +194,11 @@ def _minus(case: Case) -> Iterator[str]:
     if way == 0:
         yield f"−v is not shown to change it{'' if case.way else ' either'} ({figures(found)})."
         return
-    turned = {0: "", way: ": v's sign does not decide", -way: ": the effect turns round with v's sign"}[
-        case.way
-    ]
-    too = " too" if case.way == way else ""
+    too, turned = {
+        0: ("", ""),
+        way: (" too", ": v's sign does not decide"),
+        -way: ("", ": the effect turns round with v's sign"),
+    }[case.way]
     yield f"−v {_verb(way)} it{too} ({figures(found)}){turned}."
 
 
@@ -225,21 +209,23 @@ def _form(case: Case) -> Iterator[str]:
         fewer = before - after
         if case.way and abs(fewer) >= UNREADABLE:
             what = "gain" if case.way == 1 else "loss"
+            part = f"part of the {what} may be answers' form, not their content"
+            against = f"that works against the {what}, so it does not explain it"
             yield (
-                f"No answer could be read from {share(before)} of {case.target}'s outputs and"
-                f" {share(after)} of +v's: "
-            ) + (
-                f"part of the {what} may be answers' form, not their content."
-                if fewer * case.way > 0
-                else f"that works against the {what}, so it does not explain it."
+                f"No answer could be read from {share(before)} of {case.target}'s outputs and {share(after)}"
+                f" of +v's: {part if fewer * case.way > 0 else against}."
             )
-    cut = [(arm, cell.truncated) for arm, cell in case.cells.items() if (cell.truncated or 0.0) > TRUNCATED]
+    cut = {arm: rate for arm, cell in case.cells.items() if (rate := cell.truncated or 0.0) > TRUNCATED}
     if cut:
-        names = listed([f"{share(rate or 0.0)} of {case.label(arm)}'s" for arm, rate in cut])
+        # Those that the first sentence is about by name; of many others the worst is enough.
+        named = [arm for arm in cut if len(cut) <= 3 or arm in ("baseline", "plus")]
+        who = [f"{share(cut[arm])} of {case.label(arm)}'s" for arm in named]
+        if others := [rate for arm, rate in cut.items() if arm not in named]:
+            who.append(f"up to {share(max(others))} of {count(len(others), 'other arm')}'")
         yield (
-            f"Warning: {names} outputs were cut off at {case.benchmark.max_new_tokens} tokens; the scores of"
-            f" {'this arm' if len(cut) == 1 else 'these arms'} may be too low, and differences with them"
-            f" are uncertain."
+            f"Warning: {listed(who)} outputs were cut off at {case.benchmark.max_new_tokens} tokens; the"
+            f" scores of {'this arm' if len(cut) == 1 else 'these arms'} may be too low, and differences with"
+            f" them are uncertain."
         )
 
 
@@ -253,42 +239,31 @@ def _sweep(case: Case) -> Iterator[str]:
         yield f"No other α of the sweep scores higher than {plus}."
     else:
         yield (
-            f"In the sweep {best} scores highest ({share(scores[best])}; {plus}: {share(scores[plus])});"
-            f" it was chosen"
-            f" on these same documents, so that is not confirmed."
+            f"In the sweep {best} scores highest ({share(scores[best])}; {plus}: {share(scores[plus])}); it"
+            f" was chosen on these same documents, so that is not confirmed."
         )
 
 
 def _rounding(results: Results) -> Iterator[str]:
-    off = [
-        f"{arm.label} {arm.effect.gain:.2f}"
-        for arm in results.arms
-        if arm.prompt == "plain"
-        and arm.effect
-        and arm.effect.gain is not None
-        and abs(arm.effect.gain - 1) > OFF
-    ]
+    gains = [(arm.label, arm.effect.gain) for arm in results.arms if arm.prompt == "plain" and arm.effect]
+    off = [f"{label} {gain:.2f}" for label, gain in gains if gain is not None and abs(gain - 1) > OFF]
     if off:
         yield (
-            f"Rounding: the effective gain is not near 1 in {listed(off)}: the weights of these moved less"
-            f" or further than"
-            f" their α says."
+            f"Rounding: the effective gain is not near 1 in {listed(off)}: the weights of these moved less or"
+            f" further than their α says."
         )
 
 
 def _scope(results: Results) -> Iterator[str]:
     if not results.of_kind("random"):
-        yield (
-            "No random vectors were run, so the data cannot say whether any disturbance of v's size does"
-            " the same."
-        )
-    corrected = (
-        f" after correction for {count(results.tests, 'test')} together (Holm)" if results.tests else ""
-    )
+        yield "No random vectors were run: whether any disturbance of v's size does the same is open."
+    if results.arm("baseline-think") is None:
+        yield "No arm was asked for steps: whether v does more than a line of prompt is open."
+    tests = f" after correction for {count(results.tests, 'test')} together (Holm)" if results.tests else ""
     yield (
-        f"A difference counts as shown below p = {LEVEL:g}{corrected}. All of it speaks of documents like"
-        f" these, this"
-        f" target and this vector; another vector trained by the same recipe may do otherwise."
+        f"A difference counts as shown below p = {LEVEL:g}{tests}; intervals are 95% each, not corrected. All"
+        f" of it speaks of documents like these, this target and this vector; another vector trained by the"
+        f" same recipe may do otherwise."
     )
 
 

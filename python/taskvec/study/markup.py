@@ -15,8 +15,9 @@ def element(name: str, text: str, kind: str = "") -> str:
 
 
 def listing(items: Iterable[str]) -> str:
-    """A list of plain texts."""
-    return "<ul>" + "".join(element("li", item) for item in items) + "</ul>"
+    """A list of plain texts, warnings marked."""
+    marked = (element("li", item, "warning" if item.startswith("Warning: ") else "") for item in items)
+    return f"<ul>{''.join(marked)}</ul>"
 
 
 def table(caption: str, note: str, columns: Sequence[str], rows: Iterable[Row]) -> str:

@@ -17,7 +17,7 @@ from . import plots
 from .markup import element, figure, listing
 from .page_tables import how_it_was_run, numbers
 from .results import load
-from .tables import curve
+from .tables import AGAINST, curve
 from .words import count, share
 
 if TYPE_CHECKING:
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 
     from .results import Results
 
+_ARMS = (
+    "Scores with 95% intervals; the dashed line and the band are the target as it is, hollow points were"
+    " asked for steps. Beside each: the score in percent and the change in points, in brackets where no"
+    f" difference is shown. {AGAINST}"
+)
+_CURVE = (
+    "Scores over α: −v to the left, the target itself at 0, random vectors of the same size as crosses. The"
+    " effective gain says how much of the request is left after rounding to the checkpoint's dtype: 1 is all"
+    " of it, and where it is far from 1 the weights did not get the α that the point is named for."
+)
 _SENTENCE = re.compile(r"(?<=\.) (?=[A-Z−]|n = )")
 # Nothing from elsewhere, whatever a name in the results may hold.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -75,8 +85,8 @@ def render(results: Results) -> str:
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(name)}: a taskvec"
-            f" study</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>",
+            element("title", f"{name}: a taskvec study"),
+            f"<style>\n{style}</style>\n</head>\n<body>\n<main>",
             *_head(results, name),
             *_conclusions(results),
             *_arms(results),
@@ -97,7 +107,7 @@ def _head(results: Results, name: str) -> Iterator[str]:
     yield "<header>" + element("p", "A taskvec study", "kind") + element("h1", name)
     yield element("p", str(results.study["about"]), "asked")
     yield element(
-        "p", f"{inputs.get('target')} + α · {skill},  α = {results.study.get('alpha', 1):g}", "formula"
+        "p", f"{inputs.get('target')} + α · {skill}, α = {results.study.get('alpha', 1):g}", "formula"
     )
     facts = (
         count(len(results.arms), "arm"),
@@ -129,24 +139,11 @@ def _conclusions(results: Results) -> Iterator[str]:
 
 
 def _arms(results: Results) -> Iterator[str]:
-    yield "<section>" + element("h2", "Arms")
-    yield element(
-        "p",
-        "Scores with 95% intervals; the dashed line and the band are the target as it is. Hollow points"
-        " were asked "
-        "for steps. Beside each: the score in percent and the change in points against the first arm of"
-        " the same "
-        "prompt, in brackets where no difference is shown.",
-        "faint",
-    )
-    yield '<div class="grid">'
+    yield "<section>" + element("h2", "Arms") + element("p", _ARMS, "faint") + '<div class="grid">'
     for one in results.benchmarks:
-        scores = [
-            f"{arm.label} {share(arm.cells[one.id].score)}" for arm in results.arms if one.id in arm.cells
-        ]
-        yield figure(
-            one.title, f"n = {one.n}", "Scores: " + ", ".join(scores) + ".", plots.arms(results, one)
-        )
+        known = [arm for arm in results.arms if one.id in arm.cells]
+        scores = ", ".join(f"{arm.label} {share(arm.cells[one.id].score)}" for arm in known)
+        yield figure(one.title, f"n = {one.n}", f"Scores: {scores}.", plots.arms(results, one))
     yield "</div></section>"
 
 
@@ -154,35 +151,19 @@ def _curve(results: Results) -> Iterator[str]:
     swept = results.of_kind("sweep")
     if not swept:
         return
-    yield "<section>" + element("h2", "How much of v: the α curve")
-    yield element(
-        "p",
-        "Scores over α: −v to the left, the target itself at 0, random vectors of the same size as"
-        " crosses. The "
-        "effective gain says how much of the request is left after rounding to the checkpoint's dtype: 1"
-        " is all of "
-        "it, and where it is far from 1 the weights did not get the α that the point is named for.",
-        "faint",
-    )
+    yield "<section>" + element("h2", "How much of v: the α curve") + element("p", _CURVE, "faint")
     yield '<div class="grid small">'
     along = curve(results)
     for one in results.benchmarks:
         if any(one.id in arm.cells for arm in swept):
-            scores = [
-                f"α = {arm.alpha or 0:g}: {share(arm.cells[one.id].score)}"
-                for arm in along
-                if one.id in arm.cells
-            ]
-            described = "Scores over α. " + ", ".join(scores) + "."
-            yield figure(one.title, "score", described, plots.sweep(results, one))
-    known = [
-        f"α = {arm.alpha:g}: {arm.effect.gain:.2f}"
-        for arm in along
-        if arm.effect and arm.effect.gain is not None
-    ]
-    if known:
-        described = "Effective gain over α. " + ", ".join(known) + "."
-        yield figure("Effective gain", "1 is ideal", described, plots.gains(results))
+            known = [arm for arm in along if one.id in arm.cells]
+            scores = ", ".join(f"{share(arm.cells[one.id].score)} at {arm.alpha or 0:g}" for arm in known)
+            yield figure(one.title, "score", f"Scores over α: {scores}.", plots.sweep(results, one))
+    drawn = plots.gains(results)
+    if drawn:
+        gains = [(arm.alpha, arm.effect.gain) for arm in along if arm.effect]
+        described = ", ".join(f"{gain:.2f} at {alpha:g}" for alpha, gain in gains if gain is not None)
+        yield figure("Effective gain", "1 is ideal", f"Effective gain over α: {described}.", drawn)
     yield "</div></section>"
 
 
@@ -190,14 +171,11 @@ def _layers(results: Results) -> Iterator[str]:
     drawn = plots.layers(results)
     if results.vector is None or not drawn:
         return
+    what = "Norm of v over the target's, by layer" if plots.by_share(results) else "Norm of v by layer"
+    norms = ", ".join(f"{one.layer} {one.norm:.3g}" for one in results.vector.layers)
     yield "<section>" + element("h2", "Where v is")
-    what = "norm of v over the target's, by layer" if plots.by_share(results) else "norm of v by layer"
-    norms = [f"{one.layer} {one.norm:.3g}" for one in results.vector.layers]
-    described = "Norm of v by layer: " + ", ".join(norms) + "."
-    yield (
-        figure(what.capitalize(), f"norm of all of v: {results.vector.norm:.4g}", described, drawn)
-        + "</section>"
-    )
+    yield figure(what, f"norm of all of v: {results.vector.norm:.4g}", f"Norm of v by layer: {norms}.", drawn)
+    yield "</section>"
 
 
 def _power(results: Results) -> Iterator[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from .case import verdict
 from .markup import Row, element, table, terms
+from .tables import AGAINST
 from .words import interval, p_figure, points, share
 
 if TYPE_CHECKING:
@@ -32,49 +32,38 @@ _METHODS = (
 def numbers(results: Results) -> Iterator[str]:
     """Scores and changes by benchmark, the other comparisons, and what each arm's weights are."""
     yield "<section>" + element("h2", "All numbers")
-    yield element("p", _METHODS, "faint")
+    yield element("p", f"{AGAINST} {_METHODS}", "faint")
     columns = (
-        "", "score", "interval", "change", "interval", "gained", "lost", "p", "p corrected",
-        "unreadable", "cut off", "tokens", "",
+        "arm", "score", "interval", "change", "interval", "gained", "lost", "p", "p, Holm",
+        "unreadable", "cut off", "tokens", "samples",
     )  # fmt: skip
     for one in results.benchmarks:
         yield table(
             one.title,
-            f"n = {one.n}, {one.metric}; scores and rates in percent, changes in points against the first"
-            f" arm of the same prompt",
+            f"n = {one.n}, {one.metric}; scores and rates in percent, changes in points",
             columns,
             (_arm_row(results, arm, one) for arm in results.arms if one.id in arm.cells),
         )
     yield table(
         "v against asking for steps, and against each random vector",
         "",
-        ("", "difference", "interval", "gained", "lost", "p", "p corrected"),
+        ("benchmark and pair", "difference", "interval", "gained", "lost", "p", "p, Holm"),
         (
             _compared(Row(_pair(results, one), _shown(one)), one)
             for one in results.comparisons
             if one.arm == "plus" and one.against != "baseline"
         ),
     )
-    yield (
-        table(
-            "What each arm's weights are",
-            "what rounding left of the request α·v, over all elements",
-            (
-                "",
-                "prompt",
-                "α",
-                "seed",
-                "norm of α·v",
-                "effective gain",
-                "cosine",
-                "changed",
-                "asked to change that did",
-                "seconds",
-            ),
-            (_weights(arm) for arm in results.arms),
-        )
-        + "</section>"
-    )
+    yield table(
+        "What each arm's weights are",
+        "what rounding left of the request α·v, over all elements",
+        (
+            "arm", "prompt", "α", "seed", "norm of α·v", "effective gain", "cosine", "changed", "survival",
+            "seconds",
+        ),
+        (_weights(arm) for arm in results.arms),
+    )  # fmt: skip
+    yield "</section>"
 
 
 def _arm_row(results: Results, arm: ArmResult, benchmark: Benchmark) -> Row:
@@ -89,7 +78,7 @@ def _arm_row(results: Results, arm: ArmResult, benchmark: Benchmark) -> Row:
         _compared(row, found)
     row.add(_percent(cell.extraction_failures)).add(_percent(cell.truncated))
     row.add(None if cell.mean_tokens is None else f"{cell.mean_tokens:.1f}")
-    return row.link("samples", quote(cell.samples))
+    return row.link("open", quote(cell.samples))
 
 
 def _compared(row: Row, found: Comparison) -> Row:
@@ -147,18 +136,23 @@ def how_it_was_run(results: Results) -> Iterator[str]:
     yield table(
         "Benchmarks",
         "as lm-eval was told to run them",
-        ("", "task", "version", "kind", "metric", "filter", "shots", "token cap", "limit", "n", "note"),
         (
-            Row(one.title).add(one.task, "text").add(one.version).add(one.kind, "text").add(one.metric,
-            "text") .add(one.filter, "text").add(one.shots).add(one.max_new_tokens).add(one.limit).add(one.n)
-            .add(one.note, "prose") for one in results.benchmarks
+            "benchmark", "task", "version", "kind", "metric", "filter", "shots", "token cap", "limit", "n",
+            "note",
         ),
+        (_asked(one) for one in results.benchmarks),
     )  # fmt: skip
     text = json.dumps(results.to_json()["study"], ensure_ascii=False, indent=2)
-    yield (
-        f"<details><summary>The study, defaults filled"
-        f" in</summary><pre>{escape(text)}</pre></details></section>"
-    )
+    yield "<details><summary>The study, defaults filled in</summary>" + element("pre", text)
+    yield "</details></section>"
+
+
+def _asked(one: Benchmark) -> Row:
+    row = Row(one.title).add(one.task, "text").add(one.version).add(one.kind, "text")
+    row.add(one.metric, "text").add(one.filter, "text")
+    for number in (one.shots, one.max_new_tokens, one.limit, one.n):
+        row.add(number)
+    return row.add(one.note, "prose")
 
 
 def _percent(value: float | None) -> str | None:

@@ -171,8 +171,10 @@ def _svg(name: str, width: float, height: float, draw: Callable[[Any], None]) ->
 def _for_page(svg: str, name: str, width: float) -> str:
     """The `svg` element alone, hidden from screen readers, in the page's font and colours."""
     svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    # matplotlib writes a font as one property or as several.
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r"font-family: [^;\"]*; ", "", svg)
     svg = re.sub(r'(\bid="|"#|url\(#)', rf"\g<1>{name}-", svg)
     fitted = rf'<svg viewBox="\1" style="max-width: {width:g}px" aria-hidden="true">'
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', fitted, svg, count=1)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 """Columns of the terminal that the lines fit in, unless a name alone is longer."""
+AGAINST = "Changes are against the target as it is; those of +v with think against the target with think."
+"""What a change in a table is against."""
 _SIDE_BY_SIDE = 4
 _LABEL = 18
 _CELL = 19
@@ -31,8 +33,8 @@ def lines(results: Results) -> Iterator[str]:
         yield ""
         yield from _scores(results, some)
     yield from _wrapped(
-        "Scores in percent ± half of the 95% interval, then the change in points against the first row of the"
-        " same prompt, in brackets where no difference is shown (corrected p of 0.05 and above).",
+        "Scores in percent ± half of the 95% interval; changes in points, in brackets where no difference is"
+        f" shown (corrected p of 0.05 and above). {AGAINST}",
         "  ",
     )
     for at in range(0, len(results.benchmarks), _SIDE_BY_SIDE):
