@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from typing import TYPE_CHECKING, Any
-
-# Before any of the libraries is imported: nothing in these tests may want the network.
-os.environ.update(
-    dict.fromkeys(
-        ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE"), "1"
-    )
-)
 
 import torch
 import transformers

@@ -114,5 +114,5 @@ def test_a_worker_that_fails(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_python_that_is_not_there(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="backend python /nowhere/python cannot be run"):
+    with pytest.raises(UsageError, match="backend: python /nowhere/python cannot be run"):
         taskvec.study.run(vllm(root, tmp_path, "/nowhere/python"), tmp_path / "RUN")

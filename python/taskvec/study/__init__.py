@@ -73,6 +73,8 @@ def run(
     finished when its file in `samples` is there; the same call takes an interrupted run up and scores no
     cell twice.
 
+    A run without the network leaves the process so: the libraries read that switch once, when imported.
+
     Args:
         study: name or path.
         out: the folder of the run.

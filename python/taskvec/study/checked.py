@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from ..records import Json
     from .preflight import Ready
+
+_WIDTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class Checked:
             yield f"{one['title']} ({one['task']}): {one['n']:,} documents, {shots}{cap}, {scored}"
             if one["note"]:
                 yield f"  note: {one['note']}"
-            yield f"  {power_note(one['n'])}"
+        for n in sorted({one["n"] for one in run["benchmarks"]}):
+            yield from textwrap.wrap(power_note(n), _WIDTH)
         yield from (f"note: {note}" for note in ready.plan.notes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,8 @@ def look(
     read, text = load(study)
     read = _changed(read, device, limit)
     environment.prepare(offline=offline or read.offline)
+    if read.backend != "hf" and shutil.which(python := read.backend.vllm.python) is None:
+        raise UsageError(f"backend: python {python} cannot be run; name the Python that has vLLM")
     target, donors = resolve(read.target), _donors(read)
     plan = _fits(read, target, donors)
     from . import prompts, tasks

@@ -77,8 +77,9 @@ class Runner:
             return
         vector = self._vector()
         if self._ready.study.backend != "hf":
-            from .worker import score_apart
+            from .worker import score_apart, zero_changes_nothing
 
+            zero_changes_nothing(self._ready, self._folder, vector)
             for arm, missing in todo:
                 score_apart(self._ready, self._folder, arm, missing, self._source(arm, vector), self._tell)
                 self._done += sum(loaded.n for loaded in missing)

@@ -34,6 +34,24 @@ if TYPE_CHECKING:
 _BY_CODE = {1: MismatchError, 2: UsageError, 3: CorruptError}
 
 
+def zero_changes_nothing(ready: Ready, folder: RunFolder, vector: Vector) -> None:
+    """Writes the target with α = 0 and compares every weight: what holds in memory must hold for files.
+
+    Raises:
+        MismatchError: a tensor differs.
+    """
+    where = folder.path / "checkpoints" / "alpha-0"
+    try:
+        verbs.apply(ready.target.path, vector, where, alpha=0.0, sync=False, overwrite=True)
+        found = verbs.diff(ready.target.path, where)
+    finally:
+        shutil.rmtree(where, ignore_errors=True)
+    if not found.identical:
+        raise MismatchError(
+            f"{ready.target.path} with α = 0 is not itself; this is a defect of taskvec, please report it"
+        )
+
+
 def score_apart(
     ready: Ready,
     folder: RunFolder,
@@ -108,22 +126,18 @@ def _run(python: str, job: Json, folder: RunFolder, tell: Callable[[str, int], N
     path, log = folder.path / "job.json", folder.path / "worker.log"
     write(path, json.dumps(job))
     command = [python, "-m", "taskvec.study.worker", str(path)]
-    with log.open("w") as errors:
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
         try:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-        except OSError as error:
-            raise UsageError(
-                f"backend python {python} cannot be run ({error.strerror}); name a Python"
-            ) from None
-        with process:
-            try:
-                for line in process.stdout or ():
-                    if line.startswith('{"benchmark"'):
-                        said = json.loads(line)
-                        tell(said["benchmark"], said["done"])
-            except BaseException:
-                process.terminate()
-                raise
+            for line in process.stdout or ():
+                if line.startswith('{"benchmark"'):
+                    said = json.loads(line)
+                    tell(said["benchmark"], said["done"])
+        except BaseException:
+            process.terminate()
+            raise
     path.unlink(missing_ok=True)
     if process.returncode:
         last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
