@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-# Before any of the libraries that read these is imported: no test may want the network, nor leave prepared data
-# where the user keeps theirs.
+# Before any of the libraries that read these is imported: no test may want the network, nor leave prepared
+# data where the user keeps theirs.
 os.environ.update(
     dict.fromkeys(
         ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE"), "1"
