@@ -24,11 +24,8 @@ if TYPE_CHECKING:
 
 # Before any of the libraries that read these is imported: no test may want the network, nor leave prepared
 # data where the user keeps theirs.
-os.environ.update(
-    dict.fromkeys(
-        ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE"), "1"
-    )
-)
+_OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE")
+os.environ.update(dict.fromkeys(_OFFLINE, "1"))
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="taskvec-tests-")
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 

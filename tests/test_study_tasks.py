@@ -304,7 +304,6 @@ def test_a_group_is_its_tasks(tmp_path: Path) -> None:
     assert one.n == 8
     mixed = {"group": "mixed", "task": ["tiny_one", "tiny_choice"]}
     chat.write_tasks(tmp_path / "tasks", chat.choice("tiny_choice"), mixed)
-    tasks.names.cache_clear()
     with pytest.raises(UsageError, match="of the kind generate_until, multiple_choice"):
         loaded(tmp_path, words(task="mixed"))
 

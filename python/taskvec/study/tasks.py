@@ -167,10 +167,10 @@ def _invalid(task: Any, filter: str) -> str | None:
 
 def _build(benchmark: Benchmark, own: str | None) -> tuple[Any, ...]:
     """The task objects; relative paths in a task's file are relative to its folder."""
-    name, mine = benchmark.task, names(own)
-    path = mine.get(name) or names(None).get(name)
+    name, mine = benchmark.task, {} if own is None else _names(Path(own))
+    path = mine.get(name) or _registered().get(name)
     if path is None:
-        near = difflib.get_close_matches(name, [*mine, *names(None)], 3)
+        near = difflib.get_close_matches(name, [*mine, *_registered()], 3)
         raise UsageError(
             f"benchmark {benchmark.id!r}: neither lm-eval nor the study's tasks folder has a task {name!r};"
             + (f" near it are {', '.join(near)}" if near else " choose one that is there")
@@ -185,9 +185,8 @@ def _build(benchmark: Benchmark, own: str | None) -> tuple[Any, ...]:
             )
         # A group may name tasks that lie in other folders.
         lacking = _members(name, index) - index.keys()
-        more = {
-            (mine.get(one) or names(None)[one]).parent for one in lacking if one in mine or one in names(None)
-        }
+        found = {one: mine.get(one) or _registered().get(one) for one in lacking}
+        more = {path.parent for path in found.values() if path is not None}
         if more <= folders:
             break
         folders |= more
@@ -228,18 +227,22 @@ def _no_data_or_no_task(benchmark: Benchmark, source: Json, error: Exception) ->
 
 
 @cache
-def names(folder: str | None) -> dict[str, Path]:
-    """The tasks and groups in a folder's YAML files, by name; None stands for lm-eval's own.
+def _registered() -> dict[str, Path]:
+    """lm-eval's own tasks and groups, by name."""
+    return _names(Path(library("lm_eval").__file__).parent / "tasks")
+
+
+def _names(folder: Path) -> dict[str, Path]:
+    """The tasks and groups in a folder's YAML files, by name.
 
     Found in the text: lm-eval's own search, which reads its 14,000 files as YAML, takes 12 s.
     """
-    root = Path(folder) if folder else Path(library("lm_eval").__file__).parent / "tasks"
-    if not root.is_dir():
+    if not folder.is_dir():
         raise StorageError(
-            None, f"{root} is not a folder; `tasks:` names the folder of task files", str(root)
+            None, f"{folder} is not a folder; `tasks:` names the folder of task files", str(folder)
         )
     found: dict[str, Path] = {}
-    for path in sorted(root.rglob("*.yaml")):
+    for path in sorted(folder.rglob("*.yaml")):
         for match in _NAME.finditer(path.read_bytes()):
             found.setdefault(match[1].decode(errors="replace"), path)
     return found
