@@ -173,13 +173,20 @@ class _Bar:
             if cell != self._cell:
                 say(f"{done:,} of {total:,} documents done; now {arm}: {benchmark}")
             return
+        title = f"{arm}: {benchmark}"
         if self._bar is None:
             from tqdm import tqdm
 
             # What an earlier run has done counts as done, not as speed.
             self._bar = tqdm(
-                total=total, initial=done, file=self._stream, unit=" documents", mininterval=0.2, leave=False
+                desc=title,
+                total=total,
+                initial=done,
+                file=self._stream,
+                unit=" documents",
+                mininterval=0.2,
+                leave=False,
             )
         if cell != self._cell:
-            self._bar.set_description(f"{arm}: {benchmark}")
+            self._bar.set_description(title)
         self._bar.update(done - self._bar.n)
