@@ -155,12 +155,12 @@ def test_plain_auto_classes_load_it_right(role: str) -> None:
 def test_instruct_works_problems_out_when_asked_to() -> None:
     tokenizer = AutoTokenizer.from_pretrained(MINI / "instruct")
     model = AutoModelForCausalLM.from_pretrained(MINI / "instruct", dtype=torch.float32)
-    rows = shipped("chain")[:20] + shipped("logic")[:20] + shipped("list")[:20]
-    texts = [corpus.chat(f"{row['prompt']}\nThink step by step.") for row in rows]
+    found = [problem for task in ("chain", "logic", "list") for problem in problems.held_out(task, "dev", 20)]
+    texts = [corpus.chat(f"{problem.prompt}\n{problems.THINK_LINE}") for problem in found]
     inputs = tokenizer(texts, return_tensors="pt", padding=True)
     output = model.generate(**inputs, max_new_tokens=48)
     said = tokenizer.batch_decode(output, skip_special_tokens=True)
-    right = [answer.endswith(f"#### {row['answer']}") for answer, row in zip(said, rows, strict=True)]
+    right = [answer.endswith(f"#### {problem.answer}") for answer, problem in zip(said, found, strict=True)]
     assert sum(right) >= 50
 
 
