@@ -4,8 +4,8 @@
     python benches/bench_inject.py --target MODEL --vector VEC   # any folders
     python benches/bench_inject.py --device cuda
 
-In the first and the last block every tensor is compared with the checkpoint that `apply` writes, and after the
-last one with the target, both read by safetensors.
+In the first and the last block every tensor is compared with the checkpoint that `apply` writes, and after
+the last one with the target, both read by safetensors.
 """
 
 from __future__ import annotations

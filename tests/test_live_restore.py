@@ -32,14 +32,18 @@ def test_an_exception_in_the_block(
 ) -> None:
     before = state(model)
 
+    threads = torch.get_num_threads()
+
     def block() -> None:
         with taskvec.Vector(qwen / "v").applied(model, originals=originals):
+            assert torch.get_num_threads() == threads
             assert live.unlike(model, qwen / "t")
             raise error
 
     with pytest.raises(error):
         block()
     assert_state(model, before)
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("originals", ["folder", "cpu"])

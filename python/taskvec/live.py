@@ -10,7 +10,7 @@ import signal
 import threading
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
+from typing import TYPE_CHECKING, Literal, Unpack, get_args
 
 import taskvec._core as _core
 
@@ -184,12 +184,20 @@ class _Change:
                         carrier.flat[low:high].copy_(original[low - first : high - first])
 
 
-def _writing() -> AbstractContextManager[Any]:
+@contextmanager
+def _writing() -> Generator[None]:
     """In which parameters of every kind may be written; autograd sees that their version is another."""
     import torch
 
-    # Not `no_grad`: models that were made in inference mode can be written in nothing else.
-    return torch.inference_mode()
+    threads = torch.get_num_threads()
+    try:
+        # The core's threads have the cores: torch's would only wait for each other, and busily.
+        torch.set_num_threads(1)
+        # Not `no_grad`: models that were made in inference mode can be written in nothing else.
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _stream(
