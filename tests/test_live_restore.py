@@ -32,14 +32,18 @@ def test_an_exception_in_the_block(
 ) -> None:
     before = state(model)
 
+    threads = torch.get_num_threads()
+
     def block() -> None:
         with taskvec.Vector(qwen / "v").applied(model, originals=originals):
+            assert torch.get_num_threads() == threads
             assert live.unlike(model, qwen / "t")
             raise error
 
     with pytest.raises(error):
         block()
     assert_state(model, before)
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("originals", ["folder", "cpu"])
@@ -66,8 +70,8 @@ def test_ctrl_c_while_it_goes_in(
 def test_ctrl_c_while_the_core_works(tmp_path: Path) -> None:
     rng = generator("large")
     t = {"big.weight": noise((12 << 20,), torch.bfloat16, rng)}
-    for role in "tgs":
-        write(tmp_path / role, t)
+    for role, scale in (("t", 1), ("g", 3), ("s", 2)):
+        write(tmp_path / role, {"big.weight": t["big.weight"] * scale})
     model = holder(t)
     before = state(model)
 
@@ -84,12 +88,16 @@ def test_ctrl_c_while_the_core_works(tmp_path: Path) -> None:
         assert_state(model, before)
 
 
+@pytest.mark.parametrize("held", [True, False], ids=["held", "too early to be held"])
 def test_ctrl_c_waits_until_the_model_is_itself_again(
-    qwen: Path, model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+    qwen: Path, model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, held: bool
 ) -> None:
     before, read = state(model), live._core.live_read
 
     def interrupted(*args: Any) -> Any:
+        monkeypatch.setattr(live._core, "live_read", read)
+        if not held:
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
         return read(*args)
 
