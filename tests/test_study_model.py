@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lm_eval
 import pytest
 import torch
 import transformers
@@ -19,8 +22,6 @@ from taskvec.study.model import StudyLM
 from taskvec.study.score import score
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from taskvec.study.tasks import Loaded
 
 LINE = "Think step by step ."
@@ -234,6 +235,27 @@ def test_scoring_that_fails_is_one_sentence(root: Path, tmp_path: Path) -> None:
     (one,) = tasks.load(load(chat.write_study(tmp_path / "study.yaml", content)))
     with pytest.raises(MismatchError, match=r"'w' cannot be scored \(RuntimeError: no luck\)"):
         score(asking(model(root)), one, line=None)
+
+
+def test_gsm8k_as_lm_eval_has_it_on_data_of_ones_own(root: Path, tmp_path: Path) -> None:
+    own = {
+        "include": str(Path(lm_eval.__file__).parent / "tasks" / "gsm8k" / "gsm8k.yaml"),
+        "task": "my_gsm8k",
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {"test": "test.jsonl", "train": "train.jsonl"}},
+    }
+    chat.write_tasks(tmp_path / "tasks", own, count=4)
+    benchmark = {"id": "gsm8k", "task": "my_gsm8k", "max_new_tokens": chat.CAP, "filter": "flexible-extract"}
+    benchmarks = [{**benchmark, "shots": shots, "id": f"gsm8k-{shots}"} for shots in (0, 2)]
+    content = chat.study(root, tmp_path / "tasks", benchmarks=benchmarks)
+    none, two = tasks.load(load(chat.write_study(tmp_path / "study.yaml", content)))
+    first, second = (score(asking(model(root)), one, line=None) for one in (none, two))
+    assert len(first) == len(second) == 4
+    for row, shown in zip(first, second, strict=True):
+        numbers = re.findall(r"-?[$0-9.,]{2,}|-?[0-9]+", row["response"])
+        assert row["answer"] == (numbers[-1] if numbers else "[invalid]")
+        assert shown["prompt_tokens"] > row["prompt_tokens"]
 
 
 def test_the_cap_outdoes_what_the_target_says_of_length(root: Path, tmp_path: Path) -> None:

@@ -62,7 +62,6 @@ class RunFolder:
         """Starts a run, or takes up one of the same identity.
 
         Raises:
-            UsageError: the folder holds something else than a run.
             MismatchError: it holds a run of another study, or of this one on other inputs.
         """
         path = self.path / "run.json"
@@ -77,10 +76,6 @@ class RunFolder:
                 )
             # What is known only once the target has been read stays known.
             run = old | run
-        elif others := [one.name for one in self.path.iterdir() if one.name != _LOCK and one.name[0] != "."]:
-            raise UsageError(
-                f"{self.path} is there already and holds {min(others)}, not a run; give another folder"
-            )
         write(path, as_text(run))
         write(self.path / "study.yaml", study)
 
@@ -101,8 +96,18 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Generator[None]:
-        """Makes the folder, and keeps a second run out of it."""
+        """Makes the folder, and keeps a second run out of it.
+
+        Raises:
+            UsageError: it holds something else than a run; nothing is put there.
+            StorageError: it cannot be written, or another run is at work in it.
+        """
         try:
+            others = [one.name for one in self.path.iterdir()] if self.path.is_dir() else []
+            if others and not {"run.json", _LOCK} & {*others}:
+                raise UsageError(
+                    f"{self.path} is there already and holds {min(others)}, not a run; give another folder"
+                )
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / _LOCK).open("a")
         except OSError as error:
