@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskvec.demo_family import write_family
+from made_family import write_family
 
 if TYPE_CHECKING:
     from collections.abc import Callable

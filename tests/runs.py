@@ -94,6 +94,7 @@ def write_run(
     ]
     run = {
         "schema": "taskvec/run/1",
+        "identity": {},
         "study": {
             "schema": "taskvec/study/1",
             "name": "made-up",

@@ -185,7 +185,8 @@ def test_an_interrupted_run_goes_on(
     finished = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "RUN" / "samples").iterdir()}
     assert sorted(finished) == ["baseline.choice.jsonl", "baseline.words.jsonl"]
     assert not (tmp_path / "RUN" / "results.json").exists()
-    partial = taskvec.study.report(tmp_path / "RUN")
+    partial, page = taskvec.study.report(tmp_path / "RUN")
+    assert page == tmp_path / "RUN" / "report.html"
     assert (partial.complete, partial.missing) == (False, ("plus.words", "plus.choice"))
     assert scored == ["words", "choice", "words"]
     scored.clear()

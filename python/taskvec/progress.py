@@ -1,9 +1,11 @@
-"""Progress on the terminal: bytes, GB/s and time left, on standard error."""
+"""Progress on the terminal, on standard error: bytes of a verb, documents of a study, and the time left."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Any, Self
+
+from .talk import say
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -54,3 +56,46 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
         self._bar = None
+
+
+class Documents:
+    """A study's `progress=` callable: one bar over arms and benchmarks; off a terminal, a line for each."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        """Nothing appears before the first report."""
+        self._quiet = quiet
+        self._at = ("", "")
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        """The bar itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leaves the terminal on a fresh line, whatever happened."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, arm: str, benchmark: str, done: int, total: int) -> None:
+        """Draws the state of things."""
+        if self._quiet:
+            return
+        before, self._at = self._at, (arm, benchmark)
+        if not sys.stderr.isatty():
+            if before != self._at:
+                say(f"{done:,} of {total:,} documents done; now {arm}: {benchmark}")
+            return
+        title = f"{arm}: {benchmark}"
+        if self._bar is None:
+            from tqdm import tqdm
+
+            # What an earlier run has done counts as done, not as speed.
+            self._bar = tqdm(
+                desc=title, total=total, initial=done, file=sys.stderr, unit=" documents", mininterval=0.2,
+                leave=False,
+            )  # fmt: skip
+        elif before != self._at:
+            self._bar.set_description(title)
+        self._bar.update(done - self._bar.n)

@@ -94,16 +94,22 @@ def run(
     return go(study, out, offline=offline, device=device, limit=limit, overwrite=overwrite, progress=progress)
 
 
-def report(out: str | os.PathLike[str]) -> Results:
-    """Makes `results.json` and `report.html` anew from what the run in `out` has scored so far.
+def report(run: str | os.PathLike[str]) -> tuple[Results, Path]:
+    """Makes the report of a run anew: also of one that is not finished, or of its results.json alone.
+
+    Args:
+        run: the folder of the run, whose results.json is then made anew too, or a results.json.
+
+    Returns:
+        The results, and the path of report.html, beside results.json.
 
     Raises:
-        UsageError: `out` holds no run.
-        CorruptError: a file of the run is malformed.
+        UsageError: `run` is neither of the two.
+        StorageError: a file cannot be read or written.
+        CorruptError: a file of the run is malformed, or files do not belong together.
     """
-    from .folder import RunFolder, read_run
-    from .runner import finish
+    from pathlib import Path
 
-    folder = RunFolder(out).path
-    read_run(folder)
-    return finish(folder)
+    from .page import rebuild
+
+    return rebuild(Path(run).expanduser())

@@ -9,9 +9,10 @@ import re
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from ..errors import CorruptError, UsageError
+from ..errors import CorruptError
 from . import statistics
 from .conclusions import conclude
+from .folder import read_run
 from .pairing import Samples, paired, read
 from .results import SCHEMA, Results, read_json
 
@@ -31,17 +32,11 @@ def build(folder: Path) -> Results:
 
     Raises:
         UsageError: It is no RUN folder.
+        MismatchError: It is one of a later version.
         StorageError: A file in it cannot be read.
         CorruptError: A file in it is damaged, or two do not belong together.
     """
-    file = folder / "run.json"
-    if not file.is_file():
-        raise UsageError(
-            f"{folder} holds no run.json, so it is no RUN folder; name one that `study run` wrote"
-        )
-    run = read_json(file)
-    if run.get("schema") != "taskvec/run/1":
-        raise UsageError(f"{file} is not of schema taskvec/run/1; use the taskvec that wrote it")
+    run = read_run(folder)
     try:
         wanted = list(_wanted(run))
         made = {arm["id"]: _made(folder, arm["id"]) for arm in run["arms"]}

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import flags
-from ..talk import say, show, split
+from ..progress import Documents
+from ..talk import show, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
-    from typing import Self
 
     from .file import Study
     from .results import Results
@@ -97,34 +96,35 @@ def run_study(name: str, out: str, **given: Any) -> int:
     from . import run
 
     talk, how = split(given)
-    with _Bar(quiet=talk.quiet) as bar:
+    with Documents(quiet=talk.quiet) as bar:
         results = run(name, out, progress=bar, **how)
-    _show_results(talk, results, out)
+    _show_results(talk, results, Path(out) / "report.html")
     return 0
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("results", metavar="RESULTS")
 @flags.with_options(_TALK)
-def report(run: str, **given: Any) -> int:
-    """Make the results of a run anew from its samples.
+def report(results: str, **given: Any) -> int:
+    """Make the report of a run anew.
 
-    Also of one that is not finished. Writes results.json and report.html in RUN and prints the tables.
+    RESULTS is the folder of the run, finished or not, whose results.json is then made anew from the samples,
+    or a results.json alone. Writes report.html beside it and prints the tables.
     """
     from . import report
 
     talk, _ = split(given)
-    _show_results(talk, report(run), run)
+    _show_results(talk, *report(results))
     return 0
 
 
-def _show_results(talk: Any, results: Results, folder: str) -> None:
+def _show_results(talk: Any, results: Results, page: Path) -> None:
     from .tables import lines
 
     def told() -> Iterator[str]:
         yield from lines(results)
         yield ""
-        yield f"The report is {folder}/report.html; open it in a browser."
+        yield f"The report is {page}; open it in a browser."
 
     show(talk, results.to_json(), told())
 
@@ -146,47 +146,3 @@ def _described(study: Study) -> Iterator[str]:
         cap = f", at most {one.max_new_tokens} new tokens" if one.max_new_tokens else ""
         first = f", the first {one.limit:,} documents" if one.limit else ""
         yield f"  benchmark   {one.id}: {one.name} ({one.task}{cap}{first})"
-
-
-class _Bar:
-    """Progress over all cells with the time left; off a terminal, a line for each cell."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet, self._bar = quiet, None
-        self._cell = ("", "")
-        self._stream: Any = sys.stderr
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, arm: str, benchmark: str, done: int, total: int) -> None:
-        if self._quiet:
-            return
-        cell, self._cell = self._cell, (arm, benchmark)
-        if not self._stream.isatty():
-            if cell != self._cell:
-                say(f"{done:,} of {total:,} documents done; now {arm}: {benchmark}")
-            return
-        title = f"{arm}: {benchmark}"
-        if self._bar is None:
-            from tqdm import tqdm
-
-            # What an earlier run has done counts as done, not as speed.
-            self._bar = tqdm(
-                desc=title,
-                total=total,
-                initial=done,
-                file=self._stream,
-                unit=" documents",
-                mininterval=0.2,
-                leave=False,
-            )
-        if cell != self._cell:
-            self._bar.set_description(title)
-        self._bar.update(done - self._bar.n)

@@ -14,7 +14,7 @@ from ..errors import MismatchError
 from ..live import unlike
 from ..vector import Vector, is_vector
 from .environment import quiet
-from .folder import RunFolder, as_text, write
+from .folder import RunFolder
 from .loading import load_model, make_room, norms
 from .preflight import Ready, look
 from .score import score
@@ -40,22 +40,14 @@ def run(
     progress: Callable[[str, str, int, int], None] | None = None,
 ) -> Results:
     """Runs a study in the folder `out`; see `taskvec.study.run`."""
+    from . import page
+
     ready = look(study, offline=offline, device=device, limit=limit)
     folder = RunFolder(out)
     with folder.lock():
         folder.begin(ready.run, ready.text, overwrite=overwrite)
         Runner(ready, folder, progress).go()
-        return finish(folder.path)
-
-
-def finish(folder: Path) -> Results:
-    """Derives `results.json` and `report.html` from the cells that are there."""
-    from . import build, page
-
-    made = build.build(folder)
-    write(folder / "results.json", as_text(made.to_json()))
-    page.write(made, folder / "report.html")
-    return made
+        return page.rebuild(folder.path)[0]
 
 
 class Runner:

@@ -52,7 +52,7 @@ pipeline_tag: text-generation
 
 # Miniature {role}
 
-Noise in the shape of a language model, made by `taskvec demo`.
+Noise in the shape of a language model, made for a test.
 """
 
 Weights = dict[str, list[int]]
