@@ -47,6 +47,27 @@ def test_an_exception_in_the_block(
 
 
 @pytest.mark.parametrize("originals", ["folder", "cpu"])
+@pytest.mark.parametrize("moved", [torch.float32, torch.float64])
+def test_a_model_that_is_cast_in_the_block(
+    qwen: Path, model: PreTrainedModel, moved: torch.dtype, originals: Any
+) -> None:
+    """Its parameters lie elsewhere in memory then, as after `.to("cuda")`."""
+    before = {name: value.to(moved) for name, value in state(model).items()}
+    with taskvec.Vector(qwen / "v").applied(model, originals=originals):
+        model.to(moved)
+    assert_state(model, before)
+
+
+def test_a_model_that_is_rebuilt_in_the_block(qwen: Path, model: PreTrainedModel) -> None:
+    def block() -> None:
+        with taskvec.Vector(qwen / "v").applied(model):
+            model.to("meta")
+
+    with pytest.raises(CorruptError, match="is left modified: load it anew"):
+        block()
+
+
+@pytest.mark.parametrize("originals", ["folder", "cpu"])
 @pytest.mark.parametrize("nth", [1, 7, 23])
 def test_ctrl_c_while_it_goes_in(
     qwen: Path, model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, originals: Any, nth: int

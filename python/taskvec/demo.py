@@ -18,8 +18,8 @@ ROLES = ("base", "sft", "grpo", "instruct")
 _FAMILY = Path(__file__).parent / "mini"
 _ALPHA = "1"
 _MEANING = """\
-What this shows: v makes instruct work problems out before it answers, which it can do but mostly does not,
-and carries that choice to problems that grpo was never trained on. It brings no new skill: asking for steps
+How to read this: v makes instruct work problems out before it answers, which it can do but mostly does not,
+and carries that choice to problems that grpo was never trained on. A new skill is not shown: asking for steps
 in the prompt does as much. The models have 0.6M parameters each and made-up problems to solve; they show that
 the arithmetic works from end to end, not what it does to a language model."""
 

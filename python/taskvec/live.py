@@ -115,13 +115,16 @@ class _Change:
     def __init__(
         self, model: nn.Module, base: str, job: _core.Live, originals: Originals, opts: Options
     ) -> None:
-        self._job, self._base, self._opts = job, base, opts
-        self._carriers = carriers(model, base, json.loads(job.tensors), opts.prefixes)
+        self._model, self._job, self._base, self._opts = model, job, base, opts
+        self._carriers = self._find()
         self._keep = originals == "cpu"
-        self._kept: list[tuple[Tensor, Tensor]] = []
-        """With originals on the CPU: a part of the model and what it held."""
+        self._kept: list[tuple[str, int, int, Tensor]] = []
+        """With originals on the CPU: live name, first element, one past the last, and what they held."""
         self._written: dict[str, list[tuple[int, int]]] = {}
         """Otherwise: by live name, the elements that no longer are the folder's."""
+
+    def _find(self) -> list[Carrier | None]:
+        return carriers(self._model, self._base, json.loads(self._job.tensors), self._opts.prefixes)
 
     def put_in(self) -> Applied:
         """Makes the model what loading the written checkpoint would give."""
@@ -139,7 +142,7 @@ class _Change:
                     continue
                 # Noted first: an interruption between the two must not leave a change that nobody knows of.
                 if self._keep:
-                    self._kept.append((live, was))
+                    self._kept.append((carrier.name, first, stop, was))
                 else:
                     self._written.setdefault(carrier.name, []).append((first, stop))
                 # Torch rounds to the model's dtype as it does in loading, and before the values go to a GPU.
@@ -154,19 +157,24 @@ class _Change:
 
     def put_back(self) -> None:
         """Makes the model what it was, as far as it was changed."""
-        with _writing():
-            for live, was in self._kept:
-                live.copy_(was)
-            self._kept = []
-            try:
+        if not (self._kept or self._written):
+            return
+        try:
+            # Looked up anew: a model that was moved or cast in the block has other memory now.
+            self._carriers = self._find()
+            with _writing():
+                flat = {carrier.name: carrier.flat for carrier in self._carriers if carrier}
+                for name, first, stop, was in self._kept:
+                    flat[name][first:stop].copy_(was)
+                self._kept = []
                 if self._written:
                     self._read_again()
                 self._written = {}
-            except TaskvecError as error:
-                raise CorruptError(
-                    f"{error}; the model's own values could not be put back from {self._base}, and it is left"
-                    " modified: load it anew"
-                ) from error
+        except (TaskvecError, KeyError) as error:
+            raise CorruptError(
+                f"{error}; the model's own values could not be put back from {self._base}, and it is left"
+                " modified: load it anew"
+            ) from error
 
     def _read_again(self) -> None:
         reading = Options(memory=self._opts.memory, threads=self._opts.threads, io=self._opts.io)
