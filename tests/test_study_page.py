@@ -153,7 +153,7 @@ def test_every_number_is_in_a_table(results: Results) -> None:
     assert plus[9:] == ["0.0", "0.0", "12.0", "open"]
     assert sum(row[0].startswith("Chain: +v against") for row in cells) == 4
     weights = next(row for row in cells if row[:3] == ["0.25 v", "plain", "0.25"])
-    assert weights[5] == "0.07"
+    assert weights[4:7] == ["0.5", "0.035", "0.07"]  # The norm asked for, the norm left, the gain.
 
 
 def test_samples_are_linked(results: Results, parsed: Parsed) -> None:
@@ -326,3 +326,63 @@ def test_a_report_needs_no_torch(tmp_path: Path) -> None:
     environment = {**os.environ, "MPLBACKEND": "tkagg"}  # No display is asked for either.
     subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path)], check=True, env=environment)
     assert (tmp_path / "report.html").is_file()
+
+
+def changed(document: Any, path: str, value: Any) -> Any:
+    """The document with another value in one place, "arms.0.label"."""
+    *way, last = path.split(".")
+    inner = document
+    for key in way:
+        inner = inner[int(key) if key.isdigit() else key]
+    inner[int(last) if last.isdigit() else last] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("study", {}),
+        ("study", []),
+        ("study.alpha", "much"),
+        ("versions", 7),
+        ("arms.0.cells.chain.score", None),
+        ("arms.1.alpha", float("inf")),
+        ("arms.1.effect.gain", "near"),
+        ("arms.0.label", None),
+        ("comparisons.0.difference", "x"),
+        ("comparisons.0.interval", [0.1]),
+        ("comparisons.3.benchmark", "another"),
+        ("benchmarks.0.title", 3),
+        ("vector.layers", [{}]),
+        ("conclusions", [1]),
+    ],
+)
+def test_an_edited_results_file_is_damage_not_a_crash(tmp_path: Path, path: str, value: Any) -> None:
+    results = made(tmp_path / "RUN").to_json()
+    write_json(tmp_path / "results.json", changed(json.loads(json.dumps(results)), path, value))
+    with pytest.raises(CorruptError, match=re.escape(str(tmp_path / "results.json"))):
+        page.rebuild(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("study", {}),
+        ("study", None),
+        ("versions", "none"),
+        ("inputs", [{}]),
+        ("arms", [{}]),
+        ("arms.0.id", "other"),
+        ("arms.0.label", 5),
+        ("arms.1.alpha", "x"),
+        ("benchmarks.0.n", -1),
+        ("benchmarks.0.n", "9"),
+        ("benchmarks.0.title", None),
+        ("target_norms", {"model.layers.2.mlp.up_proj.weight": "x"}),
+    ],
+)
+def test_an_edited_run_is_damage_not_a_crash(tmp_path: Path, path: str, value: Any) -> None:
+    made(tmp_path)
+    write_json(tmp_path / "run.json", changed(json.loads((tmp_path / "run.json").read_text()), path, value))
+    with pytest.raises(CorruptError, match=re.escape(str(tmp_path))):
+        page.rebuild(tmp_path)

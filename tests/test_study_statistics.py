@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 
 from taskvec.study import statistics as ours
 
@@ -40,6 +40,92 @@ def test_wilson_is_scipys(of: tuple[int, int]) -> None:
     right, n = of
     oracle = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
     assert ours.wilson(right, n) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
+
+
+def likeliest(gains: int, losses: int, n: int, delta: float) -> float:
+    """Tango's score statistic with the share of losses found by a search for the greatest likelihood."""
+
+    def unlikely(share: float) -> float:
+        shares = [share + delta, share, 1 - 2 * share - delta]
+        return -sum(stats_of * math.log(p) for stats_of, p in zip(seen, shares, strict=True) if stats_of)
+
+    seen = [gains, losses, n - gains - losses]
+    low, high = max(0.0, -delta), (1 - delta) / 2
+    share = float(
+        optimize.minimize_scalar(
+            unlikely,
+            bounds=(low + 1e-13, high - 1e-13),
+            method="bounded",
+            options={"xatol": 1e-13},
+        ).x
+    )
+    return (gains - losses - n * delta) / math.sqrt(n * (2 * share + delta - delta * delta))
+
+
+@pytest.mark.parametrize(
+    ("gains", "losses", "n"),
+    [(40, 20, 160), (0, 1, 44), (1, 0, 500), (3, 2, 60), (0, 9, 9), (7, 0, 12), (120, 30, 500)],
+)
+def test_tango_is_where_the_score_test_turns(gains: int, losses: int, n: int) -> None:
+    low, high = ours.tango(gains, losses, n)
+    assert ours.tango(losses, gains, n) == pytest.approx((-high, -low), abs=1e-12)
+    z = stats.norm.ppf(0.975)
+    if low > -1:
+        assert likeliest(gains, losses, n, low) == pytest.approx(z, abs=1e-3)
+    if high < 1 and low > -1:
+        assert likeliest(gains, losses, n, high) == pytest.approx(-z, abs=1e-3)
+
+
+@pytest.mark.parametrize("n", [1, 10, 500])
+def test_no_change_leaves_what_n_documents_can_miss(n: int) -> None:
+    low, high = ours.difference_interval([0.0] * n)
+    z2 = stats.norm.ppf(0.975) ** 2
+    assert (low, high) == pytest.approx((-z2 / (n + z2), z2 / (n + z2)))
+    # As far as shares of changed documents that n unchanged ones do not rule out (Clopper and Pearson).
+    assert high == pytest.approx(stats.binomtest(0, n).proportion_ci(0.95).high, rel=0.2)
+
+
+def test_all_changed_is_no_point_either() -> None:
+    low, high = ours.difference_interval([1.0] * 10)
+    assert low < stats.binomtest(10, 10).proportion_ci(0.95).low + 0.1 < high == 1.0
+
+
+@pytest.mark.parametrize("n", [10, 30, 200])
+@pytest.mark.parametrize("expected", [0.3, 1, 3, 5])
+@pytest.mark.parametrize("lean", [0.0, 0.5, 1.0])
+def test_intervals_of_few_changes_hold_the_truth(n: int, expected: float, lean: float) -> None:
+    """By the probability of every outcome: the bootstrap alone holds it 20 % of the time at worst."""
+    gain, loss = expected / n * (1 + lean) / 2, expected / n * (1 - lean) / 2
+    held = seen = 0.0
+    for changed in range(min(n, 14) + 1):
+        for gains in range(changed + 1):
+            losses = changed - gains
+            likely = stats.multinomial.pmf([gains, losses, n - changed], n, [gain, loss, 1 - gain - loss])
+            if likely < 1e-4:
+                continue
+            low, high = ours.difference_interval([1.0] * gains + [-1.0] * losses + [0.0] * (n - changed))
+            held += likely * (low <= gain - loss <= high)
+            seen += likely
+    assert seen > 0.99
+    assert held / seen > 0.94
+
+
+def test_many_changes_leave_the_bootstrap_alone() -> None:
+    values = [1.0] * 7 + [-1.0] * 3 + [0.0] * 90
+    assert ours.difference_interval(values) == ours.bootstrap(values)
+    fewer = [*values[1:], 0.0]
+    assert ours.difference_interval(fewer) != ours.bootstrap(fewer)
+
+
+def test_graded_scores_of_few_changes_are_wide_too() -> None:
+    """Three of 200 documents gain a half; that unseen ones lose all they have is not ruled out."""
+    few = [0.5] * 3 + [0.0] * 197
+    low, high = ours.difference_interval(few)
+    assert low <= min(0.0, ours.bootstrap(few)[0]) - 0.005
+    assert high >= ours.bootstrap(few)[1]
+    assert ours.difference_interval([0.25] * 40)[0] < 0.2 < 0.3 < ours.difference_interval([0.25] * 40)[1]
+    low, high = ours.score_interval([0.5] * 40)
+    assert low < 0.4 < 0.6 < high
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -105,6 +191,11 @@ def test_compare_has_no_test_for_graded_scores() -> None:
 def test_compare_refuses_what_cannot_be_paired(arm: list[float], other: list[float]) -> None:
     with pytest.raises(ValueError, match="cannot be paired"):
         ours.compare(arm, other)
+
+
+def test_compare_refuses_scores_that_are_no_shares() -> None:
+    with pytest.raises(ValueError, match=r"a score of 37\.5 is not between 0 and 1"):
+        ours.compare([1.0, 37.5], [0.0, 1.0])
 
 
 def test_holm_by_hand() -> None:

@@ -14,7 +14,7 @@ from . import statistics
 from .conclusions import conclude
 from .folder import read_run
 from .pairing import Samples, paired, read
-from .results import SCHEMA, Results, read_json
+from .results import SCHEMA, Results, as_written, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,14 +37,13 @@ def build(folder: Path) -> Results:
         CorruptError: A file in it is damaged, or two do not belong together.
     """
     run = read_run(folder)
-    try:
-        wanted = list(_wanted(run))
-        made = {arm["id"]: _made(folder, arm["id"]) for arm in run["arms"]}
-        vector = _vector(made["plus"]["tensors"], run.get("target_norms", {}))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptError(
-            f"{folder}: its run.json or arms are not as taskvec writes them ({error!r})"
-        ) from None
+    with as_written(f"{folder}: its run.json, an arm or a sample", "run it again with --overwrite"):
+        return _built(folder, run)
+
+
+def _built(folder: Path, run: Json) -> Results:
+    wanted = list(_wanted(run))
+    made = {arm["id"]: _made(folder, arm["id"]) for arm in run["arms"]}
     cells: _Cells = {}
     for arm, benchmark in wanted:
         path = folder / "samples" / f"{arm}.{benchmark['id']}.jsonl"
@@ -56,7 +55,7 @@ def build(folder: Path) -> Results:
     found: Json = {
         "schema": SCHEMA,
         **{key: run[key] for key in ("study", "versions", "device", "dtype", "inputs")},
-        "vector": vector,
+        "vector": _vector(made["plus"]["tensors"], run.get("target_norms", {})),
         "benchmarks": [_benchmark(one) for one in run["benchmarks"]],
         "arms": [{**arm, **made[arm["id"]], "cells": _cells(run, arm, cells)} for arm in run["arms"]],
         "comparisons": [{**one, "p_holm": p} for one, p in zip(comparisons, corrected, strict=True)],

@@ -26,6 +26,8 @@ UNREADABLE = 0.01
 """Difference in the share of unreadable answers that is worth a word."""
 OFF = 0.05
 """How far an effective gain may be from 1 before it is told, as the verbs do."""
+AS_LARGE = 0.95
+"""Share of +v's norm, both after rounding, from which a random vector counts as large as v."""
 
 
 def conclude(results: Results) -> list[str]:
@@ -127,6 +129,14 @@ def _random(case: Case) -> Iterator[str]:
             f"But +v is not shown to do more than {names}: that the {what} is due to v's direction is not"
             f" shown."
         )
+        return
+    size = _size_left(case)
+    if size is None or size < AS_LARGE:
+        left = "an unknown part" if size is None else f"as little as {size:.2f}"
+        yield (
+            f"{these} move it by {_span(moves)} points, but rounding left them {left} of +v's norm: what a"
+            f" disturbance of v's full size does is not shown."
+        )
     elif case.main and largest < FIFTH * abs(case.main.difference):
         yield (
             f"{these} move it by at most {100 * largest:.1f} points: the {what} is v's direction, not a"
@@ -137,6 +147,14 @@ def _random(case: Case) -> Iterator[str]:
             f"{these} move it by {_span(moves)} points, which is not little beside v, but +v differs from"
             f" each of them: part of the {what} may be disturbance, not all of it."
         )
+
+
+def _size_left(case: Case) -> float | None:
+    """The smallest random vector's norm over +v's, both after rounding; None where one is not known."""
+    arms = [case.results.arm(name) for name in ("plus", *(one.arm for one in case.random))]
+    plus, *random = [arm.effect.norm_effective if arm and arm.effect else None for arm in arms]
+    known = [norm for norm in random if norm is not None]
+    return min(known) / plus if plus and len(known) == len(random) else None
 
 
 def _asking(case: Case) -> Iterator[str]:
@@ -162,14 +180,15 @@ def _asking(case: Case) -> Iterator[str]:
     else:
         rest = {
             1: f"and +v is above that ({figures(beyond)}): v does more than asking",
-            0: f"but neither is +v shown to differ from that ({figures(beyond)}): whether v does more than"
-            f" asking stays open",
+            0: f"{'and +v is not' if helps else 'but neither is +v'} shown to differ from that"
+            f" ({figures(beyond)}): whether v does more than asking stays open",
             -1: f"yet +v is below that ({figures(beyond)})",
         }[more]
         yield f"{told} {'lowers it' if helps else 'is not shown to raise it'} ({figures(asked)}), {rest}."
     if case.both:
+        still = "still " if case.way == 1 else ""
         yield {
-            1: f"With steps asked for, v still adds to it ({figures(case.both)}).",
+            1: f"With steps asked for, v {still}adds to it ({figures(case.both)}).",
             0: f"With steps asked for, v is not shown to change it ({figures(case.both)}).",
             -1: f"With steps asked for, v lowers it ({figures(case.both)}).",
         }[verdict(case.both)]

@@ -16,7 +16,7 @@ from ..errors import StorageError
 from . import plots
 from .markup import element, figure, listing
 from .page_tables import how_it_was_run, numbers
-from .results import load
+from .results import as_written, load
 from .tables import AGAINST, curve
 from .words import count, share
 
@@ -58,7 +58,8 @@ def rebuild(run_or_results: str | Path) -> tuple[Results, Path]:
         text = json.dumps(results.to_json(), ensure_ascii=False, indent=2) + "\n"
         _replace(path / "results.json", text.encode(errors="backslashreplace"))
     report = folder / "report.html"
-    write(results, report)
+    with as_written(str(path), "make it again by running the study"):
+        write(results, report)
     return results, report
 
 

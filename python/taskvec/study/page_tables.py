@@ -24,8 +24,10 @@ _METHODS = (
     " intervals:"
     " Wilson's (1927) for the share of right answers; for differences, and for scores that are not just"
     " right or"
-    " wrong, the percentile bootstrap over documents (10,000 draws). An interval of a difference is not"
-    " corrected. Where no document changed, it is a point, which speaks of these documents only."
+    " wrong, the percentile bootstrap over documents (10,000 draws). Where fewer than ten documents differ"
+    " from the commonest value, as where hardly any answer changed, the bootstrap is too narrow, and each end"
+    " is the farther one of its own and of Tango's score interval (1998) for a difference, Wilson's for a"
+    " score. An interval of a difference is not corrected."
 )
 
 
@@ -58,8 +60,8 @@ def numbers(results: Results) -> Iterator[str]:
         "What each arm's weights are",
         "what rounding left of the request α·v, over all elements",
         (
-            "arm", "prompt", "α", "seed", "norm of α·v", "effective gain", "cosine", "changed", "survival",
-            "seconds",
+            "arm", "prompt", "α", "seed", "norm of α·v", "norm left", "effective gain", "cosine", "changed",
+            "survival", "seconds",
         ),
         (_weights(arm) for arm in results.arms),
     )  # fmt: skip
@@ -107,9 +109,10 @@ def _weights(arm: ArmResult) -> Row:
     )
     row.add(arm.seed)
     effect = arm.effect
-    figures = (None,) * 3 if effect is None else (effect.norm_requested, effect.gain, effect.cosine)
+    norms = (None,) * 2 if effect is None else (effect.norm_requested, effect.norm_effective)
+    figures = (None,) * 2 if effect is None else (effect.gain, effect.cosine)
     shares = (None,) * 2 if effect is None else (effect.changed, effect.survival)
-    for value in figures:
+    for value in (*norms, *figures):
         row.add(None if value is None else f"{value:.4g}")
     for value in shares:
         row.add(None if value is None else share(value))

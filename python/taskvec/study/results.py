@@ -6,17 +6,18 @@ Scores, rates and differences are shares between 0 and 1 (0.01 is a point); inte
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from ..errors import CorruptError, StorageError, UsageError
+from ..errors import CorruptError, StorageError, TaskvecError, UsageError
 from ..records import Json, Record, Result
 from ..results import Effect
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
 SCHEMA = "taskvec/results/1"
 """The schema of `results.json`."""
@@ -206,12 +207,28 @@ def load(path: str | Path) -> Results:
     found = read_json(path)
     if found.get("schema") != SCHEMA:
         raise UsageError(f"{path} is no {SCHEMA}; name a RUN folder or the results.json in one")
-    try:
+    with as_written(str(path), "make it again from its RUN folder"):
         return Results.from_json(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptError(
-            f"{path}: not as taskvec writes it ({error!r}); make it again from its RUN folder"
-        ) from None
+
+
+@contextmanager
+def as_written(what: str, remedy: str) -> Generator[None]:
+    """Whatever JSON of another shape than ours breaks inside is damage to a file, and told as that.
+
+    Args:
+        what: The file.
+        remedy: What to do.
+
+    Raises:
+        CorruptError: Something broke that is no error of taskvec's own.
+    """
+    try:
+        yield
+    except TaskvecError:
+        raise
+    # A generator turns the StopIteration of a search in vain into a RuntimeError.
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise CorruptError(f"{what} is not as taskvec writes it ({error!r}); {remedy}") from error
 
 
 def read_json(path: Path) -> Json:

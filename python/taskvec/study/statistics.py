@@ -5,6 +5,7 @@ Every function is pure. Scores are shares between 0 and 1, so is a difference of
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from math import sqrt
@@ -23,6 +24,8 @@ DRAWS = 10_000
 """Bootstrap samples behind an interval: from seed to seed its ends move by about a hundredth of its width."""
 SHARES = (0.05, 0.2, 0.4)
 """Shares of documents that change between right and wrong for which power is stated."""
+FEW = 10
+"""Documents that must differ from the commonest value for the bootstrap to be trusted by itself."""
 
 _Z = 1.959963984540054  # The normal distribution's 97.5 % quantile.
 _CELLS = 1 << 22  # Counts drawn at a time: 32 MiB.
@@ -37,7 +40,7 @@ class Paired:
     difference: float
     """Mean of arm − other."""
     interval: tuple[float, float]
-    """95 % bootstrap interval of the difference."""
+    """95 % interval of the difference: see `difference_interval`."""
     wrong_to_right: int
     """Documents that the arm scores higher than the other does."""
     right_to_wrong: int
@@ -55,17 +58,19 @@ def compare(arm: Sequence[float], other: Sequence[float], seed: int = 0) -> Pair
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: The lengths differ, or there is no document.
+        ValueError: The lengths differ, there is no document, or a score is not between 0 and 1.
     """
     if len(arm) != len(other) or not arm:
         raise ValueError(f"{len(arm)} and {len(other)} scores cannot be paired")
+    if odd := [one for one in (*arm, *other) if not 0 <= one <= 1]:
+        raise ValueError(f"a score of {odd[0]:g} is not between 0 and 1")
     differences = [mine - its for mine, its in zip(arm, other, strict=True)]
     gains, losses = sum(one > 0 for one in differences), sum(one < 0 for one in differences)
     binary = is_binary(arm) and is_binary(other)
     return Paired(
         n=len(differences),
         difference=sum(differences) / len(differences),
-        interval=bootstrap(differences, seed),
+        interval=difference_interval(differences, seed),
         wrong_to_right=gains,
         right_to_wrong=losses,
         p=mcnemar(gains, losses) if binary else None,
@@ -98,7 +103,7 @@ def bootstrap(values: Sequence[float], seed: int = 0, draws: int = DRAWS) -> tup
     A resample of n documents counts how often each distinct value was drawn, and those counts are multinomial
     with the shares seen; drawing the counts is the same experiment, and for answers that are right or wrong
     (differences of −1, 0 and 1) it costs three numbers a draw instead of n. Where no two values differ the
-    interval is a point.
+    interval is a point, and where few do it is too narrow: what was not seen is never drawn.
     """
     import numpy as np
 
@@ -114,7 +119,45 @@ def bootstrap(values: Sequence[float], seed: int = 0, draws: int = DRAWS) -> tup
     return float(low), float(high)
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
+def difference_interval(differences: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of a mean difference: the paired bootstrap, held to Tango's where few documents vary.
+
+    Where fewer than ten documents differ from the commonest difference, each end is the farther one of the
+    bootstrap's and Tango's. The bootstrap alone would then hold the truth far too seldom (where 0.3 changed
+    documents are expected, 20 % of the time), and no change at all would pass for equality at any n.
+    """
+    gains = sum(one for one in differences if one > 0)
+    losses = -sum(one for one in differences if one < 0)
+    return _held_to(tango(gains, losses, len(differences)), differences, seed)
+
+
+def tango(gains: float, losses: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a difference of paired shares by Tango's score method (1998).
+
+    Statistics in Medicine 17, 891: the differences δ that the score test does not reject, which are those
+    with |gains − losses − nδ| ≤ z·√(n(2q + δ(1 − δ))), where q is the likeliest share of losses given δ. It
+    is no point where nothing changed (±z²/(n + z²), about 3.8/n), nor where everything did. Graded scores
+    enter with the sums of their gains and losses: a difference of at most 1 varies less than one of −1, 0 or
+    1 with the same mean gain and loss, so for them it is rather too wide.
+    """
+
+    def score(delta: float) -> float:
+        middle = (2 * n - gains + losses) * delta - gains - losses
+        root = sqrt(max(0.0, middle * middle + 8 * n * losses * delta * (1 - delta)))
+        variance = n * ((root - middle) / (2 * n) + delta * (1 - delta))
+        return (gains - losses - n * delta) / sqrt(max(variance, 1e-300))
+
+    def crossing(level: float, low: float, high: float) -> float:
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if score(middle) > level else (low, middle)
+        return (low + high) / 2
+
+    seen = (gains - losses) / n
+    return crossing(_Z, -1.0, seen), crossing(-_Z, seen, 1.0)
+
+
+def wilson(right: float, n: int) -> tuple[float, float]:
     """The 95 % interval of a share by Wilson's score method (1927).
 
     (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n): never outside 0 to 1, and not a point at 0 or n right.
@@ -126,8 +169,22 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 
 def score_interval(scores: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the mean score: Wilson's where every score is 0 or 1, else bootstrap."""
-    return wilson(round(sum(scores)), len(scores)) if is_binary(scores) else bootstrap(scores, seed)
+    """The 95 % interval of the mean score: Wilson's where every score is 0 or 1, else bootstrap.
+
+    Where fewer than ten documents differ from the commonest score, each end is the farther one of the two.
+    """
+    ends = wilson(sum(scores), len(scores))
+    return ends if is_binary(scores) else _held_to(ends, scores, seed)
+
+
+def _held_to(ends: tuple[float, float], values: Sequence[float], seed: int) -> tuple[float, float]:
+    """The bootstrap interval of the mean, no narrower than `ends` where few documents vary."""
+    low, high = bootstrap(values, seed)
+    # Rounded, for equal differences of decimal scores need not be equal bit by bit.
+    commonest = max(Counter(round(one, 9) for one in values).values())
+    if len(values) - commonest >= FEW:
+        return low, high
+    return min(low, ends[0]), max(high, ends[1])
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_LEVEL = 0.05  # As in `statistics`, which needs this module.
+
 
 def share(value: float) -> str:
     """A score or rate: 0.2925 is 29.2%."""
@@ -37,7 +39,9 @@ def p_figure(p: float) -> str:
     if p < 1e-3:
         mantissa, exponent = f"{p:.0e}".split("e")
         return f"{mantissa}e{int(exponent)}"
-    return f"{p:.2g}" if p < 0.995 else "1"
+    figures = (f"{p:.{digits}g}" for digits in range(2, 18))
+    # What is below the level must not read as if it stood on it.
+    return next(one for one in figures if p >= _LEVEL or float(one) < _LEVEL) if p < 0.995 else "1"
 
 
 def listed(items: Sequence[str]) -> str:
