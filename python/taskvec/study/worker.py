@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict, deque
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,9 +181,12 @@ def ask_about(python: str, device: str) -> Json:
 
 
 def _about(device: str) -> Json:
-    environment.prepare(offline=False, needed=(*environment.SCORING, "vllm"))
+    environment.prepare(offline=False, needed=environment.SCORING)
     found = environment.about(device)
-    return found | {"versions": found["versions"] | {"vllm": version("vllm")}}
+    try:
+        return found | {"versions": found["versions"] | {"vllm": version("vllm")}}
+    except PackageNotFoundError:
+        raise UsageError("vllm is not installed; name the Python of an environment that has it") from None
 
 
 def work(job: Json) -> None:
