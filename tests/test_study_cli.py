@@ -121,6 +121,7 @@ WRONG: dict[str, tuple[dict[str, Any], int, str]] = {
     "a cap beyond the context": (
         {"benchmarks": [{"id": "x", "task": "tiny_words", "max_new_tokens": 4000}]}, 2, "lower max_new",
     ),
+    "an α beyond f32": ({"arms": {"sweep": [1e39]}}, 2, "too large"),
     "a device that is not there": ({"device": "cuda:77"}, 2, "cuda:77"),
 }  # fmt: skip
 
@@ -143,6 +144,11 @@ def test_bad_input_is_one_sentence_and_a_code(
     assert json.loads(out)["exit_code"] == code
 
 
+def test_a_device_that_is_none(root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code, _, err = command(capfd, "study", "check", root / "study.yaml", "--device", "cuda:x")
+    assert (code, err) == (2, "taskvec: device 'cuda:x' is not one of auto, cpu, cuda, cuda:1\n")
+
+
 def test_a_target_that_cannot_chat(root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     mute = chat.write_model(tmp_path / "mute", chat.model(0), template=None)
     study = chat.write_study(tmp_path / "s.yaml", chat.study(root, root / "tasks", target=str(mute)))
@@ -151,16 +157,21 @@ def test_a_target_that_cannot_chat(root: Path, tmp_path: Path, capfd: pytest.Cap
     assert "no chat template" in err
 
 
+@pytest.mark.parametrize("absent", ["lm_eval", "accelerate", "matplotlib"])
 def test_without_the_extra(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    absent: str,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(environment, "find_spec", lambda name: None if name == "lm_eval" else find_spec(name))
+    monkeypatch.setattr(environment, "find_spec", lambda name: None if name == absent else find_spec(name))
     for args in (("check",), ("run", "-o", tmp_path / "RUN")):
         code, out, err = command(capfd, "study", *args, root / "study.yaml")
         assert (code, out) == (2, "")
         assert (
             err
-            == 'taskvec: lm_eval not installed; get what scores models with: pip install "taskvec[eval]"\n'
+            == f'taskvec: {absent} not installed; get what scores models with: pip install "taskvec[eval]"\n'
         )
     assert command(capfd, "study", "show", root / "study.yaml")[0] == 0
 

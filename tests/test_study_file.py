@@ -103,6 +103,19 @@ WRONG = {
     "another schema": ("study/1", "study/2", 1, "(it is 'taskvec/study/2')"),
     "an unknown backend": ("backend: hf", "backend: gpu", 12, "backend: should be 'hf'"),
     "a backend half named": ("backend: hf", "backend: {vllm: {}}", 12, "backend.vllm has no 'python'"),
+    "a device of no number": ("backend: hf", "device: cuda:x", 12, "device: 'cuda:x' is not of the form"),
+    "−v in the sweep": ("[0.25, -1]", "[-0.7]", 1, "arms.sweep holds -0.7, which is the α of −v already"),
+    "α that share a name": ("[0.25, -1]", "[0.25, 0.2500000000000001]", 9, "sweep names a value twice"),
+    "an α that is text": ("alpha: 0.7", "alpha: 1e-1", 8, "'1e-1'); YAML takes it for text, write 0.1"),
+    "a small one": ("alpha: 0.7", "alpha: 1e-9", 8, "write 1.0e-09"),
+    "nobody's home": ("target: ./instruct", "target: ~nosuchuser/x", 4, "(it is '~nosuchuser/x')"),
+    "nobody's tasks": ("backend: hf", "tasks: ~nosuchuser/x", 12, "tasks: "),
+    "a NUL": ("target: ./instruct", 'target: "./a\\0b"', 4, "target: give one line of text"),
+    "half a character": ("about: Does it help?", 'about: "\\ud800"', 3, "about: give one line of text"),
+    "no bool": ("alpha: 0.7", "alpha: !!bool maybe", 8, "'maybe' cannot be read as a bool"),
+    "no time": ("alpha: 0.7", "alpha: !!timestamp x", 8, "'x' cannot be read as a timestamp"),
+    "no number at all": ("alpha: 0.7", 'alpha: !!int ""', 8, "'' cannot be read as a int"),
+    "no argument": ("backend: hf", "backend: {vllm: {python: p, args: {a: !!binary /w==}}}", 12, "args"),
     "an odd device": ("backend: hf", "device: gpu", 12, "device: 'gpu' is not of the form"),
     "a key twice": ("alpha: 0.7", "name: other", 8, "'name' is there twice"),
     "a key of a benchmark twice": ("    sweep: false", "    task: x", 19, "'task' is there twice"),
@@ -140,6 +153,17 @@ def test_what_is_no_text(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UsageError, match=r"small\.yaml"):
         load(path)
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/small.yaml", "a\0b.yaml"])
+def test_what_is_no_path(path: str) -> None:
+    with pytest.raises(UsageError, match="cannot be a path"):
+        load(path)
+
+
+def test_minus_v_may_be_in_a_sweep_that_has_no_such_arm(tmp_path: Path) -> None:
+    text = TEXT.replace("[0.25, -1]", "[-0.7]").replace("arms:", "arms:\n  minus: false")
+    assert load(write(tmp_path, text)).arms.sweep == [-0.7]
 
 
 def test_a_vector_brings_no_donor_arms(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lm_eval
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -15,7 +16,7 @@ from lm_eval.models.huggingface import HFLM
 
 import chat
 from taskvec.errors import MismatchError, UsageError
-from taskvec.study import load, tasks
+from taskvec.study import load, loading, tasks
 from taskvec.study.environment import quiet
 from taskvec.study.loading import generation_config
 from taskvec.study.model import StudyLM
@@ -220,6 +221,56 @@ def test_a_metric_that_is_no_number(root: Path, tmp_path: Path) -> None:
     (one,) = tasks.load(load(chat.write_study(tmp_path / "study.yaml", content)))
     with pytest.raises(UsageError, match="pair is not one number for each document"):
         score(asking(model(root)), one, line=None)
+
+
+@pytest.mark.parametrize("value", ["38.5", "-1", "float('nan')"])
+def test_a_score_beyond_all_or_nothing(value: str, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    code = f"def points(doc, results):\n    return {{'exact_match': {value}}}\n"
+    (tmp_path / "tasks" / "scoring.py").write_text(code)
+    chat.write_tasks(tmp_path / "tasks", chat.task("tiny_words"))
+    path = tmp_path / "tasks" / "tiny_words.yaml"
+    path.write_text(path.read_text() + "process_results: !function scoring.points\n")
+    benchmark = {"id": "w", "task": "tiny_words", "max_new_tokens": chat.CAP, "limit": 2}
+    content = chat.study(root, tmp_path / "tasks", benchmarks=[benchmark])
+    (one,) = tasks.load(load(chat.write_study(tmp_path / "study.yaml", content)))
+    with pytest.raises(UsageError, match=r"'w': exact_match is .* must lie between 0 and 1"):
+        score(asking(model(root)), one, line=None)
+
+
+def test_weights_that_cannot_be_read(root: Path, tmp_path: Path) -> None:
+    folder = chat.write_model(tmp_path / "cut", chat.model(0))
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(MismatchError, match="cut: transformers cannot load it") as caught:
+        loading.load_model(str(folder), str(root / "instruct"), "cpu", "float32")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_without_room(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "to", full)
+    path = str(root / "instruct")
+    with pytest.raises(MismatchError, match="cpu has not the memory for it as float32"):
+        loading.load_model(path, path, "cpu", "float32")
+
+
+def test_norms_are_taken_in_pieces(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live, whole = model(root), torch.linalg.vector_norm
+    sizes: list[int] = []
+
+    def spied(tensor: torch.Tensor, **how: Any) -> torch.Tensor:
+        sizes.append(tensor.numel())
+        return whole(tensor, **how)
+
+    monkeypatch.setattr(loading, "_PIECE", 100)
+    monkeypatch.setattr(torch.linalg, "vector_norm", spied)
+    for name, norm in loading.norms(live).items():
+        values = live.get_parameter(name).detach().double().numpy()
+        assert norm == pytest.approx(float(np.sqrt(np.sum(values**2))), rel=1e-12)
+    assert max(sizes) == 100
 
 
 def test_scoring_that_fails_is_one_sentence(root: Path, tmp_path: Path) -> None:

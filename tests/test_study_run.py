@@ -280,6 +280,30 @@ def test_weights_and_questions_that_changed(root: Path, tmp_path: Path, scored: 
     assert scored == ["words", "words"]
 
 
+def test_what_is_left_of_a_run_is_no_run(root: Path, tmp_path: Path, scored: list[str]) -> None:
+    run = tmp_path / "RUN"
+    taskvec.study.run(small(root, tmp_path), run)
+    (run / "run.json").unlink()
+    before = families.files(run)
+    scored.clear()
+    other = small(root, tmp_path, alpha=0.5)
+    with pytest.raises(MismatchError, match=r"whose run\.json is gone; give another folder, or --overwrite"):
+        taskvec.study.run(other, run)
+    assert families.files(run) == before
+    assert taskvec.study.run(other, run, overwrite=True).complete
+    assert scored == ["words", "words"]
+
+
+def test_what_a_killed_run_was_at_work_on_goes(root: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(root / "RUN", tmp_path / "RUN")
+    for name in ("controls/.control-x", "checkpoints/plus"):
+        (run / name).mkdir(parents=True)
+        (run / name / "model.safetensors").write_bytes(b"half of it")
+    before = families.files(root / "RUN")
+    taskvec.study.run(root / "study.yaml", run)
+    assert families.files(run).keys() == before.keys()
+
+
 def test_one_run_at_a_time(root: Path, tmp_path: Path) -> None:
     run = tmp_path / "RUN"
     run.mkdir()

@@ -95,6 +95,8 @@ REFUSED = {
     "several answers": ({"repeats": 3}, {}, "samples several answers"),
     "a loss": ({"output_type": "loglikelihood_rolling", "metric_list": [{"metric": "byte_perplexity"}],
                 "filter_list": None, "generation_kwargs": None}, {}, "of the kind loglikelihood_rolling"),
+    "an error rate": ({"metric_list": [{"metric": "exact_match", "aggregation": "mean",
+                                        "higher_is_better": False}]}, {}, "of exact_match less is better"),
     "a template that fails": ({"doc_to_text": "{{ question.frob() }}"}, {}, "cannot be built"),
     "an unknown metric": ({"metric_list": [{"metric": "frob", "aggregation": "mean"}]}, {},
                           "lm-eval knows no metric 'frob'"),
@@ -112,6 +114,62 @@ def test_what_is_refused(name: str, tmp_path: Path) -> None:
     assert "benchmark 'b0'" in message
     assert "tiny_words" in message
     assert "\n" not in message
+
+
+def test_a_name_with_a_remark(tmp_path: Path) -> None:
+    path = chat.write_tasks(tmp_path / "tasks") / "tiny_words.yaml"
+    path.write_text(path.read_text().replace("task: tiny_words", "task: tiny_words  # mine"))
+    assert loaded(tmp_path, words())[0].n == 7
+
+
+def with_code(folder: Path, code: str, *changes: tuple[str, str]) -> None:
+    """The task of words with functions beside it; YAML's writer has no such tag."""
+    path = chat.write_tasks(folder) / "tiny_words.yaml"
+    (folder / "own.py").write_text(code)
+    text = path.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def test_filters_of_a_tasks_own_say_what_is_no_answer(tmp_path: Path) -> None:
+    code = (
+        "from lm_eval.filters.extraction import RegexFilter\n"
+        "class Letters(RegexFilter):\n"
+        "    def __init__(self, regex_pattern, group_select=0, fallback='[none]'):\n"
+        "        super().__init__(regex_pattern, group_select, fallback)\n"
+    )
+    with_code(tmp_path / "tasks", code, ("function: regex", "function: !function own.Letters"))
+    assert loaded(tmp_path, words())[0].invalid == {"tiny_words": "[none]"}
+
+
+def test_each_task_of_a_group_has_its_own_filters(tmp_path: Path) -> None:
+    first = [{"name": "last", "filter": [{"function": "take_first"}]}]
+    group = {"group": "both", "task": ["tiny_one", "tiny_two"]}
+    chat.write_tasks(
+        tmp_path / "tasks", chat.task("tiny_one", filter_list=first), chat.task("tiny_two"), group
+    )
+    (one,) = loaded(tmp_path, words(task="both"))
+    assert one.invalid == {"tiny_one": None, "tiny_two": "[invalid]"}
+
+
+def test_what_a_task_draws_it_draws_again(tmp_path: Path) -> None:
+    code = (
+        "import random\nimport numpy as np\n"
+        "def mixed(docs):\n"
+        "    order = list(range(len(docs)))\n"
+        "    random.shuffle(order)\n"
+        "    return docs.select(order)\n"
+        "def asks(doc):\n"
+        "    return f\"{doc['question']} w{np.random.randint(24)} w{random.randint(0, 23)}\"\n"
+    )
+    with_code(
+        tmp_path / "tasks", code,
+        ("doc_to_text: '{{question}}'", "doc_to_text: !function own.asks\nprocess_docs: !function own.mixed"),
+    )  # fmt: skip
+    (first,), (again,) = loaded(tmp_path, words()), loaded(tmp_path, words())
+    assert asked(first) == asked(first) == asked(again)
 
 
 def test_pinned_shots_may_be_said_again(tmp_path: Path) -> None:
@@ -177,6 +235,27 @@ def test_plain_prompts_must_not_ask_for_steps(text: str, models: Path, tmp_path:
         check(models, tmp_path)
     ready = check(models, tmp_path, arms={"think": False})
     assert all(arm.prompt == "plain" for arm in ready.arms)
+
+
+def test_scoring_code_is_part_of_what_is_asked(models: Path, tmp_path: Path) -> None:
+    code = "import rules\ndef judge(doc, results):\n    return {'exact_match': 0}\n"
+    folder = tmp_path / "tasks"
+    with_code(
+        folder, code.replace("import rules\n", ""),
+        ("doc_to_text:", "process_results: !function own.judge\ndoc_to_text:"),
+    )  # fmt: skip
+    (folder / "rules.py").write_text("")
+
+    def digest() -> str:
+        return check(models, tmp_path).run["identity"]["benchmarks"]["words"]["asked"]
+
+    first = digest()
+    assert digest() == first
+    (folder / "rules.py").write_text("strict = True\n")
+    second = digest()
+    assert second != first
+    (folder / "own.py").write_text((folder / "own.py").read_text().replace("0}", "1}"))
+    assert digest() not in (first, second)
 
 
 def test_words_of_a_document_are_its_own(models: Path, tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +16,8 @@ import pytest
 import chat
 import taskvec
 import taskvec.study
-from taskvec.errors import MismatchError, UsageError
-from taskvec.study import preflight, worker
+from taskvec.errors import MismatchError, StorageError, UsageError
+from taskvec.study import environment, preflight, worker
 from taskvec.study.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -69,6 +73,9 @@ def vllm(root: Path, folder: Path, python: Path | str, script: str = "") -> Path
 STAND_IN = """
 import json, os, sys
 from pathlib import Path
+if sys.argv[3] == "--about":
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent / "installed"), *sys.path])
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 job = json.loads(Path(sys.argv[3]).read_text())
 assert sys.argv[1:3] == ["-m", "taskvec.study.worker"]
 assert (job["model"], job["args"]) == ("vllm", {"gpu_memory_utilization": 0.5})
@@ -84,7 +91,15 @@ os.execv(sys.executable, [sys.executable, "-m", "taskvec.study.worker", str(path
 """
 
 
+def installed(folder: Path, version: str) -> None:
+    """What the stand-in takes for vLLM: nothing but its name."""
+    about = folder / "installed" / "vllm.dist-info" / "METADATA"
+    about.parent.mkdir(parents=True, exist_ok=True)
+    about.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+
+
 def test_a_study_in_another_environment(root: Path, tmp_path: Path) -> None:
+    installed(tmp_path, "9.1")
     told: list[tuple[str, str, int, int]] = []
     study = vllm(root, tmp_path, tmp_path / "python", STAND_IN)
     results = taskvec.study.run(study, tmp_path / "RUN", progress=lambda *at: told.append(at))
@@ -104,13 +119,90 @@ def test_a_study_in_another_environment(root: Path, tmp_path: Path) -> None:
     assert effect["effect"] == other["effect"]
     assert told[-1][2:] == (16, 16)
     assert [done for _, _, done, _ in told] == sorted(done for _, _, done, _ in told)
+    record = json.loads((run / "run.json").read_text())
+    assert record["versions"]["worker vllm"] == "9.1"
+    assert record["versions"]["worker torch"] == record["versions"]["torch"]
+    installed(tmp_path, "9.2")
+    with pytest.raises(MismatchError, match=r'versions\.worker vllm was "9\.1" and now is "9\.2"'):
+        taskvec.study.run(study, run)
 
 
 def test_a_worker_that_fails(root: Path, tmp_path: Path) -> None:
-    script = "import sys\nprint('loading', file=sys.stderr)\nsys.exit('CUDA is on strike')"
+    script = (
+        "import sys\n"
+        "if '--about' in sys.argv:\n"
+        '    print(\'{"versions": {}, "device": "cpu", "named": "cpu"}\')\n'
+        "    sys.exit()\n"
+        "print('loading', file=sys.stderr)\n"
+        "sys.exit('CUDA is on strike')"
+    )
     with pytest.raises(MismatchError, match=r"CUDA is on strike \(all that .*worker\.log\)"):
         taskvec.study.run(vllm(root, tmp_path, tmp_path / "python", script), tmp_path / "RUN")
     assert list((tmp_path / "RUN").glob("checkpoints/*")) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [("import sys\nsys.exit('No module named taskvec')", "No module named taskvec"),
+     ("print('hello')", "does not say what is in its environment")],
+)  # fmt: skip
+def test_an_environment_that_has_not_what_it_takes(
+    script: str, says: str, root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(MismatchError, match=says):
+        taskvec.study.check(vllm(root, tmp_path, tmp_path / "python", script))
+
+
+def test_a_worker_without_vllm_and_a_gpu_that_it_cannot_be_told() -> None:
+    with pytest.raises(UsageError, match="vllm is not installed"):
+        worker.ask_about(sys.executable, "cpu")
+    with pytest.raises(UsageError, match="CUDA_VISIBLE_DEVICES"):
+        worker.ask_about(sys.executable, "cuda:1")
+
+
+def test_a_worker_needs_nothing_that_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "find_spec", lambda name: None if name == "matplotlib" else object())
+    environment.prepare(offline=False, needed=environment.SCORING)
+
+
+KILLED = """
+import sys
+from taskvec.study.folder import RunFolder
+from taskvec.study.worker import _run
+folder = RunFolder(sys.argv[1])
+with folder.lock():
+    _run(sys.argv[2], {}, folder, print)
+"""
+
+
+def test_a_worker_that_is_left_behind_keeps_other_runs_out(tmp_path: Path) -> None:
+    python, run = tmp_path / "python", tmp_path / "RUN"
+    python.write_text(
+        f"#!{sys.executable}\nimport os, pathlib, time\n"
+        f"pathlib.Path({str(tmp_path / 'part')!r}).write_text(str(os.getpid()))\n"
+        f"os.rename({str(tmp_path / 'part')!r}, {str(tmp_path / 'pid')!r})\n"
+        "time.sleep(120)\n"
+    )
+    python.chmod(0o755)
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(run), str(python)]) as parent:
+        until = time.monotonic() + 60
+        while not (tmp_path / "pid").exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        parent.kill()
+    left = int((tmp_path / "pid").read_text())
+    try:
+        with pytest.raises(StorageError, match="another run is at work there"), RunFolder(run).lock():
+            pass
+    finally:
+        os.kill(left, signal.SIGKILL)
+    while True:
+        try:
+            with RunFolder(run).lock():
+                break
+        except StorageError:
+            assert time.monotonic() < until
+            time.sleep(0.02)
 
 
 def test_a_python_that_is_not_there(root: Path, tmp_path: Path) -> None:

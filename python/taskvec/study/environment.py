@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
 from contextlib import contextmanager, redirect_stdout
@@ -11,13 +12,22 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from .._core import version
 from ..errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from ..records import Json
+
+DEVICE = r"auto|cpu|cuda(:[0-9]{1,3})?"
+"""What a device is called."""
+
+SCORING = ("torch", "transformers", "lm_eval", "datasets", "accelerate")
+"""What scores models."""
 # matplotlib too: its lack must not be found out after hours of scoring.
-_NEEDED = ("torch", "transformers", "lm_eval", "datasets", "matplotlib")
+STUDYING = (*SCORING, "matplotlib")
+"""What a whole study needs, its report included."""
 # Without the third, building some tasks calls out although the first two forbid it.
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE")
 _FLAGS = (
@@ -28,22 +38,22 @@ _FLAGS = (
 _LOUD = ("lm_eval", "transformers", "datasets", "evaluate", "huggingface_hub", "httpx", "accelerate")
 
 
-def missing() -> str | None:
-    """The one sentence to say where what scores models is not installed; None where it is."""
-    absent = [name for name in _NEEDED if find_spec(name) is None]
+def missing(needed: tuple[str, ...] = STUDYING) -> str | None:
+    """The one sentence to say where what is needed is not installed; None where it is."""
+    absent = [name for name in needed if find_spec(name) is None]
     if not absent:
         return None
     return f'{", ".join(absent)} not installed; get what scores models with: pip install "taskvec[eval]"'
 
 
-def prepare(*, offline: bool) -> bool:
+def prepare(*, offline: bool, needed: tuple[str, ...] = STUDYING) -> bool:
     """Call before anything heavy is imported; returns whether the process is offline from now on.
 
     Raises:
         UsageError: the extra `eval` is not installed, or a library that reads the flags when it is imported
             was imported without them.
     """
-    if said := missing():
+    if said := missing(needed):
         raise UsageError(said)
     if not (offline or _is_on("HF_HUB_OFFLINE")):
         return False
@@ -59,6 +69,32 @@ def prepare(*, offline: bool) -> bool:
 
 def _is_on(name: str) -> bool:
     return os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def about(device: str) -> Json:
+    """What here decides answers: `versions`, and of the device its torch name and what it is called.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    import torch
+
+    there = torch.cuda.is_available()
+    if not re.fullmatch(DEVICE, device):
+        raise UsageError(f"device {device!r} is not one of auto, cpu, cuda, cuda:1")
+    if device == "auto":
+        device = "cuda" if there else "cpu"
+    if device != "cpu" and (not there or int(device.partition(":")[2] or 0) >= torch.cuda.device_count()):
+        raise UsageError(f"device {device} is not there; give cpu, or auto to take what there is")
+    versions = {
+        "taskvec": version,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "torch": torch.__version__,
+        "transformers": library("transformers").__version__,
+        "lm_eval": library("lm_eval").__version__,
+    }
+    named = device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
+    return {"versions": versions, "device": device, "named": named}
 
 
 def library(name: str) -> Any:

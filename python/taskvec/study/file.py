@@ -10,11 +10,20 @@ import difflib
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
 from ..errors import StorageError, UsageError
+from .environment import DEVICE
 from .marks import Lines, parse
 
 if TYPE_CHECKING:
@@ -33,7 +42,8 @@ def _factor(alpha: float) -> float:
 
 
 def _one_line(text: str) -> str:
-    if not text.strip() or "\n" in text:
+    # The last are halves of characters, which an escape can spell and no file can hold.
+    if not text.strip() or any(one in "\n\r\0" or "\ud800" <= one <= "\udfff" for one in text):
         raise ValueError("give one line of text")
     return text
 
@@ -74,7 +84,8 @@ class ArmChoice(_Section):
     def _sound(self) -> ArmChoice:
         if len(self.random) in (1, 2):
             raise ValueError("random needs at least 3 seeds, or none at all: []")
-        for name, values in (("random", self.random), ("sweep", self.sweep)):
+        # As many digits as tell the arms of a sweep apart.
+        for name, values in (("random", self.random), ("sweep", [f"{one:.12g}" for one in self.sweep])):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} names a value twice")
         return self
@@ -84,7 +95,7 @@ class Vllm(_Section):
     """vLLM, in the environment of another Python."""
 
     python: Line
-    args: dict[str, Any] = {}
+    args: dict[str, JsonValue] = {}
     """Arguments of lm-eval's `vllm` model."""
 
 
@@ -132,7 +143,7 @@ class Study(_Section):
     offline: bool = False
     tasks: Line | None = None
     backend: Literal["hf"] | VllmBackend = "hf"
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=f"^({DEVICE})$")] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch_size: Count = 16
     rounding: Literal["nearest", "stochastic"] = "nearest"
@@ -144,8 +155,10 @@ class Study(_Section):
             raise ValueError("give either donors, with minuend and subtrahend, or vector")
         if self.vector is not None and self.arms.donors:
             raise ValueError("arms.donors needs donors, and this study names a vector")
-        if self.alpha in self.arms.sweep:
-            raise ValueError(f"arms.sweep holds {self.alpha:.12g}, which is the α of +v already")
+        taken = {"+v": self.alpha} | ({"−v": -self.alpha} if self.arms.minus else {})
+        for arm, alpha in taken.items():
+            if alpha in self.arms.sweep:
+                raise ValueError(f"arms.sweep holds {alpha:.12g}, which is the α of {arm} already")
         ids = [one.id for one in self.benchmarks]
         if twice := [one for one in ids if ids.count(one) > 1]:
             raise ValueError(f"two benchmarks have the id {twice[0]!r}")
@@ -158,22 +171,27 @@ class Study(_Section):
 
 def load(study: str | Path) -> tuple[Study, str]:
     """Reads a study and its text; `UsageError` says "FILE:LINE: …" for whatever is not as it must be."""
-    path = find(study)
     try:
+        path = find(study)
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is not a text file in UTF-8; name a study file") from None
+        raise UsageError(f"{study} is not a text file in UTF-8; name a study file") from None
     except OSError as error:
         raise StorageError(
-            error.errno, f"{path}: {error.strerror}; name a study file that can be read", str(path)
+            error.errno, f"{study}: {error.strerror}; name a study file that can be read", str(study)
         ) from None
+    except (RuntimeError, ValueError) as error:
+        # No such user's home, or a NUL.
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{str(study)!r} cannot be a path: {error}; name a study file") from None
     lines = Lines(str(path))
     content = parse(text, lines)
     try:
         read = Study.model_validate(content)
     except ValidationError as error:
         raise UsageError(_sentence(error, lines)) from None
-    return _with_folders(read, path.parent), text
+    return _with_folders(read, path.parent, lines), text
 
 
 def find(study: str | Path) -> Path:
@@ -195,20 +213,29 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
-def _with_folders(study: Study, folder: Path) -> Study:
-    def full(ref: str | None) -> str | None:
-        if ref is None or not ref.startswith((".", "/", "~")):
-            return ref
-        return str((folder / Path(ref).expanduser()).resolve())
+def _with_folders(study: Study, folder: Path, lines: Lines) -> Study:
+    def absolute(ref: str, *place: str) -> str:
+        try:
+            return str((folder / Path(ref).expanduser()).resolve())
+        except (OSError, RuntimeError) as error:
+            # No such user's home, or links in a circle.
+            where = ".".join(place)
+            raise UsageError(f"{lines.file}:{lines.at(place)}: {where}: {error} (it is {ref!r})") from None
+
+    def full(ref: str, *place: str) -> str:
+        return absolute(ref, *place) if ref.startswith((".", "/", "~")) else ref
 
     pair = study.donors
     return study.model_copy(
         update={
-            "target": full(study.target),
+            "target": full(study.target, "target"),
             "donors": pair
-            and Donors(minuend=full(pair.minuend) or "", subtrahend=full(pair.subtrahend) or ""),
-            "vector": full(study.vector),
-            "tasks": study.tasks and str((folder / Path(study.tasks).expanduser()).resolve()),
+            and Donors(
+                minuend=full(pair.minuend, "donors", "minuend"),
+                subtrahend=full(pair.subtrahend, "donors", "subtrahend"),
+            ),
+            "vector": study.vector and full(study.vector, "vector"),
+            "tasks": study.tasks and absolute(study.tasks, "tasks"),
         }
     )
 
@@ -239,7 +266,19 @@ def _sentence(error: ValidationError, lines: Lines) -> str:
     message = found["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
     given = found["input"]
     shown = f" (it is {given!r})" if isinstance(given, str | int | float | None) and where else ""
-    return f"{start}{f'{where}: ' if where else ''}{message}{shown}"
+    meant_number = _number(given) if found["type"] == "float_type" and isinstance(given, str) else None
+    hint = f"; YAML takes it for text, write {meant_number}" if meant_number else ""
+    return f"{start}{f'{where}: ' if where else ''}{message}{shown}{hint}"
+
+
+def _number(text: str) -> str | None:
+    """The number that a text spells, as YAML 1.1 reads it: with a point before an exponent."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    digits, e, exponent = repr(value).partition("e")
+    return f"{digits}{'' if '.' in digits or not e else '.0'}{e}{exponent}" if math.isfinite(value) else None
 
 
 def _keys(loc: tuple[int | str, ...]) -> list[str]:

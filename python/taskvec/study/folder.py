@@ -31,6 +31,8 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Touches nothing yet."""
         self.path = Path(path).expanduser().absolute()
+        self.held: tuple[int, ...] = ()
+        """The descriptor of the lock while it is held. A process that inherits it holds the lock too."""
 
     @property
     def vector(self) -> Path:
@@ -62,11 +64,22 @@ class RunFolder:
         """Starts a run, or takes up one of the same identity.
 
         Raises:
-            MismatchError: it holds a run of another study, or of this one on other inputs.
+            MismatchError: it holds a run of another study, or of this one on other inputs, or what is left
+                of a run that nothing says which it was.
         """
         path = self.path / "run.json"
         if overwrite:
             self._clear()
+        left = [name for name in _OURS if os.path.lexists(self.path / name)]
+        if left and not path.is_file():
+            raise MismatchError(
+                f"{self.path} holds {left[0]} of a run whose run.json is gone; give another folder, or"
+                " --overwrite"
+            )
+        # What a run that was killed was at work on: no other is, as long as the lock is held.
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        for scratch in (self.path / "controls").glob(".control-*"):
+            shutil.rmtree(scratch, ignore_errors=True)
         if path.is_file():
             old = read_run(self.path)
             if found := _difference(old["identity"], run["identity"], ""):
@@ -84,8 +97,6 @@ class RunFolder:
         write(self.path / "run.json", as_text(read_run(self.path) | found))
 
     def _clear(self) -> None:
-        if not (self.path / "run.json").is_file():
-            return
         # Last what makes it a run, so that a clearing cut short can be taken up.
         for name in sorted(_OURS, key=lambda name: name == "run.json"):
             one = self.path / name
@@ -133,7 +144,11 @@ class RunFolder:
             except OSError:
                 # Some network file systems have no locks; going on without is the lesser evil.
                 pass
-            yield
+            self.held = (file.fileno(),)
+            try:
+                yield
+            finally:
+                self.held = ()
 
 
 def read_run(folder: Path) -> Json:

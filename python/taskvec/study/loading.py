@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
 from typing import Any
 
 from ..errors import MismatchError
 from .environment import library, quiet
+
+_PIECE = 1 << 22
 
 
 def load_model(path: str, target: str, device: str, dtype: str) -> Any:
@@ -19,11 +22,19 @@ def load_model(path: str, target: str, device: str, dtype: str) -> Any:
             model: Any = library("transformers").AutoModelForCausalLM.from_pretrained(
                 path, dtype=getattr(torch, dtype)
             )
-        except (OSError, ValueError, RuntimeError) as error:
+            model.generation_config = generation_config(target)
+            return model.to(device).eval()
+        except torch.OutOfMemoryError as error:
+            raise MismatchError(
+                f"{path}: {device} has not the memory for it as {dtype}; choose another device or a smaller"
+                " dtype"
+            ) from error
+        except Exception as error:
+            # transformers, safetensors and the model's own code fail each in their way.
             said = (str(error).strip().splitlines() or [""])[0]
-            raise MismatchError(f"{path}: transformers cannot load it ({said}); check the folder") from error
-        model.generation_config = generation_config(target)
-        return model.to(device).eval()
+            raise MismatchError(
+                f"{path}: transformers cannot load it ({type(error).__name__}: {said}); check the folder"
+            ) from error
 
 
 def generation_config(target: str) -> Any:
@@ -43,11 +54,14 @@ def generation_config(target: str) -> Any:
 
 def norms(model: Any) -> dict[str, float]:
     """Norm of each parameter, which tells how large a change to it is."""
+    return {name: _norm(one.detach()) for name, one in model.named_parameters()}
+
+
+def _norm(tensor: Any) -> float:
     torch = library("torch")
-    return {
-        name: float(torch.linalg.vector_norm(one.detach(), dtype=torch.float64))
-        for name, one in model.named_parameters()
-    }
+    # In pieces: in float64 an embedding would take four times its memory again, beside the model.
+    pieces = tensor.reshape(-1).split(_PIECE)
+    return math.hypot(*(float(torch.linalg.vector_norm(one, dtype=torch.float64)) for one in pieces))
 
 
 def make_room() -> None:

@@ -82,7 +82,12 @@ def _value(node: yaml.Node, place: Place, lines: Lines) -> Any:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node)  # type: ignore[no-untyped-call]
-    except ValueError as error:
-        raise UsageError(f"{lines.file}:{node.start_mark.line + 1}: {error}") from None
+    except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
+        # What PyYAML's constructors fail with, each in its way, on a value that its tag cannot be.
+        tag = node.tag.rpartition(":")[2]
+        raise UsageError(
+            f"{lines.file}:{node.start_mark.line + 1}: {str(node.value)[:40]!r} cannot be read as a {tag}"
+            f" ({error})"
+        ) from None
     finally:
         loader.dispose()  # type: ignore[no-untyped-call]

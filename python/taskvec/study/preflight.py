@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import shutil
-import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .. import verbs
-from .._core import version
 from ..errors import MismatchError, UsageError
 from ..refs import Ref, resolve
 from . import environment
@@ -91,18 +91,19 @@ def look(
     with environment.quiet():
         tokenizer = prompts.read_tokenizer(target.path)
         context, kept = _config(target)
-        where = _device(read.device)
+        found = _about(read)
         loaded = tasks.load(read)
         line = read.think if read.arms.think else None
         asked = {
             one.benchmark.id: _digest(prompts.check(one, tokenizer, context, line), one) for one in loaded
         }
+    where = found["device"]
     dtype = (
         kept if read.dtype == "auto" and where != "cpu" else "float32" if read.dtype == "auto" else read.dtype
     )
     return Ready(
         read, text, target, donors, plan, arms(read), loaded, tokenizer, where, dtype,
-        _run(read, target, donors, loaded, asked, where, dtype),
+        _run(read, target, donors, loaded, asked, found, dtype),
     )  # fmt: skip
 
 
@@ -130,6 +131,10 @@ def _fits(study: Study, target: Ref, donors: tuple[Ref, ...]) -> CheckResult:
         first, *others = [problem.message for problem in plan.problems]
         more = f" (and {len(others)} more: `taskvec check` lists them)" if others else ""
         raise MismatchError(f"the study's inputs do not fit together: {first}{more}")
+    # Of the others only whether there can be such an arm: found out after hours of scoring otherwise.
+    for arm in arms(study):
+        if arm.alpha not in (None, study.alpha):
+            verbs.check(target.path, *(one.path for one in donors), alpha=arm.alpha, rounding=study.rounding)
     return plan
 
 
@@ -147,23 +152,19 @@ def _config(target: Ref) -> tuple[int, str]:
     return context, str(dtype).removeprefix("torch.")
 
 
-def _device(wanted: str) -> str:
-    import torch
+def _about(study: Study) -> Json:
+    """Versions and device: of the backend's own environment too, if it has one."""
+    if study.backend == "hf":
+        return environment.about(study.device)
+    from . import worker
 
-    there = torch.cuda.is_available()
-    if wanted == "auto":
-        return "cuda" if there else "cpu"
-    if wanted.startswith("cuda"):
-        number = int(wanted.partition(":")[2] or 0)
-        if not there or number >= torch.cuda.device_count():
-            raise UsageError(f"device {wanted} is not there; give cpu, or auto to take what there is")
-    elif wanted != "cpu":
-        raise UsageError(f"device {wanted!r} is not one of auto, cpu, cuda, cuda:1")
-    return wanted
+    theirs = worker.ask_about(study.backend.vllm.python, study.device)
+    named = {f"worker {name}": one for name, one in theirs["versions"].items()}
+    return theirs | {"versions": environment.about("cpu")["versions"] | named}
 
 
 def _digest(asked: list[tuple[str, str]], loaded: Loaded) -> str:
-    """Of all prompts, of what is right and of how it is scored."""
+    """Of all prompts, of what is right and of how it is scored, the code included."""
     whole = hashlib.sha256(f"{loaded.metric}\0{loaded.filter}\0".encode())
     for prompt, rest in asked:
         whole.update(f"{prompt}\0{rest}\0".encode())
@@ -172,7 +173,28 @@ def _digest(asked: list[tuple[str, str]], loaded: Loaded) -> str:
             whole.update(f"{task.doc_to_target(request.doc)}\0".encode())
         settings = {key: task.get_config(key) for key in ("generation_kwargs", "filter_list", "metric_list")}
         whole.update(json.dumps(settings, default=_named, sort_keys=True).encode())
+        for name, content in _code(task):
+            whole.update(f"{name}\0".encode() + hashlib.sha256(content).digest())
     return whole.hexdigest()[:32]
+
+
+def _code(task: Any) -> list[tuple[str, bytes]]:
+    """Name and content of the Python files that a task brings: those of its functions, and those beside."""
+    todo: list[Any] = [vars(task.config)]
+    if not (kind := cast("type[Any]", type(task))).__module__.startswith("lm_eval.api"):
+        todo.append(kind)
+    folders: set[Path] = set()
+    while todo:
+        one = todo.pop()
+        if isinstance(one, dict):
+            todo += cast("Json", one).values()
+        elif isinstance(one, list | tuple):
+            todo += cast("list[Any]", one)
+        elif inspect.isfunction(one) or inspect.isclass(one):
+            # What is built in has no file.
+            with suppress(OSError, TypeError):
+                folders.add(Path(inspect.getfile(one)).parent)
+    return sorted((path.name, path.read_bytes()) for folder in folders for path in folder.glob("*.py"))
 
 
 def _named(value: Any) -> str:
@@ -182,20 +204,11 @@ def _named(value: Any) -> str:
 
 def _run(
     study: Study, target: Ref, donors: tuple[Ref, ...], loaded: tuple[Loaded, ...], asked: dict[str, str],
-    device: str, dtype: str,
+    found: Json, dtype: str,
 ) -> Json:  # fmt: skip
-    import torch
-
     roles = ("vector",) if study.donors is None else ("minuend", "subtrahend")
     inputs = [described(role, ref) for role, ref in zip(("target", *roles), (target, *donors), strict=True)]
-    versions = {
-        "taskvec": version,
-        "python": ".".join(map(str, sys.version_info[:3])),
-        "torch": torch.__version__,
-        "transformers": environment.library("transformers").__version__,
-        "lm_eval": environment.library("lm_eval").__version__,
-    }
-    named = device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
+    versions, named = found["versions"], found["named"]
     whole: Json = study.to_json() | {"target": target.name, "tasks": study.tasks and Path(study.tasks).name}
     # Names, not where this machine keeps them.
     if study.donors is None:

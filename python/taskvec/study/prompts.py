@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,15 @@ from ..errors import MismatchError, UsageError
 from .environment import library
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .tasks import Loaded
 
 Turn = dict[str, str]
 """One turn of a conversation: `role` and `content`."""
 
-# Shots are drawn anew for each arm, with the seed that lm-eval itself takes: the same for all.
-SHOT_SEED = 1234
+# lm-eval's own seeds.
+_SEED, _OTHER_SEED = 0, 1234
 
 _ASKS = re.compile(
     r"step[- ]by[- ]step|let['\u2019]?s think|chain[- ]of[- ]thought"
@@ -25,6 +28,18 @@ _ASKS = re.compile(
     r"|reason (?:step|through|carefully)|one step at a time",
     re.IGNORECASE,
 )
+
+
+def seed(tasks: Iterable[Any] = ()) -> None:
+    """Makes what tasks draw, as they are built, asked and scored, the same every time, for every arm."""
+    import numpy as np
+
+    random.seed(_SEED)
+    np.random.seed(_OTHER_SEED)
+    library("torch").manual_seed(_OTHER_SEED)
+    for task in tasks:
+        # Shots are drawn anew for each arm.
+        task.set_fewshot_seed(seed=_OTHER_SEED)
 
 
 def read_tokenizer(target: str) -> Any:
@@ -80,8 +95,8 @@ def ask(tokenizer: Any, turns: list[Turn], *, line: str | None, add_generation_p
 def render(loaded: Loaded, tokenizer: Any, line: str | None) -> list[tuple[str, str]]:
     """Every request of a benchmark as (prompt, what is scored after it; empty where text is generated)."""
     found: list[tuple[str, str]] = []
+    seed(loaded.tasks)
     for task in loaded.tasks:
-        task.set_fewshot_seed(seed=SHOT_SEED)
         try:
             task.build_all_requests(
                 limit=loaded.benchmark.limit,

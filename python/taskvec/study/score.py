@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import random
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MismatchError, UsageError
 from .environment import library, quiet
-from .prompts import SHOT_SEED
+from .prompts import seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,15 +31,9 @@ def score(
         A row for each document, in order, with the fields of a sample file.
 
     Raises:
-        UsageError: the metric is not one number for each document.
+        UsageError: the metric is not one number from 0 to 1 for each document.
     """
-    import numpy as np
-
-    # lm-eval's own seeds, for tasks that draw when they ask: every arm must be asked the same.
-    random.seed(0)
-    np.random.seed(SHOT_SEED)
-    for task in loaded.tasks:
-        task.set_fewshot_seed(seed=SHOT_SEED)
+    seed(loaded.tasks)
     model.line = line
     model.records = dict[Any, Any]()
     model.progress = None if progress is None else _in_documents(progress, loaded.n)
@@ -86,11 +79,19 @@ def _in_documents(progress: Callable[[int, int], None], documents: int) -> Calla
 
 def _row(number: int, sample: Any, task: Any, loaded: Loaded, records: Any) -> Json:
     value = sample.get(loaded.metric)
-    if not isinstance(value, bool | int | float) and not hasattr(value, "item"):
-        has = ", ".join(sample["metrics"])
+    has = ", ".join(sample["metrics"])
+    try:
+        # One that numpy or torch holds, too.
+        correct = float(value) if isinstance(value, bool | int | float) else float(value.item())
+    except (AttributeError, TypeError, ValueError, RuntimeError):
         raise UsageError(
             f"benchmark {loaded.benchmark.id!r}: {loaded.metric} is not one number for each document; set"
             f" metric to one of {has}"
+        ) from None
+    if not 0 <= correct <= 1:
+        raise UsageError(
+            f"benchmark {loaded.benchmark.id!r}: {loaded.metric} is {correct:g} for a document, and scores"
+            f" must lie between 0 and 1; set metric to one of {has} that does"
         )
     row: Json = {
         "doc_id": number,
@@ -99,7 +100,7 @@ def _row(number: int, sample: Any, task: Any, loaded: Loaded, records: Any) -> J
         "target": _text(sample["target"]),
         "response": None,
         "answer": None,
-        "correct": float(value),
+        "correct": correct,
         "extracted": None,
         "tokens": None,
         "truncated": None,
@@ -109,12 +110,12 @@ def _row(number: int, sample: Any, task: Any, loaded: Loaded, records: Any) -> J
     if loaded.kind == "choice":
         row["answer"] = _chosen(answered, task.doc_to_choice(sample["doc"]), loaded.metric)
         return row
-    made = records[task.task_name, sample["doc_id"]]
+    made, invalid = records[task.task_name, sample["doc_id"]], loaded.invalid[task.task_name]
     return {
         **row,
         "response": sample["resps"][0][0],
         "answer": _text(answered[0]),
-        "extracted": None if loaded.invalid is None else answered[0] != loaded.invalid,
+        "extracted": None if invalid is None else answered[0] != invalid,
         "tokens": made.tokens,
         "truncated": made.truncated,
         "prompt_tokens": made.prompt_tokens,

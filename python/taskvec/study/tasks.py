@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..errors import StorageError, UsageError
 from .environment import library, quiet
+from .prompts import seed
 
 if TYPE_CHECKING:
     from ..records import Json
     from .file import Benchmark, Study
 
 # A name on a line of its own; what a file includes or inherits does not name it.
-_NAME = re.compile(rb"""^["']?(?:task|group)["']?:[ \t]*["']?([^\s"'#\[{]+)["']?[ \t]*\r?$""", re.MULTILINE)
+_NAME = re.compile(
+    rb"""^["']?(?:task|group)["']?:[ \t]*["']?([^\s"'#\[{]+)["']?[ \t]*(?:[ \t]#.*)?\r?$""",
+    re.MULTILINE,
+)
 # For one document these give a pair or a table, not a number.
 _NOT_A_SCORE = ("f1", "mcc", "brier_score", "likelihood", "bleu", "chrf", "ter", "perplexity")
 _CHOICE = "the answer is picked among given ones by likelihood, so a chain of thought cannot show"
@@ -36,8 +40,8 @@ class Loaded:
     kind: Literal["generate", "choice"]
     metric: str
     filter: str
-    invalid: str | None
-    """What the filter answers where it finds no answer; None where it always finds one."""
+    invalid: dict[str, Any]
+    """By task: what the filter answers where it finds no answer; None where it always finds one."""
     shots: int
     version: str
     n: int
@@ -70,6 +74,8 @@ def _load(benchmark: Benchmark, own: str | None) -> Loaded:
     if benchmark.confirm_unsafe:
         # Read when a task that runs code is built.
         os.environ["HF_ALLOW_CODE_EVAL"] = "1"
+    # Some draw their documents, or the order of their choices.
+    seed()
     tasks = _build(benchmark, own)
     kinds = {task.OUTPUT_TYPE for task in tasks}
     if len(kinds) > 1 or not kinds <= {"generate_until", "multiple_choice"}:
@@ -98,7 +104,7 @@ def _load(benchmark: Benchmark, own: str | None) -> Loaded:
         kind,
         metric,
         filter,
-        _invalid(tasks[0], filter),
+        {task.task_name: _invalid(task, filter) for task in tasks},
         tasks[0].get_config("num_fewshot"),
         ", ".join(sorted({str(task.VERSION) for task in tasks})),
         sum(sizes),
@@ -144,6 +150,8 @@ def _scored_by(benchmark: Benchmark, tasks: tuple[Any, ...]) -> tuple[str, str]:
             raise _refused(benchmark, f"lm-eval knows no metric {metric!r}", "another metric")
         if metric in _NOT_A_SCORE:
             raise _refused(benchmark, f"{metric} is not one number for each document", "another metric")
+        if task.higher_is_better().get(metric) is False:
+            raise _refused(benchmark, f"of {metric} less is better, and more is in a study", "another metric")
         if filter not in passes:
             raise _refused(benchmark, f"it has no filter {filter!r}", f"one of {', '.join(passes)}")
     return metric, filter
@@ -157,11 +165,12 @@ def _filters(task: Any) -> list[str]:
     return [one["name"] for one in task.get_config("filter_list") or ()] or ["none"]
 
 
-def _invalid(task: Any, filter: str) -> str | None:
-    for one in task.get_config("filter_list") or ():
-        for step in one["filter"] if one["name"] == filter else ():
-            if "regex" in str(step["function"]):
-                return step.get("fallback", "[invalid]")
+def _invalid(task: Any, filter: str) -> Any:
+    # Of the filters themselves, some of which are classes of the task's own and have a default.
+    for one in getattr(task, "_filters", ()):
+        for step in one.filters if one.name == filter else ():
+            if (fallback := getattr(step(), "fallback", None)) is not None:
+                return fallback
     return None
 
 

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict, deque
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,10 @@ def _run(python: str, job: Json, folder: RunFolder, tell: Callable[[str, int], N
     command = [python, "-m", "taskvec.study.worker", str(path)]
     with (
         log.open("w") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        # With the run's lock: if this process is killed, no other run begins while the worker still writes.
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, pass_fds=folder.held
+        ) as process,
     ):
         try:
             for line in process.stdout or ():
@@ -140,18 +144,55 @@ def _run(python: str, job: Json, folder: RunFolder, tell: Callable[[str, int], N
             raise
     path.unlink(missing_ok=True)
     if process.returncode:
-        last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-        if process.returncode == StorageError.exit_code:
-            raise StorageError(None, last)
-        raise _BY_CODE.get(process.returncode, MismatchError)(
-            f"{last} (all that the worker said is in {log})"
+        more = f" (all that the worker said is in {log})"
+        raise _failed(process.returncode, log.read_text(errors="replace"), more)
+
+
+def _failed(code: int, said: str, more: str) -> TaskvecError:
+    last = (said.strip().splitlines() or ["the worker said nothing"])[-1]
+    if code == StorageError.exit_code:
+        return StorageError(None, last)
+    return _BY_CODE.get(code, MismatchError)(f"{last}{more}")
+
+
+def ask_about(python: str, device: str) -> Json:
+    """What `environment.about` says in the backend's environment, the version of vLLM added.
+
+    Raises:
+        UsageError: that environment has not what it takes, or no such device.
+        MismatchError: it cannot say.
+    """
+    if ":" in device:
+        raise UsageError(
+            f"device {device} cannot be asked of vLLM; set CUDA_VISIBLE_DEVICES and let device be auto"
         )
+    command = [python, "-m", "taskvec.study.worker", "--about", device]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise UsageError(f"backend: python {python} cannot be run: {error.strerror}") from None
+    if done.returncode:
+        raise _failed(done.returncode, done.stderr, f" (this said {python}, the Python of the backend)")
+    # Libraries may have said something before.
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        raise MismatchError(f"backend: python {python} does not say what is in its environment") from None
+
+
+def _about(device: str) -> Json:
+    environment.prepare(offline=False, needed=environment.SCORING)
+    found = environment.about(device)
+    try:
+        return found | {"versions": found["versions"] | {"vllm": version("vllm")}}
+    except PackageNotFoundError:
+        raise UsageError("vllm is not installed; name the Python of an environment that has it") from None
 
 
 def work(job: Json) -> None:
     """Scores one arm on a job's benchmarks; each cell's sample file appears when it is finished."""
     study = Study.model_validate(job["study"])
-    environment.prepare(offline=study.offline)
+    environment.prepare(offline=study.offline, needed=environment.SCORING)
     from .arms import Arm
     from .prompts import read_tokenizer
     from .score import score
@@ -222,8 +263,11 @@ def _vllm(job: Json, study: Study, tokenizer: Any) -> Any:
 
 
 def main(argv: list[str]) -> int:
-    """Does the job in the file that is named."""
+    """Does the job in the file that is named; `--about DEVICE` says what is here."""
     try:
+        if argv[0] == "--about":
+            sys.stdout.write(json.dumps(_about(argv[1])) + "\n")
+            return 0
         work(json.loads(Path(argv[0]).read_bytes()))
     except TaskvecError as error:
         sys.stderr.write(f"{error}\n")
