@@ -17,7 +17,8 @@ import pytest
 from runs import outcomes, typical, write_json, write_run
 from taskvec.errors import CorruptError, StorageError, UsageError
 from taskvec.study import page, plots
-from taskvec.study.results import Results, load
+from taskvec.study.build import load
+from taskvec.study.results import Results
 
 if TYPE_CHECKING:
     from collections.abc import Callable

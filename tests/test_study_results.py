@@ -13,9 +13,9 @@ from scipy import stats
 
 from runs import effect, outcomes, typical, write_json, write_lines, write_run
 from taskvec.errors import CorruptError, StorageError, UsageError
-from taskvec.study.build import build
+from taskvec.study.build import build, load
 from taskvec.study.conclusions import conclude
-from taskvec.study.results import Results, load
+from taskvec.study.results import Results
 from taskvec.study.statistics import LEVEL, holm
 from taskvec.study.words import p_figure
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from math import sqrt
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import CorruptError
+from ..errors import CorruptError, UsageError
 from . import statistics
 from .conclusions import conclude
 from .folder import read_run
@@ -18,13 +19,30 @@ from .results import SCHEMA, Results, as_written, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from ..records import Json
 
     _Cells = dict[tuple[str, str], Samples]
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+
+
+def load(path: str | Path) -> Results:
+    """The results of a RUN folder, worked out anew from its samples, or those that a results.json holds.
+
+    Raises:
+        UsageError: It is neither of the two.
+        StorageError: It cannot be read.
+        CorruptError: What it holds is damaged, or does not belong together.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return build(path)
+    found = read_json(path)
+    if found.get("schema") != SCHEMA:
+        raise UsageError(f"{path} is no {SCHEMA}; name a RUN folder or the results.json in one")
+    with as_written(str(path), "make it again from its RUN folder"):
+        return Results.from_json(found)
 
 
 def build(folder: Path) -> Results:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import StorageError
 from . import plots
+from .build import load
 from .markup import element, figure, listing
 from .page_tables import how_it_was_run, numbers
-from .results import as_written, load
+from .results import as_written
 from .tables import AGAINST, curve
 from .words import count, share
 

@@ -1,4 +1,4 @@
-"""A study's results (`taskvec/results/1`), typed field by field, from a RUN folder or from a file.
+"""A study's results (`taskvec/results/1`), typed field by field, as they are written and read.
 
 Scores, rates and differences are shares between 0 and 1 (0.01 is a point); intervals are 95 % intervals.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from ..errors import CorruptError, StorageError, TaskvecError, UsageError
+from ..errors import CorruptError, StorageError, TaskvecError
 from ..records import Json, Record, Result
 from ..results import Effect
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
+    from pathlib import Path
 
 SCHEMA = "taskvec/results/1"
 """The schema of `results.json`."""
@@ -189,26 +189,6 @@ class Results(Result):
         return next(
             (one for one in self.comparisons if (one.arm, one.against, one.benchmark) == wanted), None
         )
-
-
-def load(path: str | Path) -> Results:
-    """The results of a RUN folder, worked out anew from its samples, or those that a results.json holds.
-
-    Raises:
-        UsageError: It is neither of the two.
-        StorageError: It cannot be read.
-        CorruptError: What it holds is damaged, or does not belong together.
-    """
-    path = Path(path)
-    if path.is_dir():
-        from .build import build
-
-        return build(path)
-    found = read_json(path)
-    if found.get("schema") != SCHEMA:
-        raise UsageError(f"{path} is no {SCHEMA}; name a RUN folder or the results.json in one")
-    with as_written(str(path), "make it again from its RUN folder"):
-        return Results.from_json(found)
 
 
 @contextmanager
