@@ -115,6 +115,9 @@ WRONG = {
     "no bool": ("alpha: 0.7", "alpha: !!bool maybe", 8, "'maybe' cannot be read as a bool"),
     "no time": ("alpha: 0.7", "alpha: !!timestamp x", 8, "'x' cannot be read as a timestamp"),
     "no number at all": ("alpha: 0.7", 'alpha: !!int ""', 8, "'' cannot be read as a int"),
+    "an argument that is the study's": (
+        "backend: hf", "backend: {vllm: {python: p, args: {dtype: float16}}}", 12, "args must not hold dtype"
+    ),
     "no argument": ("backend: hf", "backend: {vllm: {python: p, args: {a: !!binary /w==}}}", 12, "args"),
     "an odd device": ("backend: hf", "device: gpu", 12, "device: 'gpu' is not of the form"),
     "a key twice": ("alpha: 0.7", "name: other", 8, "'name' is there twice"),

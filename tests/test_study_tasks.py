@@ -95,6 +95,8 @@ REFUSED = {
     "several answers": ({"repeats": 3}, {}, "samples several answers"),
     "a loss": ({"output_type": "loglikelihood_rolling", "metric_list": [{"metric": "byte_perplexity"}],
                 "filter_list": None, "generation_kwargs": None}, {}, "of the kind loglikelihood_rolling"),
+    "a filter that fails": ({"filter_list": [{"name": "last", "filter": [
+        {"function": "regex", "regex_pattern": "(w"}]}]}, {}, "its filter 'last' cannot be built ("),
     "an error rate": ({"metric_list": [{"metric": "exact_match", "aggregation": "mean",
                                         "higher_is_better": False}]}, {}, "of exact_match less is better"),
     "a template that fails": ({"doc_to_text": "{{ question.frob() }}"}, {}, "cannot be built"),

@@ -24,7 +24,7 @@ from pydantic import (
 
 from ..errors import StorageError, UsageError
 from .environment import DEVICE
-from .marks import Lines, parse
+from .marks import Lines, parse, spelled
 
 if TYPE_CHECKING:
     from ..records import Json
@@ -97,6 +97,12 @@ class Vllm(_Section):
     python: Line
     args: dict[str, JsonValue] = {}
     """Arguments of lm-eval's `vllm` model."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Vllm:
+        if ours := sorted({"pretrained", "tokenizer", "dtype", "batch_size"} & {*self.args}):
+            raise ValueError(f"args must not hold {ours[0]}, which the study itself says")
+        return self
 
 
 class VllmBackend(_Section):
@@ -266,19 +272,9 @@ def _sentence(error: ValidationError, lines: Lines) -> str:
     message = found["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
     given = found["input"]
     shown = f" (it is {given!r})" if isinstance(given, str | int | float | None) and where else ""
-    meant_number = _number(given) if found["type"] == "float_type" and isinstance(given, str) else None
+    meant_number = spelled(given) if found["type"] == "float_type" and isinstance(given, str) else None
     hint = f"; YAML takes it for text, write {meant_number}" if meant_number else ""
     return f"{start}{f'{where}: ' if where else ''}{message}{shown}{hint}"
-
-
-def _number(text: str) -> str | None:
-    """The number that a text spells, as YAML 1.1 reads it: with a point before an exponent."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    digits, e, exponent = repr(value).partition("e")
-    return f"{digits}{'' if '.' in digits or not e else '.0'}{e}{exponent}" if math.isfinite(value) else None
 
 
 def _keys(loc: tuple[int | str, ...]) -> list[str]:

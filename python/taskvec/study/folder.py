@@ -76,10 +76,6 @@ class RunFolder:
                 f"{self.path} holds {left[0]} of a run whose run.json is gone; give another folder, or"
                 " --overwrite"
             )
-        # What a run that was killed was at work on: no other is, as long as the lock is held.
-        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
-        for scratch in (self.path / "controls").glob(".control-*"):
-            shutil.rmtree(scratch, ignore_errors=True)
         if path.is_file():
             old = read_run(self.path)
             if found := _difference(old["identity"], run["identity"], ""):
@@ -89,6 +85,10 @@ class RunFolder:
                 )
             # What is known only once the target has been read stays known.
             run = old | run
+        # What a run that was killed was at work on: no other is, as long as the lock is held.
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        for scratch in (self.path / "controls").glob(".control-*"):
+            shutil.rmtree(scratch, ignore_errors=True)
         write(path, as_text(run))
         write(self.path / "study.yaml", study)
 

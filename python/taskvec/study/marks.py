@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import yaml
@@ -56,6 +57,16 @@ def parse(text: str, lines: Lines) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{lines.file}:1: a study is a mapping of keys to values, beginning with 'schema:'")
     return cast("dict[str, Any]", content)
+
+
+def spelled(text: str) -> str | None:
+    """The number that a text spells, as YAML 1.1 reads it: with a point before an exponent."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    digits, e, exponent = repr(value).partition("e")
+    return f"{digits}{'' if '.' in digits or not e else '.0'}{e}{exponent}" if math.isfinite(value) else None
 
 
 def _value(node: yaml.Node, place: Place, lines: Lines) -> Any:

@@ -104,7 +104,7 @@ def _load(benchmark: Benchmark, own: str | None) -> Loaded:
         kind,
         metric,
         filter,
-        {task.task_name: _invalid(task, filter) for task in tasks},
+        {task.task_name: _invalid(benchmark, task, filter) for task in tasks},
         tasks[0].get_config("num_fewshot"),
         ", ".join(sorted({str(task.VERSION) for task in tasks})),
         sum(sizes),
@@ -165,11 +165,16 @@ def _filters(task: Any) -> list[str]:
     return [one["name"] for one in task.get_config("filter_list") or ()] or ["none"]
 
 
-def _invalid(task: Any, filter: str) -> Any:
+def _invalid(benchmark: Benchmark, task: Any, filter: str) -> Any:
     # Of the filters themselves, some of which are classes of the task's own and have a default.
     for one in getattr(task, "_filters", ()):
         for step in one.filters if one.name == filter else ():
-            if (fallback := getattr(step(), "fallback", None)) is not None:
+            try:
+                made = step()
+            except Exception as error:
+                why = f"its filter {filter!r} cannot be built ({type(error).__name__}: {error})"
+                raise _refused(benchmark, why, "another filter, or mend it") from error
+            if (fallback := getattr(made, "fallback", None)) is not None:
                 return fallback
     return None
 
