@@ -17,7 +17,7 @@ import chat
 import taskvec
 import taskvec.study
 from taskvec.errors import MismatchError, StorageError, UsageError
-from taskvec.study import environment, preflight, worker
+from taskvec.study import backend, environment, preflight, worker
 from taskvec.study.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -155,9 +155,9 @@ def test_an_environment_that_has_not_what_it_takes(
 
 def test_a_worker_without_vllm_and_a_gpu_that_it_cannot_be_told() -> None:
     with pytest.raises(UsageError, match="vllm is not installed"):
-        worker.ask_about(sys.executable, "cpu")
+        backend.ask_about(sys.executable, "cpu")
     with pytest.raises(UsageError, match="CUDA_VISIBLE_DEVICES"):
-        worker.ask_about(sys.executable, "cuda:1")
+        backend.ask_about(sys.executable, "cuda:1")
 
 
 def test_a_worker_needs_nothing_that_draws(monkeypatch: pytest.MonkeyPatch) -> None:

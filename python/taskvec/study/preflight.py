@@ -16,6 +16,7 @@ from ..errors import MismatchError, UsageError
 from ..refs import Ref, resolve
 from . import environment
 from .arms import Arm, arms, cells
+from .backend import ask_about
 from .file import load
 from .folder import SCHEMA
 from .inputs import described
@@ -156,9 +157,7 @@ def _about(study: Study) -> Json:
     """Versions and device: of the backend's own environment too, if it has one."""
     if study.backend == "hf":
         return environment.about(study.device)
-    from . import worker
-
-    theirs = worker.ask_about(study.backend.vllm.python, study.device)
+    theirs = ask_about(study.backend.vllm.python, study.device)
     named = {f"worker {name}": one for name, one in theirs["versions"].items()}
     return theirs | {"versions": environment.about("cpu")["versions"] | named}
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import random
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MismatchError, UsageError
 from .environment import library
+from .tasks import seed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from .tasks import Loaded
 
 Turn = dict[str, str]
 """One turn of a conversation: `role` and `content`."""
-
-# lm-eval's own seeds.
-_SEED, _OTHER_SEED = 0, 1234
 
 _ASKS = re.compile(
     r"step[- ]by[- ]step|let['\u2019]?s think|chain[- ]of[- ]thought"
@@ -28,18 +23,6 @@ _ASKS = re.compile(
     r"|reason (?:step|through|carefully)|one step at a time",
     re.IGNORECASE,
 )
-
-
-def seed(tasks: Iterable[Any] = ()) -> None:
-    """Makes what tasks draw, as they are built, asked and scored, the same every time, for every arm."""
-    import numpy as np
-
-    random.seed(_SEED)
-    np.random.seed(_OTHER_SEED)
-    library("torch").manual_seed(_OTHER_SEED)
-    for task in tasks:
-        # Shots are drawn anew for each arm.
-        task.set_fewshot_seed(seed=_OTHER_SEED)
 
 
 def read_tokenizer(target: str) -> Any:

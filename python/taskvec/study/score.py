@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MismatchError, UsageError
 from .environment import library, quiet
-from .prompts import seed
+from .tasks import seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

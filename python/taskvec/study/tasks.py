@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import random
 import re
 from contextlib import chdir
 from dataclasses import dataclass
@@ -13,12 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..errors import StorageError, UsageError
 from .environment import library, quiet
-from .prompts import seed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..records import Json
     from .file import Benchmark, Study
 
+# lm-eval's own seeds.
+_SEED, _OTHER_SEED = 0, 1234
 # A name on a line of its own; what a file includes or inherits does not name it.
 _NAME = re.compile(
     rb"""^["']?(?:task|group)["']?:[ \t]*["']?([^\s"'#\[{]+)["']?[ \t]*(?:[ \t]#.*)?\r?$""",
@@ -57,6 +61,18 @@ class Loaded:
             "metric": self.metric, "filter": self.filter, "shots": self.shots,
             "max_new_tokens": one.max_new_tokens, "limit": one.limit, "n": self.n, "note": self.note,
         }  # fmt: skip
+
+
+def seed(tasks: Iterable[Any] = ()) -> None:
+    """Makes what tasks draw, as they are built, asked and scored, the same every time, for every arm."""
+    import numpy as np
+
+    random.seed(_SEED)
+    np.random.seed(_OTHER_SEED)
+    library("torch").manual_seed(_OTHER_SEED)
+    for task in tasks:
+        # Shots are drawn anew for each arm.
+        task.set_fewshot_seed(seed=_OTHER_SEED)
 
 
 def load(study: Study) -> tuple[Loaded, ...]:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import verbs
-from ..errors import CorruptError, MismatchError, StorageError, TaskvecError, UsageError
+from ..errors import MismatchError, TaskvecError, UsageError
 from . import environment
+from .backend import failed
 from .file import Study, VllmBackend
 from .folder import RunFolder, write
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from .arms import Arm
     from .preflight import Ready
     from .tasks import Loaded
-
-_BY_CODE = {1: MismatchError, 2: UsageError, 3: CorruptError}
 
 
 def zero_changes_nothing(ready: Ready, folder: RunFolder, vector: Vector) -> None:
@@ -145,39 +144,7 @@ def _run(python: str, job: Json, folder: RunFolder, tell: Callable[[str, int], N
     path.unlink(missing_ok=True)
     if process.returncode:
         more = f" (all that the worker said is in {log})"
-        raise _failed(process.returncode, log.read_text(errors="replace"), more)
-
-
-def _failed(code: int, said: str, more: str) -> TaskvecError:
-    last = (said.strip().splitlines() or ["the worker said nothing"])[-1]
-    if code == StorageError.exit_code:
-        return StorageError(None, last)
-    return _BY_CODE.get(code, MismatchError)(f"{last}{more}")
-
-
-def ask_about(python: str, device: str) -> Json:
-    """What `environment.about` says in the backend's environment, the version of vLLM added.
-
-    Raises:
-        UsageError: that environment has not what it takes, or no such device.
-        MismatchError: it cannot say.
-    """
-    if ":" in device:
-        raise UsageError(
-            f"device {device} cannot be asked of vLLM; set CUDA_VISIBLE_DEVICES and let device be auto"
-        )
-    command = [python, "-m", "taskvec.study.worker", "--about", device]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    except OSError as error:
-        raise UsageError(f"backend: python {python} cannot be run: {error.strerror}") from None
-    if done.returncode:
-        raise _failed(done.returncode, done.stderr, f" (this said {python}, the Python of the backend)")
-    # Libraries may have said something before.
-    try:
-        return json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        raise MismatchError(f"backend: python {python} does not say what is in its environment") from None
+        raise failed(process.returncode, log.read_text(errors="replace"), more)
 
 
 def _about(device: str) -> Json:
