@@ -92,7 +92,7 @@ def _value(node: yaml.Node, place: Place, lines: Lines) -> Any:
         return items
     loader = yaml.SafeLoader("")
     try:
-        return loader.construct_object(node)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node)  # pyright: ignore[reportUnknownMemberType]
     except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
         # What PyYAML's constructors fail with, each in its way, on a value that its tag cannot be.
         tag = node.tag.rpartition(":")[2]
@@ -101,4 +101,4 @@ def _value(node: yaml.Node, place: Place, lines: Lines) -> Any:
             f" ({error})"
         ) from None
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
