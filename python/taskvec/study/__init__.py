@@ -52,9 +52,10 @@ def check(
         MismatchError: its inputs do not fit together, or its target cannot chat.
         StorageError: the data of a benchmark cannot be had.
     """
-    from .checked import check as look
+    from .checked import Checked
+    from .preflight import look
 
-    return look(study, offline=offline, device=device, limit=limit)
+    return Checked(look(study, offline=offline, device=device, limit=limit))
 
 
 def run(
@@ -89,9 +90,10 @@ def run(
         MismatchError: as `check`; or `out` holds another run.
         StorageError: as `check`; or a file cannot be written, or another run is at work in `out`.
     """
-    from .runner import run as go
+    from . import preflight, runner
 
-    return go(study, out, offline=offline, device=device, limit=limit, overwrite=overwrite, progress=progress)
+    ready = preflight.look(study, offline=offline, device=device, limit=limit)
+    return runner.run(ready, out, overwrite=overwrite, progress=progress)
 
 
 def report(run: str | os.PathLike[str]) -> tuple[Results, Path]:

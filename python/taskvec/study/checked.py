@@ -6,12 +6,10 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .preflight import look
 from .statistics import power_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from ..records import Json
     from .preflight import Ready
@@ -57,10 +55,3 @@ class Checked:
         for n in sorted({one["n"] for one in run["benchmarks"]}):
             yield from textwrap.wrap(power_note(n), _WIDTH)
         yield from (f"note: {note}" for note in ready.plan.notes)
-
-
-def check(
-    study: str | Path, *, offline: bool = False, device: str | None = None, limit: int | None = None
-) -> Checked:
-    """Checks a study; see `taskvec.study.check`."""
-    return Checked(look(study, offline=offline, device=device, limit=limit))

@@ -16,33 +16,28 @@ from ..vector import Vector, is_vector
 from .environment import quiet
 from .folder import RunFolder
 from .loading import load_model, make_room, norms
-from .preflight import Ready, look
 from .score import score
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator
-    from pathlib import Path
 
     from .arms import Arm
+    from .preflight import Ready
     from .results import Results
     from .tasks import Loaded
 
 
 def run(
-    study: str | Path,
+    ready: Ready,
     out: str | os.PathLike[str],
     *,
-    offline: bool = False,
-    device: str | None = None,
-    limit: int | None = None,
-    overwrite: bool = False,
-    progress: Callable[[str, str, int, int], None] | None = None,
+    overwrite: bool,
+    progress: Callable[[str, str, int, int], None] | None,
 ) -> Results:
-    """Runs a study in the folder `out`; see `taskvec.study.run`."""
+    """Runs a study that can run in the folder `out`; see `taskvec.study.run`."""
     from . import page
 
-    ready = look(study, offline=offline, device=device, limit=limit)
     folder = RunFolder(out)
     with folder.lock():
         folder.begin(ready.run, ready.text, overwrite=overwrite)
