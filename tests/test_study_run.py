@@ -213,9 +213,9 @@ def test_a_cell_half_written_is_not_there(
     replace = Path.replace
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", fail)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(StorageError, match=r"samples/baseline\.\w+\.jsonl cannot be written: No space"):
             taskvec.study.run(study, tmp_path / "RUN")
-    assert list((tmp_path / "RUN" / "samples").glob("*.jsonl")) == []
+    assert list((tmp_path / "RUN" / "samples").iterdir()) == []
     assert taskvec.study.run(study, tmp_path / "RUN").complete
 
 

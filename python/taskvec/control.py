@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import verbs
-from .errors import MismatchError, UsageError
+from .errors import MismatchError, StorageError, UsageError
 from .vector import Vector
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def write_control(vector: str | os.PathLike[str], out: str | os.PathLike[str], s
     norm that `extract` recorded for that tensor of v, then rounded to the dtype v is stored in (in bf16 the
     norm is met to about one part in a thousand). The same seed gives the same bytes with the same version of
     torch. Takes some megabytes of memory and, while it runs, twice the vector's room on the disk.
-    `MismatchError` where v was extracted from NaN or Inf, `UsageError` for a seed below 0.
+    `MismatchError` where v was extracted from NaN or Inf, `UsageError` for a seed below 0,
+    `StorageError` where there is no room.
     """
     if seed < 0:
         raise UsageError(f"seed {seed} is below 0; give a whole number from 0 up")
@@ -63,16 +64,22 @@ def write_control(vector: str | os.PathLike[str], out: str | os.PathLike[str], s
                 text = json.dumps(config, default=dict, indent=2)
                 (folder / "config.json").write_text(text + "\n", encoding="utf-8")
         header = _header(shapes)
-        with (noise / "model.safetensors").open("wb") as file:
-            file.write(header)
-            for name, (dtype, shape) in shapes.items():
-                for chunk in _scaled(name, math.prod(shape), dtype, norms[name], seed):
-                    file.write(chunk)
-            size = file.tell()
-        with (zeros / "model.safetensors").open("wb") as file:
-            file.write(header)
-            # A hole where the file system has them: zeros that take no room.
-            file.truncate(size)
+        try:
+            with (noise / "model.safetensors").open("wb") as file:
+                file.write(header)
+                for name, (dtype, shape) in shapes.items():
+                    for chunk in _scaled(name, math.prod(shape), dtype, norms[name], seed):
+                        file.write(chunk)
+                size = file.tell()
+            with (zeros / "model.safetensors").open("wb") as file:
+                file.write(header)
+                # A hole where the file system has them: zeros that take no room.
+                file.truncate(size)
+        except OSError as error:
+            # A write that finds no room does not say where.
+            raise StorageError(
+                error.errno, f"{where} cannot be written: {error.strerror}; make room for twice v", str(where)
+            ) from error
         return verbs.extract(noise, zeros, where)
 
 

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -177,15 +177,29 @@ def read_run(folder: Path) -> Json:
     return cast("Json", run)
 
 
-def write(path: Path, text: str) -> None:
-    """Writes a file aside and renames it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write(path: Path, text: str, errors: str = "strict") -> None:
+    """Writes a file aside and renames it into place; `errors` is for characters that UTF-8 has not.
+
+    Raises:
+        StorageError: it cannot be written; nothing of it is left.
+    """
     aside = path.with_name(f".{path.name}.partial")
-    with aside.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("w", encoding="utf-8", errors=errors, newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        # Written or synced through a descriptor, it would not say which file.
+        raise StorageError(
+            error.errno,
+            f"{path} cannot be written: {error.strerror}; make room or give a folder that can be written",
+            str(path),
+        ) from error
 
 
 def as_text(value: Json) -> str:

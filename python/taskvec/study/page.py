@@ -6,15 +6,15 @@ run, what the documents could show at all.
 
 from __future__ import annotations
 
-import json
 import re
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import StorageError
 from . import plots
 from .build import load
+from .folder import as_text
+from .folder import write as write_text
 from .markup import element, figure, listing
 from .page_tables import how_it_was_run, numbers
 from .results import as_written
@@ -56,8 +56,7 @@ def rebuild(run_or_results: str | Path) -> tuple[Results, Path]:
     results = load(path)
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
-        text = json.dumps(results.to_json(), ensure_ascii=False, indent=2) + "\n"
-        _replace(path / "results.json", text.encode(errors="backslashreplace"))
+        write_text(path / "results.json", as_text(results.to_json()), "backslashreplace")
     report = folder / "report.html"
     with as_written(str(path), "make it again by running the study"):
         write(results, report)
@@ -71,7 +70,7 @@ def write(results: Results, path: Path) -> None:
         UsageError: matplotlib is missing.
         StorageError: It cannot be written.
     """
-    _replace(path, render(results).encode(errors="xmlcharrefreplace"))
+    write_text(path, render(results), "xmlcharrefreplace")
 
 
 def render(results: Results) -> str:
@@ -185,14 +184,3 @@ def _power(results: Results) -> Iterator[str]:
     for one in results.benchmarks:
         yield element("h3", one.title) + element("p", one.power_note)
     yield "</section>"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    except OSError as error:
-        raise StorageError(
-            error.errno, f"{path}: {error.strerror}; give a folder that can be written", str(path)
-        ) from error
