@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hubserver import Hub
 from made_family import write_family
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from transformers import PreTrainedModel
@@ -68,6 +69,20 @@ def model(qwen: Path) -> PreTrainedModel:
     from livemodels import load
 
     return load(qwen / "t", torch.bfloat16)
+
+
+@pytest.fixture(scope="session")
+def hub_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """The one process behind `hub`."""
+    with Hub(tmp_path_factory.mktemp("hub")) as server:
+        yield server
+
+
+@pytest.fixture
+def hub(hub_process: Hub) -> Hub:
+    """An empty Hub that behaves well; commands meet it with `taskvec(..., **hub.env(tmp_path / "home"))`."""
+    hub_process.reset()
+    return hub_process
 
 
 @pytest.fixture
