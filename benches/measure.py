@@ -10,10 +10,10 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from machine import MemoryCgroup
 
@@ -31,6 +31,8 @@ class Run:
     """Highest resident set: mapped files count as far as they were in memory."""
     charged: int | None
     """Highest charge to the memory cgroup, page cache included; None without a limit."""
+    printed: str
+    """What it wrote to standard output."""
 
 
 class _Sampler(threading.Thread):
@@ -51,16 +53,21 @@ class _Sampler(threading.Thread):
                         self.resident = max(self.resident, int(line.split()[1]) << 10)
 
 
-def run(command: Sequence[str | Path], cgroup: MemoryCgroup | None = None) -> Run:
+def run(
+    command: Sequence[str | Path],
+    cgroup: MemoryCgroup | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Run:
     """Runs a command, in a cgroup where one is given; a failure ends the benchmark with its words."""
     group = cgroup.entered() if cgroup else contextlib.nullcontext()
-    with tempfile.TemporaryFile() as output, group:
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors, group:
         start = time.perf_counter()
         process = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=errors,
+            env=env,
             preexec_fn=cgroup.join if cgroup else None,
         )
         sampler = _Sampler(process.pid)
@@ -71,9 +78,14 @@ def run(command: Sequence[str | Path], cgroup: MemoryCgroup | None = None) -> Ru
         sampler.done.set()
         sampler.join()
         if process.returncode:
-            output.seek(0)
-            words = output.read().decode(errors="replace")[-4000:]
+            words = (_all(output) + _all(errors))[-4000:]
             name = " ".join(map(str, command))
             raise SystemExit(f"{name}\nended with exit code {process.returncode}:\n{words}")
-    charged = cgroup.peak if cgroup else None
-    return Run(seconds, usage.ru_utime + usage.ru_stime, sampler.anonymous, sampler.resident, charged)
+        printed = _all(output)
+    cpu, charged = usage.ru_utime + usage.ru_stime, cgroup.peak if cgroup else None
+    return Run(seconds, cpu, sampler.anonymous, sampler.resident, charged, printed)
+
+
+def _all(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")

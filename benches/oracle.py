@@ -91,11 +91,16 @@ def require_equal_files(output: Path, other: Path) -> None:
     names = [sorted(path.name for p in patterns for path in folder.glob(p)) for folder in (output, other)]
     if names[0] != names[1]:
         raise SystemExit(f"{output} and {other} don't have the same files")
-    buffers = bytearray(4 << 20), bytearray(4 << 20)
     for name in names[0]:
-        with (output / name).open("rb", buffering=0) as a, (other / name).open("rb", buffering=0) as b:
-            while length := a.readinto(buffers[0]):
-                if b.readinto(buffers[1]) != length or buffers[0] != buffers[1]:
-                    raise SystemExit(f"{output / name} and {other / name} differ")
-            if b.read(1):
-                raise SystemExit(f"{output / name} is shorter than {other / name}")
+        require_equal_file(output / name, other / name)
+
+
+def require_equal_file(one: Path, other: Path) -> None:
+    """Stops the benchmark unless two files are the same, byte for byte."""
+    buffers = bytearray(4 << 20), bytearray(4 << 20)
+    with one.open("rb", buffering=0) as a, other.open("rb", buffering=0) as b:
+        while length := a.readinto(buffers[0]):
+            if b.readinto(buffers[1]) != length or buffers[0] != buffers[1]:
+                raise SystemExit(f"{one} and {other} differ")
+        if b.read(1):
+            raise SystemExit(f"{one} is shorter than {other}")

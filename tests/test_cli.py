@@ -83,7 +83,7 @@ def test_writing_commands_have_the_shared_options(name: str) -> None:
         (["transfer", "a", "b", "c", "-o", "d", "--memory", "lots"], 2, "'lots' is not a size"),
         (["transfer", "a", "b", "c", "-o", "d", "--alpha", "x"], 2, "'x' is not a number"),
         (["transfer", "a", "b", "c", "-o", "d", "--alpha-rule", "mlp"], 2, "REGEX=α"),
-        (["transfer", "org/name", "b", "c", "-o", "d"], 2, "org/name is not a folder here"),
+        (["transfer", "org/name", "b", "c", "-o", "d"], 4, "org/name: is no folder here"),
         (["transfer", "nowhere", "nowhere", "nowhere", "-o", "d"], 4, "nowhere"),
         (["apply", "a", "b", "-o", "d", "--alpha", "1", "--alpha", "2"], 2, "2 alphas do not fit 1 vectors"),
         (["extract", "a", "b", "-o", ""], 2, "empty"),
@@ -114,7 +114,7 @@ def test_traceback_only_on_request(taskvec: Run) -> None:
 def test_what_nobody_foresaw_is_an_internal_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(path: str) -> Any:
+    def broken(path: str, **how: Any) -> Any:
         raise RuntimeError("no such luck")
 
     monkeypatch.setattr(command_line.verbs, "inspect", broken)

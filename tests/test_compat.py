@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskvec.compat import compare
-from taskvec.refs import resolve
+from taskvec.refs import local
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,7 @@ def model(folder: Path, config: Any = CONFIG, vocab: Any = VOCAB, added: Any = A
 
 
 def found(target: Path, donor: Path) -> Findings:
-    return compare(resolve(target), [resolve(donor)])
+    return compare(local(target), [local(donor)])
 
 
 def messages(findings: Findings) -> list[str]:

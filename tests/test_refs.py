@@ -5,52 +5,102 @@ from pathlib import Path
 import pytest
 
 from taskvec import UsageError
-from taskvec.refs import resolve
+from taskvec.hub.names import HubName
+from taskvec.refs import local, named
+
+COMMIT = "0" * 40
 
 
 def test_a_folder_is_named_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "grpo"
     folder.mkdir()
-    assert resolve(folder).name == "grpo"
-    assert not resolve(folder).on_hub
+    assert local(folder).name == "grpo"
+    assert local(folder).origin is None
     monkeypatch.chdir(folder)
-    assert resolve(".").name == "grpo"
-    assert resolve(".").path == "."
+    assert local(Path()).name == "grpo"
+    assert local(Path()).path == "."
 
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert resolve("~/grpo").path == str(tmp_path / "grpo")
+    assert named("~/grpo") == tmp_path / "grpo"
 
 
-def test_the_cache_of_the_hub_gives_the_name(tmp_path: Path) -> None:
-    snapshot = tmp_path / "models--Qwen--Qwen2.5-1.5B--x" / "snapshots" / ("0" * 40)
+def test_the_cache_of_the_hub_gives_name_and_commit(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--Qwen--Qwen2.5-1.5B--x" / "snapshots" / COMMIT
     (snapshot / "sub").mkdir(parents=True)
-    for folder in (snapshot, snapshot / "sub"):
-        assert resolve(folder).name == "Qwen/Qwen2.5-1.5B--x"
-        assert resolve(folder).on_hub
+    for folder, subfolder in ((snapshot, None), (snapshot / "sub", "sub")):
+        ref = local(folder)
+        assert ref.name == "Qwen/Qwen2.5-1.5B--x" + (f":{subfolder}" if subfolder else "")
+        assert ref.origin
+        assert (ref.origin.commit, ref.origin.subfolder) == (COMMIT, subfolder)
+
+
+def test_the_cache_of_the_hub_gives_digests(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--a--b" / "snapshots" / COMMIT
+    blobs = tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    large, small = "a" * 64, "b" * 40
+    for name, blob in (("model.safetensors", large), ("other.safetensors", small)):
+        (blobs / blob).write_bytes(b"")
+        (snapshot / name).symlink_to(blobs / blob)
+    ref = local(snapshot)
+    assert ref.origin
+    assert ref.origin.sha256 == {"model.safetensors": large}
 
 
 @pytest.mark.parametrize(
-    "ref", ["Qwen/Qwen2.5-1.5B", "a/b@main", "a/b@main:sub/dir", "s3://bucket/x", "hf://a/b"]
+    ("text", "repo", "revision", "subfolder"),
+    [
+        ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-1.5B", None, None),
+        ("a/b@main", "a/b", "main", None),
+        ("a/b@refs/pr/1:sub/dir/", "a/b", "refs/pr/1", "sub/dir"),
+        ("a/b:grpo", "a/b", None, "grpo"),
+        ("a/b@v1.0", "a/b", "v1.0", None),
+        ("a/_b.c-d@0123", "a/_b.c-d", "0123", None),
+    ],
 )
-def test_remote_refs_wait_for_a_later_release(
-    ref: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_path_is_a_name_on_the_hub(
+    text: str, repo: str, revision: str | None, subfolder: str | None,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="is not a folder here; refs on the Hub come in a later release"):
-        resolve(ref)
+    assert named(text) == HubName(text, repo, revision, subfolder)
+
+
+@pytest.mark.parametrize("text", ["./a/b", "../a/b", "/a/b", "~/a/b", "a", "a/b/c", "a b/c", "org/name/"])
+def test_what_is_written_as_a_path_is_one(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert named(text) == Path(text).expanduser()
 
 
 def test_a_folder_wins_over_a_ref_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "org" / "name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert resolve("org/name").name == "name"
-    # A slip in a path, not a ref: that nothing is there is for the core to say.
-    assert resolve("org/nmae").path == str(Path("org/nmae"))
+    assert named("org/name") == Path("org/name")
+    assert isinstance(named("org/other"), HubName)
 
 
-def test_no_name_at_all() -> None:
-    with pytest.raises(UsageError, match="empty"):
-        resolve("")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("a/b@", "no revision stands after the @"),
+        ("a/b@main:", "is not a folder of a repository"),
+        ("a/b:../c", "is not a folder of a repository"),
+        ("a/b:c//d", "is not a folder of a repository"),
+        ("a/b:/etc", "is not a folder of a repository"),
+        ("a/b--c", "no repository on the Hub can be called a/b--c"),
+        ("a/b..c", "no repository on the Hub can be called"),
+        ("a/b.git", "no repository on the Hub can be called"),
+        ("s3://bucket/x", "is an address"),
+        ("hf://a/b", "is an address"),
+        ("https://huggingface.co/a/b", "is an address"),
+    ],
+)
+def test_what_can_be_neither(text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=said):
+        named(text)

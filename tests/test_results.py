@@ -52,7 +52,7 @@ PLAN: dict[str, Any] = {
         {"file": "s", "tensor": None, "message": "s: odd"},
     ],
     "notes": ["a note"],
-    "inputs": [{"role": "target", "name": "t", "files": 1, "tensors": 4, "bytes": 2000}],
+    "inputs": [{"role": "target", "name": "t", "files": 1, "tensors": 4, "bytes": 2000, "remote": False}],
     "tensors": {"combined": 3, "copied": 1, "converted": 0},
     "bytes": {"read": 6000, "write": 2000},
     "memory": {
@@ -64,6 +64,7 @@ PLAN: dict[str, Any] = {
         "window_bytes": 1 << 20,
     },
     "disk": {"needed": 2000, "free": 5_000_000_000},
+    "download": {"bytes": 0, "streamed": 0, "free": None},
     "io": "mmap",
     "io_reason": "local files",
     "alpha_rules": [{"pattern": "mlp", "alpha": "0.5", "tensors": 2}],

@@ -117,7 +117,7 @@ WRONG: dict[str, tuple[dict[str, Any], int, str]] = {
     "no such task": ({"benchmarks": [{"id": "x", "task": "tiny_word"}]}, 2, "tiny_words"),
     "no data": ({"benchmarks": [{"id": "x", "task": "sciq"}]}, 4, "allenai/sciq"),
     "a folder that is not there": ({"target": "./nowhere"}, 4, "nowhere"),
-    "a ref": ({"target": "org/name"}, 2, "org/name is not a folder here"),
+    "a ref": ({"target": "org/name"}, 4, "org/name: is no folder here"),
     "a cap beyond the context": (
         {"benchmarks": [{"id": "x", "task": "tiny_words", "max_new_tokens": 4000}]}, 2, "lower max_new",
     ),

@@ -14,6 +14,7 @@ from ._core import debug_build, version
 from .errors import CorruptError, MismatchError, StorageError, TaskvecError, UsageError
 from .live import transferred
 from .plan import CheckResult
+from .push import PushResult, push
 from .results import Applied, DiffResult, InspectResult, VerifyResult, WriteResult
 from .vector import Vector
 from .verbs import apply, check, diff, extract, inspect, transfer, verify
@@ -25,6 +26,7 @@ __all__ = [
     "DiffResult",
     "InspectResult",
     "MismatchError",
+    "PushResult",
     "StorageError",
     "TaskvecError",
     "UsageError",
@@ -36,6 +38,7 @@ __all__ = [
     "diff",
     "extract",
     "inspect",
+    "push",
     "transfer",
     "transferred",
     "verify",

@@ -1,15 +1,45 @@
 """The compiled core. The verbs of `taskvec` stand before it: refs resolved, options parsed, results typed.
 
 Every answer is JSON text whose `schema` field names its form (see `results.py` and `plan.py`).
-Paths are local folders, `alpha` is (text, number), `card` is the text of the README.md to write. The errors
-are those of `taskvec.errors`. The long calls release the GIL, and a signal handler that raises (Ctrl-C:
-`KeyboardInterrupt`) ends them within a second.
+A place is a local folder or a `Ref`, `out` a local folder, `alpha` is (text, number), `card` is the text of
+the README.md to write. The errors are those of `taskvec.errors`; what a `Remote` raises comes back as it is.
+The long calls release the GIL, and a signal handler that raises (Ctrl-C: `KeyboardInterrupt`) ends them
+within a second, or as soon as the calls of a `Remote` that are under way return.
 """
 
-from collections.abc import Callable
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 from .options import Options
+from .refs import Ref
+
+Place = str | os.PathLike[str] | Ref
+"""A folder with an input in it."""
+
+class Remote(Protocol):
+    """A folder elsewhere, at a commit: its content never changes. Called from many threads at once."""
+
+    @property
+    def files(self) -> Sequence[tuple[str, int]]:
+        """Every file below the folder: name, with `/`, and bytes. The methods call it by its place here."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether shards are read by ranges and never put on the disk."""
+
+    def fetch(self, file: int, begin: int, end: int) -> Iterator[bytes]:
+        """Just the bytes `[begin, end)` of a file, in order, in pieces of any size: a generator.
+
+        It is closed early where a job stops; empty pieces while it waits (for a retry) let the job see that
+        it should.
+        """
+
+    def want(self, file: int) -> None:
+        """Begins to download a file, if that is not so yet; called in the order of reading."""
+
+    def local(self, file: int) -> str | None:
+        """The path of the whole, checked file; None if it is still not here after a wait of a second."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, bytes done, bytes in all) some ten times a second, on the calling thread."""
@@ -22,13 +52,16 @@ version: str
 debug_build: bool
 """Whether this build is without optimisation, and so many times slower."""
 
+def is_weights(name: str) -> bool:
+    """Whether a file of this name holds weights, in whatever format, or is the index of such files."""
+
 def simd() -> str:
     """The instruction set in use; TASKVEC_SIMD in the environment lowers it (`UsageError`: names none)."""
 
 def transfer(
-    target: str,
-    minuend: str,
-    subtrahend: str,
+    target: Place,
+    minuend: Place,
+    subtrahend: Place,
     out: str,
     alpha: tuple[str, float],
     options: Options,
@@ -38,8 +71,8 @@ def transfer(
     """Writes target + α·(minuend − subtrahend) to the folder `out`: a `taskvec/result/1`."""
 
 def apply(
-    target: str,
-    vectors: list[str],
+    target: Place,
+    vectors: Sequence[Place],
     out: str,
     alphas: list[tuple[str, float]],
     options: Options,
@@ -49,21 +82,30 @@ def apply(
     """Writes target + Σ αᵢ·vᵢ to the folder `out`: a `taskvec/result/1`."""
 
 def extract(
-    minuend: str, subtrahend: str, out: str, options: Options, card: str, progress: Progress | None
+    minuend: Place, subtrahend: Place, out: str, options: Options, card: str, progress: Progress | None
 ) -> str:
     """Writes the vector minuend − subtrahend to the folder `out`: a `taskvec/result/1`."""
 
 def check_transfer(
-    target: str, minuend: str, subtrahend: str, out: str | None, alpha: tuple[str, float], options: Options
+    target: Place,
+    minuend: Place,
+    subtrahend: Place,
+    out: str | None,
+    alpha: tuple[str, float],
+    options: Options,
 ) -> str:
     """What `transfer` would do, from headers and configs alone: a `taskvec/plan/1`."""
 
 def check_apply(
-    target: str, vectors: list[str], out: str | None, alphas: list[tuple[str, float]], options: Options
+    target: Place,
+    vectors: Sequence[Place],
+    out: str | None,
+    alphas: list[tuple[str, float]],
+    options: Options,
 ) -> str:
     """What `apply` would do, from headers and configs alone: a `taskvec/plan/1`."""
 
-def check_extract(minuend: str, subtrahend: str, out: str | None, options: Options) -> str:
+def check_extract(minuend: Place, subtrahend: Place, out: str | None, options: Options) -> str:
     """What `extract` would do, from headers and configs alone: a `taskvec/plan/1`."""
 
 class Live:
@@ -98,21 +140,23 @@ class Live:
     def close(self) -> None:
         """Stops the job, unless it has ended, and lets go of its files and buffers."""
 
-def live_apply(target: str, vectors: list[str], alphas: list[tuple[str, float]], options: Options) -> Live:
+def live_apply(
+    target: Place, vectors: Sequence[Place], alphas: list[tuple[str, float]], options: Options
+) -> Live:
     """Computes target + Σ αᵢ·vᵢ for a live model."""
 
 def live_transfer(
-    target: str, minuend: str, subtrahend: str, alpha: tuple[str, float], options: Options
+    target: Place, minuend: Place, subtrahend: Place, alpha: tuple[str, float], options: Options
 ) -> Live:
     """Computes target + α·(minuend − subtrahend) for a live model."""
 
-def live_read(target: str, options: Options) -> Live:
+def live_read(target: Place, options: Options) -> Live:
     """The target's own values."""
 
-def inspect(path: str) -> str:
+def inspect(place: Place) -> str:
     """What is in a checkpoint or vector folder, from headers alone: a `taskvec/inspect/1`."""
 
-def diff(a: str, b: str, options: Options, progress: Progress | None) -> str:
+def diff(a: Place, b: Place, options: Options, progress: Progress | None) -> str:
     """How two checkpoints differ, tensor by tensor: a `taskvec/diff/1`."""
 
 def verify(out: str, options: Options, progress: Progress | None) -> str:

@@ -34,7 +34,8 @@ def merge_card(
     options: Options,
 ) -> Card:
     """The card of a checkpoint written by `apply` or `transfer`."""
-    front, notes = _front(target, ["taskvec", "merge", "task-arithmetic"])
+    models = [target, *(ref for _, ref in inputs)]
+    front, notes = _front(models, ["taskvec", "merge", "task-arithmetic"], relation="merge")
     body = [
         f"# {_printable(target.name)} + task vector",
         "",
@@ -47,20 +48,20 @@ def merge_card(
         "`taskvec.json` records the inputs, the options, what rounding did and a digest of every file:",
         "`taskvec verify` checks it.",
     ]
-    if (Path(target.path) / "README.md").is_file():
+    if target.holds("README.md"):
         body += ["", "The target's own card is in [README.target.md](README.target.md)."]
     return Card(_whole(front, body), notes)
 
 
 def vector_card(minuend: Ref, subtrahend: Ref, options: Options) -> Card:
     """The card of a vector written by `extract`."""
-    front, notes = _front(minuend, ["taskvec", "task-vector", "task-arithmetic"])
+    front, notes = _front([minuend, subtrahend], ["taskvec", "task-vector", "task-arithmetic"])
     body = [
         f"# Task vector {_printable(minuend.name)} − {_printable(subtrahend.name)}",
         "",
         "Made by taskvec as `v = minuend − subtrahend`, tensor by tensor:",
         "",
-        *_code(["taskvec", "extract", minuend.name, subtrahend.name, *_recipe(options), "-o", "VEC"]),
+        *_code(["taskvec", "extract", minuend.pinned, subtrahend.pinned, *_recipe(options), "-o", "VEC"]),
         *_inputs([("minuend", minuend), ("subtrahend", subtrahend)]),
         "Add it to a checkpoint with the same tensors; neither of the two models above is needed for that:",
         "",
@@ -72,10 +73,17 @@ def vector_card(minuend: Ref, subtrahend: Ref, options: Options) -> Card:
     return Card(_whole(front, body), notes)
 
 
-def _front(source: Ref, tags: list[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The metadata block, what `source` says of its licence and use carried over."""
-    carried, note = _carried(source)
-    base = {"base_model": [source.name]} if source.on_hub else {}
+def _front(
+    models: list[Ref], tags: list[str], relation: str | None = None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The metadata block; what the first model says of its licence and use is carried over."""
+    carried, note = _carried(models[0])
+    base: dict[str, Any] = {}
+    # By name alone, each once: the Hub draws family trees from them, and has no place for revisions.
+    if names := list(dict.fromkeys(one.origin.repo for one in models if one.origin)):
+        base["base_model"] = names
+        if relation:
+            base["base_model_relation"] = relation
     return {**base, "tags": tags, **carried}, (note,) if note else ()
 
 
@@ -85,13 +93,13 @@ def _carried(source: Ref) -> tuple[dict[str, Any], str | None]:
     readme = Path(source.path) / "README.md"
     why = f"{readme}: its metadata cannot be read, so no licence was carried over; add it to the model card"
     try:
-        if readme.exists() and not readme.is_file():
-            return {}, why  # A pipe would be waited for.
-        with readme.open("rb") as file:
-            lines = file.read(_LARGEST).decode("utf-8", errors="strict").splitlines()
-    except FileNotFoundError:
-        return {}, None
-    except (OSError, UnicodeDecodeError):
+        text = source.read("README.md")
+        lines = (text or b"")[:_LARGEST].decode("utf-8", errors="strict").splitlines()
+    except UnicodeDecodeError:
+        return {}, why
+    except OSError:
+        if source.remote is not None:
+            raise
         return {}, why
     if not lines or lines[0].rstrip() != "---":
         return {}, None
@@ -141,11 +149,11 @@ def _code(words: list[str]) -> list[str]:
 
 
 def _inputs(inputs: list[tuple[str, Ref]]) -> list[str]:
-    link = "[{0}](https://huggingface.co/{0})"
-    rows = [
-        f"| {role} | {link.format(ref.name) if ref.on_hub else _printable(ref.name).replace('|', '&#124;')} |"
-        for role, ref in inputs
-    ]
+    def cell(ref: Ref) -> str:
+        name = _printable(ref.name).replace("|", "&#124;")
+        return f"[{name}]({ref.origin.page})" if ref.origin else name
+
+    rows = [f"| {role} | {cell(ref)} |" for role, ref in inputs]
     return ["| input | name |", "|---|---|", *rows, ""]
 
 

@@ -19,6 +19,7 @@ from ._core import version
 from .errors import TaskvecError
 from .flags import with_options
 from .progress import Bar, Documents
+from .push import push as upload
 from .study.commands import report, study
 from .talk import Talk, put, say, show, split
 from .vector import Vector
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from .plan import CheckResult
     from .results import WriteResult
 
-_WRITING = ("extract", "apply", "transfer")
+_WRITING = ("extract", "apply", "transfer", "push")
 _STUDY_RUN = ["study", "run"]
 _INTERNAL = 70
 
@@ -39,14 +40,15 @@ _INTERNAL = 70
 def cli() -> None:
     """Task arithmetic on safetensors checkpoints: v = MINUEND − SUBTRAHEND, OUT = TARGET + α·v.
 
-    Every argument is a folder as transformers saves it. `taskvec demo` shows it all at work.
+    Every argument is a folder as transformers saves it, or one on the Hub: org/name[@revision][:subfolder].
+    `taskvec demo` shows it all at work.
     """
 
 
 @cli.command()
 @click.argument("minuend")
 @click.argument("subtrahend")
-@with_options(flags.OUTPUT, flags.MATCHING, flags.ENGINE, flags.TALK)
+@with_options(flags.OUTPUT, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK)
 def extract(minuend: str, subtrahend: str, out: str, **given: Any) -> int:
     """Write the vector MINUEND − SUBTRAHEND."""
     return _write(given, partial(verbs.extract, minuend, subtrahend, out))
@@ -55,7 +57,9 @@ def extract(minuend: str, subtrahend: str, out: str, **given: Any) -> int:
 @cli.command()
 @click.argument("target")
 @click.argument("vectors", nargs=-1, required=True)
-@with_options(flags.ALPHAS, flags.OUTPUT, flags.VALUES, flags.MATCHING, flags.ENGINE, flags.TALK)
+@with_options(
+    flags.ALPHAS, flags.OUTPUT, flags.VALUES, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK
+)
 def apply(target: str, vectors: tuple[str, ...], out: str, alpha: tuple[str, ...], **given: Any) -> int:
     """Write TARGET + α·VECTOR, or the sum over several vectors."""
     return _write(given, partial(verbs.apply, target, vectors, out, alpha=alpha))
@@ -65,7 +69,7 @@ def apply(target: str, vectors: tuple[str, ...], out: str, alpha: tuple[str, ...
 @click.argument("target")
 @click.argument("minuend")
 @click.argument("subtrahend")
-@with_options(flags.ALPHA, flags.OUTPUT, flags.VALUES, flags.MATCHING, flags.ENGINE, flags.TALK)
+@with_options(flags.ALPHA, flags.OUTPUT, flags.VALUES, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK)
 def transfer(target: str, minuend: str, subtrahend: str, out: str, alpha: str, **given: Any) -> int:
     """Write TARGET + α·(MINUEND − SUBTRAHEND).
 
@@ -78,7 +82,7 @@ def transfer(target: str, minuend: str, subtrahend: str, out: str, alpha: str, *
 @click.argument("target")
 @click.argument("donors", nargs=-1, required=True)
 @click.option("-o", "--out", metavar="DIR", help="Also look at the room on the disk of this folder.")
-@with_options(flags.ALPHAS, flags.VALUES, flags.MATCHING, flags.ENGINE, flags.TALK)
+@with_options(flags.ALPHAS, flags.VALUES, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK)
 def check(target: str, donors: tuple[str, ...], out: str | None, alpha: tuple[str, ...], **given: Any) -> int:
     """Say whether DONORS fit TARGET, reading no weights.
 
@@ -90,14 +94,14 @@ def check(target: str, donors: tuple[str, ...], out: str | None, alpha: tuple[st
 
 @cli.command()
 @click.argument("path", metavar="REF")
-@with_options(flags.TALK)
+@with_options(flags.HUB, flags.TALK)
 def inspect(path: str, **given: Any) -> int:
     """Say what is in a checkpoint or vector.
 
     With --verbose every tensor is listed.
     """
-    talk, _ = split(given)
-    result = verbs.inspect(path)
+    talk, how = split(given)
+    result = verbs.inspect(path, **how)
     show(talk, result.to_json(), render.inspected(result, every=talk.verbose))
     return 0
 
@@ -105,7 +109,7 @@ def inspect(path: str, **given: Any) -> int:
 @cli.command()
 @click.argument("a")
 @click.argument("b")
-@with_options(flags.NAMES, flags.ENGINE, flags.TALK)
+@with_options(flags.NAMES, flags.HUB, flags.ENGINE, flags.TALK)
 def diff(a: str, b: str, **given: Any) -> int:
     """Say how checkpoint B differs from A.
 
@@ -120,7 +124,7 @@ def diff(a: str, b: str, **given: Any) -> int:
 
 @cli.command()
 @click.argument("out")
-@with_options(flags.ENGINE, flags.TALK)
+@with_options(flags.HUB, flags.ENGINE, flags.TALK)
 def verify(out: str, **given: Any) -> int:
     """Check OUT against the digests in its manifest.
 
@@ -131,6 +135,23 @@ def verify(out: str, **given: Any) -> int:
         result = verbs.verify(out, progress=bar, **how)
     show(talk, result.to_json(), render.verified(result))
     return 0 if result.ok else 1
+
+
+@cli.command()
+@click.argument("out")
+@click.argument("repo", metavar="ORG/NAME")
+@with_options(flags.PUSH, flags.TALK)
+def push(out: str, repo: str, private: bool, revision: str | None, **given: Any) -> int:
+    """Upload OUT, with its model card, to the model repository ORG/NAME on the Hub.
+
+    OUT is a folder that extract, apply or transfer wrote; it is verified first. Log in with `hf auth login`
+    or set HF_TOKEN. What the Hub already has is not sent again.
+    """
+    talk, _ = split(given)
+    with Bar(quiet=talk.quiet) as bar:
+        result = upload(out, repo, private=private, revision=revision, progress=bar)
+    show(talk, result.to_json(), render.pushed(result))
+    return 0
 
 
 @cli.command()

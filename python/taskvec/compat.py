@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from .errors import TaskvecError
 from .vector import is_vector
 
 if TYPE_CHECKING:
@@ -38,9 +39,10 @@ class Findings:
     notes: list[str] = field(default_factory=list[str])
     problems: list[Json] = field(default_factory=list["Json"])
 
-    def problem(self, file: Path, message: str) -> None:
-        """Adds a problem in the form that plans have."""
-        self.problems.append({"file": str(file), "tensor": None, "message": f"{file}: {message}"})
+    def problem(self, ref: Ref, name: str, message: str) -> None:
+        """Adds a problem with one of a folder's files in the form that plans have."""
+        file = str(Path(ref.path) / name)
+        self.problems.append({"file": file, "tensor": None, "message": f"{file}: {message}"})
 
 
 def compare(target: Ref, donors: list[Ref]) -> Findings:
@@ -50,42 +52,45 @@ def compare(target: Ref, donors: list[Ref]) -> Findings:
     tokens = _tokens(target, found)
     for donor in donors:
         _compare_configs(target, config, donor, _config(donor, found), found)
-        if not is_vector(donor.path):
+        if not is_vector(donor):
             _compare_tokens(target, tokens, donor, _tokens(donor, found), found)
     if config is not None and tokens:
         _compare_rows(target, config, tokens, found)
     return found
 
 
-def _load(path: Path, found: Findings) -> Json | None:
-    """The JSON object in `path`: absent is a note, malformed a problem."""
+def _load(ref: Ref, name: str, found: Findings) -> Json | None:
+    """The JSON object in a file: absent is a note, malformed a problem."""
     try:
-        if path.exists() and not path.is_file():
-            raise OSError("a pipe, say, which would be waited for")
-        value: Any = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        found.notes.append(f"{path} is not there, so it was not compared")
-        return None
+        text = ref.read(name)
+        if text is None:
+            found.notes.append(f"{Path(ref.path) / name} is not there, so it was not compared")
+            return None
+        value: Any = json.loads(text)
+    # A network that fails is not the file's fault, and is told as what it is.
     except (OSError, ValueError, RecursionError) as error:
-        found.problem(path, f"cannot be read as JSON ({type(error).__name__}); download or save it again")
+        if ref.remote is not None and isinstance(error, TaskvecError):
+            raise
+        found.problem(
+            ref, name, f"cannot be read as JSON ({type(error).__name__}); download or save it again"
+        )
         return None
     if not isinstance(value, dict):
-        found.problem(path, "holds no JSON object; download or save it again")
+        found.problem(ref, name, "holds no JSON object; download or save it again")
         return None
     return cast("Json", value)
 
 
 def _config(ref: Ref, found: Findings) -> Json | None:
     """The keys that matter, found at the top or in `text_config` and written in one way."""
-    folder = Path(ref.path)
-    if is_vector(folder):
-        described = _load(folder / "vector.json", found) or {}
+    if is_vector(ref):
+        described = _load(ref, "vector.json", found) or {}
         config = described.get("config")
         if not isinstance(config, dict):
-            found.notes.append(f"{folder / 'vector.json'} keeps no config, so none was compared")
+            found.notes.append(f"{Path(ref.path) / 'vector.json'} keeps no config, so none was compared")
             return None
     else:
-        config = _load(folder / "config.json", found)
+        config = _load(ref, "config.json", found)
     if config is None:
         return None
     top = cast("Json", config)
@@ -118,8 +123,8 @@ def _compare_configs(
             continue
         said = f"{key} is {_short(other)} where {target.name} has {_short(mine)}"
         if key in _STRUCTURE:
-            file = Path(donor.path) / ("vector.json" if is_vector(donor.path) else "config.json")
-            found.problem(file, f"{said}; only models of one architecture and size fit together")
+            name = "vector.json" if is_vector(donor) else "config.json"
+            found.problem(donor, name, f"{said}; only models of one architecture and size fit together")
         else:
             found.notes.append(f"{donor.name}: {said}")
 
@@ -130,8 +135,7 @@ def _short(value: Any) -> str:
 
 def _tokens(ref: Ref, found: Findings) -> dict[str, int] | None:
     """Token → id of the folder's tokenizer.json: the model's vocabulary, then the added tokens."""
-    path = Path(ref.path) / "tokenizer.json"
-    content = _load(path, found)
+    content = _load(ref, "tokenizer.json", found)
     if content is None:
         return None
     try:
@@ -144,7 +148,9 @@ def _tokens(ref: Ref, found: Findings) -> dict[str, int] | None:
         )
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         found.problem(
-            path, "its vocabulary is not in the form that the tokenizers library writes; save it again"
+            ref,
+            "tokenizer.json",
+            "its vocabulary is not in the form that the tokenizers library writes; save it again",
         )
         return None
     return tokens
@@ -159,7 +165,8 @@ def _compare_tokens(
     if moved:
         token = moved[0]
         found.problem(
-            Path(donor.path) / "tokenizer.json",
+            donor,
+            "tokenizer.json",
             f"{len(moved)} tokens have another id than in {target.name} ({token!r}: {theirs[token]}, there"
             f" {ours[token]}) and would mix up embedding rows; choose donors with the target's tokenizer",
         )
@@ -175,7 +182,8 @@ def _compare_rows(target: Ref, config: Json, tokens: dict[str, int], found: Find
         return
     if rows < needed:
         found.problem(
-            Path(target.path) / "config.json",
+            target,
+            "config.json",
             f"vocab_size {rows} is less than the {needed} ids of its tokenizer; resize the embedding first",
         )
     elif rows > needed:

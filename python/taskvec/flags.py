@@ -106,6 +106,25 @@ ALPHAS: Group = (
 )
 """An α for each vector."""
 
+HUB: Group = (
+    option(
+        "--cache-dir",
+        metavar="DIR",
+        help="Where models from the Hub are kept.  [default: the Hugging Face cache]",
+    ),
+)
+"""Where downloads go."""
+
+STREAM: Group = (
+    *HUB,
+    option(
+        "--stream",
+        is_flag=True,
+        help="Read donors from the Hub piece by piece while they are combined, and store nothing of them.",
+    ),
+)
+"""How models on the Hub are read."""
+
 OUTPUT: Group = (
     option("-o", "--out", required=True, metavar="DIR", help="The folder to write."),
     option(
@@ -124,6 +143,12 @@ OUTPUT: Group = (
     option("--dry-run", is_flag=True, help="Show what would be done, and write nothing."),
 )
 """Where the output goes, and how."""
+
+PUSH: Group = (
+    option("--private", is_flag=True, help="Make a new repository that only you and your organisation see."),
+    option("--revision", metavar="BRANCH", help="The branch to push to; made if need be.  [default: main]"),
+)
+"""Where an upload goes."""
 
 
 def with_options(*groups: Group) -> Callable[[Any], Any]:

@@ -16,25 +16,23 @@ import taskvec._core as _core
 
 from .carriers import Carrier, carriers
 from .errors import CorruptError, MismatchError, TaskvecError, UsageError
+from .folders import Folders
 from .options import Keywords, Options, make_options, spread_alphas
-from .refs import resolve
 from .results import Applied
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Generator, Iterable
     from contextlib import AbstractContextManager
 
     from torch import Tensor, nn
 
     from .options import Alpha
-
-    Folder = str | os.PathLike[str]
+    from .refs import Folder
 
 Originals = Literal["folder", "cpu"]
 """Where the model's own values come from at the end: read again from the target, or kept on the CPU."""
 
-_WRITING = ("dtype", "sync", "sha256", "overwrite", "resume")
+_WRITING = ("dtype", "sync", "sha256", "overwrite", "resume", "stream")
 
 
 def applied(
@@ -48,7 +46,7 @@ def applied(
 ) -> AbstractContextManager[Applied]:
     """`Vector.applied`, which see, for a vector given by its folder."""
     opts, alphas = _live_options(options, originals), spread_alphas(alpha, 1)
-    base, skill = _target(model, target), resolve(vector).path
+    base, skill = _target(model, target, opts), _here(vector, opts)
     job = _core.live_apply(base, [skill], alphas, opts)
     return _changed(model, base, job, originals, opts)
 
@@ -68,8 +66,8 @@ def transferred(
     The fused form of `Vector.applied`: the same bits, options and errors, and the vector is never stored.
     """
     opts, (scale,) = _live_options(options, originals), spread_alphas(alpha, 1)
-    base = _target(model, target)
-    job = _core.live_transfer(base, resolve(minuend).path, resolve(subtrahend).path, scale, opts)
+    base = _target(model, target, opts)
+    job = _core.live_transfer(base, _here(minuend, opts), _here(subtrahend, opts), scale, opts)
     return _changed(model, base, job, originals, opts)
 
 
@@ -80,7 +78,7 @@ def unlike(model: nn.Module, target: Folder | None = None) -> tuple[str, ...]:
     window. None means the folder that the model was loaded from. Models that `Vector.applied` refuses are
     refused here too.
     """
-    base = _target(model, target)
+    base = _target(model, target, Options())
     job = _core.live_read(base, Options())
     found = carriers(model, base, json.loads(job.tensors), ())
     with _writing(), closing(_stream(job, found, results=False)) as parts:
@@ -262,9 +260,15 @@ def _interrupts_held() -> Generator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-def _target(model: nn.Module, target: Folder | None) -> str:
+def _here(ref: Folder, options: Options) -> str:
+    """The folder on this machine: a model's own values are read from it again at the end."""
+    with Folders(options) as folders:
+        return folders.whole(ref).path
+
+
+def _target(model: nn.Module, target: Folder | None, options: Options) -> str:
     if target is not None:
-        return resolve(target).path
+        return _here(target, options)
     path = getattr(model, "name_or_path", "")
     if not isinstance(path, str) or not path or not Path(path).is_dir():
         raise UsageError(

@@ -6,9 +6,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, TypedDict, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, get_args
 
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    import os
 
 Dtype = Literal["bf16", "f16", "f32"]
 Rounding = Literal["nearest", "stochastic"]
@@ -43,6 +46,8 @@ class Keywords(TypedDict, total=False):
     sha256: whether the manifest holds SHA-256 digests too, at the price of a pass over inputs and output.
     overwrite: whether an existing output folder may be replaced.
     resume: whether an interrupted run of the same request is taken up again.
+    stream: whether checkpoints that are donors are read from the Hub by ranges, and never stored.
+    cache_dir: where downloads are kept; default: the Hugging Face cache (`HF_HUB_CACHE`).
     """
 
     memory: int | str | None
@@ -60,6 +65,8 @@ class Keywords(TypedDict, total=False):
     sha256: bool
     overwrite: bool
     resume: bool
+    stream: bool
+    cache_dir: str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,8 @@ class Options:
     overwrite: bool = False
     resume: bool = True
     prefixes: tuple[str, ...] = ()
+    stream: bool = False
+    cache_dir: str | None = None
 
 
 def make_options(keywords: Keywords) -> Options:
@@ -107,6 +116,8 @@ def make_options(keywords: Keywords) -> Options:
         overwrite=bool(given.get("overwrite", False)),
         resume=bool(given.get("resume", True)),
         prefixes=_texts("strip_prefix", given.get("strip_prefix", ())),
+        stream=bool(given.get("stream", False)),
+        cache_dir=None if given.get("cache_dir") is None else str(given["cache_dir"]),
     )
 
 

@@ -27,6 +27,8 @@ class Input(Record):
     files: int
     tensors: int
     bytes: int
+    remote: bool
+    """Whether its files are still on the Hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,18 @@ class Disk(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Download(Record):
+    """Bytes still to come from the Hub."""
+
+    bytes: int
+    """To the cache."""
+    streamed: int
+    """Read by ranges and not stored."""
+    free: int | None
+    """Room on the disk of the cache; None where no input is on the Hub."""
+
+
+@dataclass(frozen=True, slots=True)
 class RuleMatch(Record):
     """How many tensors an α rule decides."""
 
@@ -81,6 +95,7 @@ class CheckResult(Result):
     bytes: PlannedTraffic
     memory: Memory
     disk: Disk
+    download: Download
     io: str
     io_reason: str
     alpha_rules: tuple[RuleMatch, ...]
@@ -97,5 +112,6 @@ class CheckResult(Result):
             bytes=PlannedTraffic.of(json["bytes"]),
             memory=Memory.of(json["memory"]),
             disk=Disk.of(json["disk"]),
+            download=Download.of(json["download"]),
             alpha_rules=RuleMatch.of_all(json["alpha_rules"]),
         )

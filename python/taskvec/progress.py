@@ -16,7 +16,8 @@ class Bar:
 
     def __init__(self, *, quiet: bool) -> None:
         """Nothing appears before the first report."""
-        self._shown = not quiet and sys.stderr.isatty()
+        self.shown = not quiet and sys.stderr.isatty()
+        """Whether anything is drawn."""
         self._phase = ""
         self._bar: Any = None
 
@@ -32,7 +33,7 @@ class Bar:
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         """Draws the state of things."""
-        if not self._shown:
+        if not self.shown:
             return
         if phase != self._phase:
             # Not at the top: it costs a tenth of a second that `--version` has not got.

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from .plan import CheckResult
+    from .push import PushResult
     from .results import DiffResult, InspectResult, VerifyResult, WriteResult
 
 _MOST_ROWS = 10
@@ -68,6 +69,7 @@ def checked(plan: CheckResult) -> Iterator[str]:
             "disk",
             f"{_size(disk.needed)} needed" + ("" if disk.free is None else f", {_size(disk.free)} free"),
         ),
+        ("download", _download(plan)),
         ("reads", f"{plan.io}: {plan.io_reason}"),
         *(
             ("α rule", f"{rule.pattern} = {rule.alpha}: {_count(rule.tensors, 'tensor')}")
@@ -76,6 +78,14 @@ def checked(plan: CheckResult) -> Iterator[str]:
     )
     yield from (f"note: {note}" for note in plan.notes)
     yield from _problems((problem.file, problem.message) for problem in plan.problems)
+
+
+def _download(plan: CheckResult) -> str | None:
+    to_come = plan.download
+    if to_come.free is None:
+        return None
+    streamed = f", {_size(to_come.streamed)} streamed and not stored" if to_come.streamed else ""
+    return f"{_size(to_come.bytes)} to come from the Hub{streamed}; {_size(to_come.free)} free in the cache"
 
 
 def inspected(result: InspectResult, *, every: bool) -> Iterator[str]:
@@ -138,6 +148,16 @@ def verified(result: VerifyResult) -> Iterator[str]:
     what = _holds(result.files, result.tensors, result.bytes)
     yield f"{'everything is as it was written' if result.ok else 'not as it was written'} ({what})"
     yield from _problems((problem.file, problem.message) for problem in result.problems)
+
+
+def pushed(result: PushResult) -> Iterator[str]:
+    """What is on the Hub now."""
+    yield f"pushed to {result.url}"
+    yield from _table(
+        ("commit", f"{result.commit} on {result.revision}"),
+        ("holds", f"{_count(result.files, 'file')}, {_size(result.bytes)}"),
+    )
+    yield from (f"note: {note}" for note in result.notes)
 
 
 def _problems(problems: Iterable[tuple[str | None, str]]) -> Iterator[str]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from .errors import CorruptError, MismatchError
+from .folders import Folders
 from .live import applied
+from .options import Options
 from .records import Json, freeze
-from .refs import resolve
 
 if TYPE_CHECKING:
     import os
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from .live import Originals
     from .options import Alpha, Keywords
+    from .refs import Ref
     from .results import Applied, WriteResult
 
 _FAMILY = "taskvec/vector/"
@@ -36,10 +38,10 @@ class Vector:
     __slots__ = ("_info", "_path", "_written")
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Opens the vector in the folder `path`."""
-        folder = resolve(path).path
-        self._path = folder
-        self._info: Mapping[str, Any] = freeze(_description(Path(folder)))
+        """Opens the vector in the folder `path`; one on the Hub is downloaded."""
+        with Folders(Options()) as folders:
+            self._path = folders.whole(path).path
+        self._info: Mapping[str, Any] = freeze(_description(Path(self._path)))
         self._written: WriteResult | None = None
 
     @classmethod
@@ -104,9 +106,9 @@ class Vector:
         return f"Vector({self._path!r})"
 
 
-def is_vector(path: str | os.PathLike[str]) -> bool:
+def is_vector(ref: Ref) -> bool:
     """Whether the folder holds a `vector.json`."""
-    return (Path(path) / "vector.json").is_file()
+    return ref.holds("vector.json")
 
 
 def _description(folder: Path) -> Json:

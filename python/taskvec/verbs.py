@@ -1,4 +1,6 @@
-"""The verbs: extract, apply, transfer, check, inspect, diff and verify, on checkpoints in local folders.
+"""The verbs: extract, apply, transfer, check, inspect, diff and verify.
+
+A checkpoint or vector is a local folder or a ref on the Hub (`taskvec.refs`).
 
 Weights are bfloat16, float16 or float32 tensors of any shape, matched by name. All verbs raise the errors of
 `taskvec.errors` and let Ctrl-C through as `KeyboardInterrupt`; `taskvec.options.Keywords` tells what the
@@ -18,19 +20,18 @@ import taskvec._core as _core
 from .card import Card, merge_card, vector_card
 from .compat import compare
 from .errors import UsageError
+from .folders import Folders
 from .options import Alpha, Keywords, make_options, parse_alpha, spread_alphas
 from .plan import CheckResult
-from .refs import resolve
 from .results import DiffResult, InspectResult, VerifyResult, WriteResult
 from .vector import Vector, is_vector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .options import Options
     from .records import Json
-
-Folder = str | os.PathLike[str]
-"""A local folder. A `Vector` is one too."""
+    from .refs import Folder, Ref
 
 
 @overload
@@ -73,11 +74,13 @@ def extract(
         raise UsageError(
             "a vector is stored without loss; give dtype, rounding and alpha rules to apply instead"
         )
-    first, second, where = resolve(minuend), resolve(subtrahend), _out(out)
-    if dry_run:
-        return CheckResult.from_json(json.loads(_core.check_extract(first.path, second.path, where, opts)))
-    card = vector_card(first, second, opts)
-    answer = _core.extract(first.path, second.path, where, opts, card.text, progress)
+    where = _out(out)
+    with _folders(opts, progress) as folders:
+        first, second = folders.donors(minuend, subtrahend)
+        if dry_run:
+            return _plan(_core.check_extract(first, second, where, opts), folders, None, [first, second])
+        card = vector_card(first, second, opts)
+        answer = _core.extract(first, second, where, opts, card.text, progress)
     return Vector.from_result(where, _written(answer, card))
 
 
@@ -119,20 +122,20 @@ def apply(
     The sum is taken in that order in float32 and rounded once to the dtype written.
     """
     opts = make_options(options)
-    base, where = resolve(target), _out(out)
-    added = [resolve(one) for one in ([vectors] if isinstance(vectors, str | os.PathLike) else vectors)]
-    if not added:
+    where, names = _out(out), [vectors] if isinstance(vectors, str | os.PathLike) else list(vectors)
+    if not names:
         raise UsageError("no vector to apply; name at least one")
-    alphas = spread_alphas(alpha, len(added))
-    paths = [one.path for one in added]
-    if dry_run:
-        return CheckResult.from_json(json.loads(_core.check_apply(base.path, paths, where, alphas, opts)))
-    command = ["taskvec", "apply", base.name, *(one.name for one in added)]
-    for text, _ in alphas:
-        command += ["--alpha", text]
-    formula = "target" + "".join(f" + ({text})·v{at}" for at, (text, _) in enumerate(alphas, 1))
-    card = merge_card(base, [(f"v{at}", one) for at, one in enumerate(added, 1)], command, formula, opts)
-    return _written(_core.apply(base.path, paths, where, alphas, opts, card.text, progress), card)
+    alphas = spread_alphas(alpha, len(names))
+    with _folders(opts, progress) as folders:
+        base, added = folders.target(target), folders.donors(*names)
+        if dry_run:
+            return _plan(_core.check_apply(base, added, where, alphas, opts), folders, base, added)
+        command = ["taskvec", "apply", base.pinned, *(one.pinned for one in added)]
+        for text, _ in alphas:
+            command += ["--alpha", text]
+        formula = "target" + "".join(f" + ({text})·v{at}" for at, (text, _) in enumerate(alphas, 1))
+        card = merge_card(base, [(f"v{at}", one) for at, one in enumerate(added, 1)], command, formula, opts)
+        return _written(_core.apply(base, added, where, alphas, opts, card.text, progress), card)
 
 
 @overload
@@ -175,15 +178,17 @@ def transfer(
     The bytes are those of `extract` followed by `apply`; the vector is never stored.
     """
     opts = make_options(options)
-    base, first, second, where = resolve(target), resolve(minuend), resolve(subtrahend), _out(out)
-    paths = (base.path, first.path, second.path)
-    scale = parse_alpha(alpha)
-    if dry_run:
-        return CheckResult.from_json(json.loads(_core.check_transfer(*paths, where, scale, opts)))
-    command = ["taskvec", "transfer", base.name, first.name, second.name, "--alpha", scale[0]]
-    formula = f"target + ({scale[0]})·(minuend − subtrahend)"
-    card = merge_card(base, [("minuend", first), ("subtrahend", second)], command, formula, opts)
-    return _written(_core.transfer(*paths, where, scale, opts, card.text, progress), card)
+    where, scale = _out(out), parse_alpha(alpha)
+    with _folders(opts, progress) as folders:
+        base, (first, second) = folders.target(target), folders.donors(minuend, subtrahend)
+        if dry_run:
+            answer = _core.check_transfer(base, first, second, where, scale, opts)
+            return _plan(answer, folders, base, [first, second])
+        command = ["taskvec", "transfer", base.pinned, first.pinned, second.pinned, "--alpha", scale[0]]
+        formula = f"target + ({scale[0]})·(minuend − subtrahend)"
+        card = merge_card(base, [("minuend", first), ("subtrahend", second)], command, formula, opts)
+        answer = _core.transfer(base, first, second, where, scale, opts, card.text, progress)
+        return _written(answer, card)
 
 
 def check(
@@ -200,38 +205,36 @@ def check(
     `problems` says what; inputs that are malformed raise. `out` adds the room on its disk to the answer.
     """
     opts = make_options(options)
-    base, others = resolve(target), [resolve(donor) for donor in donors]
     where = None if out is None else _out(out)
-    vectors = [is_vector(other.path) for other in others]
-    if others and all(vectors):
-        alphas = spread_alphas(alpha, len(others))
-        answer = _core.check_apply(base.path, [other.path for other in others], where, alphas, opts)
-    elif len(others) == 2 and not any(vectors):
-        (scale,) = spread_alphas(alpha, 1)
-        answer = _core.check_transfer(base.path, others[0].path, others[1].path, where, scale, opts)
-    else:
-        raise UsageError(
-            "give a target with a minuend and a subtrahend, or a target with vectors made by extract"
-        )
-    plan: Json = json.loads(answer)
-    found = compare(base, others)
-    plan["notes"] += found.notes
-    plan["problems"] += found.problems
-    plan["compatible"] = not plan["problems"]
-    return CheckResult.from_json(plan)
+    with _folders(opts, None) as folders:
+        base, others = folders.target(target), folders.donors(*donors)
+        vectors = [is_vector(other) for other in others]
+        if others and all(vectors):
+            answer = _core.check_apply(base, others, where, spread_alphas(alpha, len(others)), opts)
+        elif len(others) == 2 and not any(vectors):
+            (scale,) = spread_alphas(alpha, 1)
+            answer = _core.check_transfer(base, others[0], others[1], where, scale, opts)
+        else:
+            raise UsageError(
+                "give a target with a minuend and a subtrahend, or a target with vectors made by extract"
+            )
+        return _plan(answer, folders, base, others, compared=True)
 
 
-def inspect(path: Folder) -> InspectResult:
-    """What is in a checkpoint or vector folder: files, tensors, dtypes, sidecars; from headers alone."""
-    return InspectResult.from_json(json.loads(_core.inspect(resolve(path).path)))
+def inspect(path: Folder, **options: Unpack[Keywords]) -> InspectResult:
+    """What is in a checkpoint or vector: files, tensors, dtypes, sidecars; from headers alone."""
+    with _folders(make_options(options), None) as folders:
+        return InspectResult.from_json(json.loads(_core.inspect(folders.target(path))))
 
 
 def diff(
     a: Folder, b: Folder, *, progress: _core.Progress | None = None, **options: Unpack[Keywords]
 ) -> DiffResult:
     """How `b` differs from `a`: changed elements, norm, cosine, ulp histogram; per tensor and in all."""
-    paths = resolve(a).path, resolve(b).path
-    return DiffResult.from_json(json.loads(_core.diff(*paths, make_options(options), progress)))
+    opts = make_options(options)
+    with _folders(opts, progress) as folders:
+        both = folders.whole(a), folders.whole(b)
+        return DiffResult.from_json(json.loads(_core.diff(*both, opts, progress)))
 
 
 def verify(
@@ -241,9 +244,27 @@ def verify(
 
     `ok` is False where something is not as it was written, and `problems` says which file.
     """
-    return VerifyResult.from_json(
-        json.loads(_core.verify(resolve(out).path, make_options(options), progress))
-    )
+    opts = make_options(options)
+    with _folders(opts, progress) as folders:
+        return VerifyResult.from_json(json.loads(_core.verify(folders.whole(out).path, opts, progress)))
+
+
+def _folders(options: Options, progress: object) -> Folders:
+    # Our own bar makes room for those of downloads; a caller's function has its own way to show things.
+    return Folders(options, bars=getattr(progress, "shown", False))
+
+
+def _plan(
+    answer: str, folders: Folders, target: Ref | None, donors: list[Ref], *, compared: bool = False
+) -> CheckResult:
+    plan: Json = json.loads(answer)
+    plan["download"] = folders.traffic(target, donors)
+    if compared and target is not None:
+        found = compare(target, donors)
+        plan["notes"] += found.notes
+        plan["problems"] += found.problems
+        plan["compatible"] = not plan["problems"]
+    return CheckResult.from_json(plan)
 
 
 def _out(out: Folder) -> str:

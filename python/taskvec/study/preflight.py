@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .. import verbs
 from ..errors import MismatchError, UsageError
-from ..refs import Ref, resolve
+from ..folders import Folders
+from ..options import Options
 from . import environment
 from .arms import Arm, arms, cells
 from .backend import ask_about
@@ -24,6 +25,7 @@ from .inputs import described
 if TYPE_CHECKING:
     from ..plan import CheckResult
     from ..records import Json
+    from ..refs import Ref
     from .file import Benchmark, Study
     from .tasks import Loaded
 
@@ -85,7 +87,9 @@ def look(
     environment.prepare(offline=offline or read.offline)
     if read.backend != "hf" and shutil.which(python := read.backend.vllm.python) is None:
         raise UsageError(f"backend: python {python} cannot be run; name the Python that has vLLM")
-    target, donors = resolve(read.target), _donors(read)
+    with Folders(Options()) as folders:
+        target, *donors = map(folders.whole, (read.target, *_donors(read)))
+    donors = tuple(donors)
     plan = _fits(read, target, donors)
     from . import prompts, tasks
 
@@ -119,11 +123,9 @@ def _changed(study: Study, device: str | None, limit: int | None) -> Study:
     return study.model_copy(update=update | ({} if device is None else {"device": device}))
 
 
-def _donors(study: Study) -> tuple[Ref, ...]:
+def _donors(study: Study) -> tuple[str, ...]:
     pair = study.donors
-    return (
-        (resolve(study.vector or ""),) if pair is None else (resolve(pair.minuend), resolve(pair.subtrahend))
-    )
+    return (study.vector or "",) if pair is None else (pair.minuend, pair.subtrahend)
 
 
 def _fits(study: Study, target: Ref, donors: tuple[Ref, ...]) -> CheckResult:

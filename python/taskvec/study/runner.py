@@ -12,6 +12,7 @@ from .. import verbs
 from ..control import write_control
 from ..errors import MismatchError
 from ..live import unlike
+from ..refs import local
 from ..vector import Vector, is_vector
 from .environment import quiet
 from .folder import RunFolder
@@ -92,7 +93,7 @@ class Runner:
         """The study's v, extracted on the first run."""
         if self._ready.study.donors is None:
             return Vector(self._ready.donors[0].path)
-        if not is_vector(self._folder.vector):
+        if not is_vector(local(self._folder.vector)):
             self._tell("v", "extracting", 0)
             minuend, subtrahend = self._ready.donors
             verbs.extract(minuend.path, subtrahend.path, self._folder.vector)
@@ -105,7 +106,7 @@ class Runner:
         if arm.kind != "random":
             return vector
         where = self._folder.control(arm)
-        if not is_vector(where):
+        if not is_vector(local(where)):
             self._tell(arm.label, "drawing", 0)
             write_control(vector, where, arm.seed or 0)
         return Vector(where)

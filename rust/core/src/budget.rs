@@ -8,11 +8,16 @@ use crate::inputs::Inputs;
 use crate::layout::{Action, BLOCK, Layout, TensorPlan};
 use crate::os::DIRECT_ALIGNMENT;
 use crate::source::{Io, LONG};
+use crate::stream::{self, CHUNK};
 
 /// Bytes in memory per tensor of an input: its name, its place, and its part of the plan and of the statistics.
 const PER_TENSOR: u64 = 600;
 /// Stacks, queues and what the allocator keeps, for each worker.
 pub const PER_WORKER: u64 = 128 << 10;
+/// What Python's HTTP client, its connections and the threads that wait for them take.
+const CLIENT: u64 = 24 << 20;
+/// More would not make a stream quicker.
+const MOST_CHUNKS: u64 = 256;
 /// One exception in the file: an index and a value.
 pub const EXCEPTION: u64 = 12;
 
@@ -29,6 +34,8 @@ pub struct Need {
     pub block_delivered: u64,
     /// Headers and tables.
     pub fixed: u64,
+    /// Streamed inputs.
+    pub lanes: u64,
 }
 
 impl Need {
@@ -36,7 +43,8 @@ impl Need {
     pub fn of(inputs: &Inputs, layout: &Layout, io: Io) -> Self {
         let tensors: usize = inputs.list.iter().map(|input| input.checkpoint.tensors.len()).sum();
         let headers: u64 = layout.files.iter().map(|file| file.data_start).sum();
-        let mut need = Self { fixed: tensors as u64 * PER_TENSOR + headers, ..Self::default() };
+        let lanes = inputs.list.iter().filter(|input| input.checkpoint.place.streams()).count() as u64;
+        let mut need = Self { fixed: tensors as u64 * PER_TENSOR + headers, lanes, ..Self::default() };
         for file in &layout.files {
             need.read += file.data_start;
             need.block_in = need.block_in.max(file.data_start.min(BLOCK));
@@ -52,7 +60,7 @@ impl Need {
                 need.block_exceptions = need.block_exceptions.max(exceptions);
             }
         }
-        if io != Io::Mmap {
+        if io != Io::Mmap || lanes > 0 {
             // Long reads start on an aligned address and may be widened to aligned ends.
             let pads = need.block_in / LONG as u64 * 3 * DIRECT_ALIGNMENT as u64;
             need.block_in += pads + 4 * DIRECT_ALIGNMENT as u64;
@@ -112,6 +120,10 @@ pub struct Budget {
     pub window_blocks: u64,
     /// Bytes of input buffer for each window.
     pub window_in: u64,
+    /// Chunks that each streamed input may hold ahead of the windows.
+    pub lane_chunks: u64,
+    /// Bytes for streaming, part of `planned`.
+    pub streaming: u64,
 }
 
 impl Budget {
@@ -124,7 +136,9 @@ impl Budget {
         };
         // Each window in flight has a packet of its own, and the consumer works on a copy of one.
         let fixed = |blocks: u64| need.fixed + blocks * need.block_delivered;
-        let least = fixed(1) + each(1);
+        // Bytes on their way, and who sends for them.
+        let streaming = |chunks: u64| if need.lanes > 0 { CLIENT + need.lanes * chunks * CHUNK } else { 0 };
+        let least = fixed(1) + each(1) + streaming(stream::LEAST);
         if bytes < least {
             return Err(Error::Usage(format!(
                 "--memory {} is too little for these inputs; the least that works is {}KiB",
@@ -132,19 +146,26 @@ impl Budget {
                 least.div_ceil(1 << 10)
             )));
         }
-        let room = |blocks: u64| bytes.saturating_sub(fixed(blocks));
+        // Half of what there is: a slow network wants requests far ahead, a quick one wants windows.
+        let ahead = |bytes: u64| (bytes / CHUNK).checked_div(need.lanes).unwrap_or(0);
+        let left = bytes - fixed(1) - streaming(0);
+        let lane_chunks = ahead(left / 2).clamp(stream::LEAST, MOST_CHUNKS).min(ahead(left - each(1)));
+        let streaming = streaming(lane_chunks);
+        let room = |blocks: u64| bytes.saturating_sub(fixed(blocks) + streaming);
         let wanted = (WORKERS_PER_THREAD * threads) as u64;
         let enough = (2 * threads) as u64;
         let window_blocks = WINDOWS.into_iter().find(|&blocks| room(blocks) / each(blocks) >= enough).unwrap_or(1);
         let workers = (room(window_blocks) / each(window_blocks)).min(wanted);
         Ok(Self {
             bytes,
-            planned: fixed(window_blocks) + workers * each(window_blocks),
+            planned: fixed(window_blocks) + streaming + workers * each(window_blocks),
             least,
             threads: threads.min(usize::try_from(workers).unwrap_or(threads)),
             workers: usize::try_from(workers).unwrap_or(1),
             window_blocks,
             window_in: window_blocks * need.block_in,
+            lane_chunks,
+            streaming,
         })
     }
 
@@ -152,7 +173,7 @@ impl Budget {
     pub fn to_json(&self) -> Value {
         json!({
             "budget": self.bytes, "planned": self.planned, "least": self.least, "threads": self.threads,
-            "windows": self.workers, "window_bytes": self.window_blocks * BLOCK,
+            "windows": self.workers, "window_bytes": self.window_blocks * BLOCK, "streaming": self.streaming,
         })
     }
 }

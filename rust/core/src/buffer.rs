@@ -16,6 +16,11 @@ impl Buffer {
         Self(MmapMut::map_anon(len).unwrap_or_else(|error| panic!("no memory for a buffer of {len} bytes: {error}")))
     }
 
+    /// The bytes, for several readers.
+    pub fn view(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The bytes.
     pub fn bytes(&mut self) -> &mut [u8] {
         &mut self.0

@@ -1,38 +1,20 @@
 //! A checkpoint folder, opened: its shards, the place of every tensor in them, and the files beside them.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
 
 use crate::config::Config;
+use crate::control::Control;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-pub use crate::files::Identity;
-use crate::files::{open_regular, read_whole};
-use crate::folder::{is_weights, walk};
-use crate::header::{Header, TensorInfo};
+use crate::folder::{is_weights, sort_listed, walk};
+use crate::header::TensorInfo;
 use crate::index::{Index, MAX_INDEX};
 use crate::json::quote;
-
-/// One weight file, open.
-#[derive(Debug)]
-pub struct Shard {
-    /// Its name in the folder.
-    pub name: String,
-    /// Where it was opened.
-    pub path: PathBuf,
-    /// The open file: every later read goes through it, whatever the path names by then.
-    pub file: File,
-    /// Where its data section begins.
-    pub data_start: u64,
-    /// XXH3-128 (seed 0) of all bytes before the data section.
-    pub header_digest: u128,
-    /// What the open file looked like before its header was read.
-    pub identity: Identity,
-    /// Its header's `__metadata__`.
-    pub metadata: Vec<(String, String)>,
-}
+use crate::ordered::ordered;
+use crate::place::Place;
+pub use crate::shard::Shard;
 
 /// One tensor of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +44,8 @@ impl Tensor {
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The folder as the caller named it.
-    pub root: PathBuf,
-    /// The folder's own name, for messages and manifests.
+    pub place: Place,
+    /// Its name for messages and manifests.
     pub label: String,
     /// By name.
     pub shards: Vec<Shard>,
@@ -83,42 +65,51 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens a folder as `transformers` saves it, with the files beside the weights.
-    pub fn open(root: &Path) -> Result<Self> {
-        let mut checkpoint = Self::open_weights(root, "model")?;
+    pub fn open(place: &Place, control: &Control) -> Result<Self> {
+        let mut checkpoint = Self::open_weights(place, "model", control)?;
         let index = index_name("model");
         let mut used: HashSet<&str> = checkpoint.shards.iter().map(|shard| shard.name.as_str()).collect();
         used.insert(&index);
-        let found = walk(root, &used)?;
+        let found = match &place.remote {
+            Some(remote) => sort_listed(remote.files().iter().map(|(name, _)| name.as_str()), &used),
+            None => walk(&place.root, &used)?,
+        };
         (checkpoint.sidecars, checkpoint.left_out) = (found.sidecars, found.left_out);
         Ok(checkpoint)
     }
 
     /// Opens the weights alone: `{stem}.safetensors`, or `{stem}.safetensors.index.json` and the shards it lists.
-    pub fn open_weights(root: &Path, stem: &str) -> Result<Self> {
-        let found = fs::metadata(root).map_err(Error::io(root, "open the folder"))?;
-        if !found.is_dir() {
-            return Err(Error::Usage(format!("{}: is a file; name the folder that holds it", root.display())));
-        }
-        let own = root.canonicalize().map_err(Error::io(root, "open the folder"))?;
-        let label = own.file_name().unwrap_or(own.as_os_str()).to_string_lossy().into_owned();
-
-        let (index, names) = locate(root, stem)?;
-        let mut shards = Vec::with_capacity(names.len());
-        let mut tensors = Vec::new();
-        for (place, (name, first)) in (0..).zip(names) {
-            let (shard, infos) = open_shard(root, name, first.as_deref(), stem)?;
-            tensors.extend(infos.into_iter().map(|TensorInfo { name, dtype, shape, begin, end }| {
-                let begin_in_file = shard.data_start + begin;
-                Tensor { name, dtype, shape, shard: place, begin: begin_in_file, bytes: end - begin }
-            }));
-            shards.push(shard);
-        }
+    pub fn open_weights(place: &Place, stem: &str, control: &Control) -> Result<Self> {
+        let label = place.label()?;
+        let (index, names) = locate(place, stem)?;
+        let (mut shards, mut tensors) = (Vec::with_capacity(names.len()), Vec::new());
+        let names: Vec<_> = names.into_iter().collect();
+        let open = |item: u64, (): &mut ()| {
+            let (name, listed) = &names[item as usize];
+            open_shard(place, name, listed.as_ref(), stem, control)
+        };
+        // What has to be fetched takes a round trip for each; opening files is quick.
+        let at_once = if place.remote.is_some() { MOST_REQUESTS } else { 1 };
+        ordered(
+            control,
+            at_once,
+            names.len() as u64,
+            || (),
+            open,
+            |number, (shard, infos): (Shard, Vec<TensorInfo>)| {
+                tensors.extend(infos.into_iter().map(|TensorInfo { name, dtype, shape, begin, end }| {
+                    let begin_in_file = shard.data_start + begin;
+                    Tensor { name, dtype, shape, shard: number as u32, begin: begin_in_file, bytes: end - begin }
+                }));
+                shards.push(shard);
+                Ok(())
+            },
+        )?;
         let mut by_name: Vec<u32> = (0..).take(tensors.len()).collect();
         by_name.sort_unstable_by(|&a, &b| tensors[a as usize].name.cmp(&tensors[b as usize].name));
         let (sidecars, left_out) = (Vec::new(), Vec::new());
-        let config = Config::read(root)?;
-        let root = root.to_owned();
-        let checkpoint = Self { root, label, shards, tensors, index, sidecars, left_out, config, by_name };
+        let (config, place) = (Config::read(place)?, place.clone());
+        let checkpoint = Self { place, label, shards, tensors, index, sidecars, left_out, config, by_name };
         checkpoint.check_names(stem)?;
         Ok(checkpoint)
     }
@@ -141,15 +132,7 @@ impl Checkpoint {
 
     /// Looks at every open shard again: an error when one was changed, or replaced, since it was opened.
     pub fn unchanged(&self) -> Result<()> {
-        for shard in &self.shards {
-            if Identity::of(&shard.file, &shard.path)? != shard.identity {
-                return Err(Error::corrupt(
-                    &shard.path,
-                    "changed while it was read; run again when nothing writes to it",
-                ));
-            }
-        }
-        Ok(())
+        self.shards.iter().try_for_each(Shard::unchanged)
     }
 
     /// Every tensor in one shard only, and where the index says.
@@ -166,7 +149,7 @@ impl Checkpoint {
         let Some(index) = &self.index else { return Ok(()) };
         let refuse = |what: String| {
             let what = format!("{what}; download or save index and shards together");
-            Err(Error::corrupt(&self.root.join(index_name(stem)), what))
+            Err(Error::corrupt(&self.place.path(&index_name(stem)), what))
         };
         for (name, listed) in &index.weight_map {
             match self.get(name).map(|tensor| &self.shard(tensor).name) {
@@ -191,75 +174,87 @@ fn index_name(stem: &str) -> String {
     format!("{stem}.safetensors.index.json")
 }
 
-/// Shards by name, each with the first tensor that the index lists in it.
-type ShardNames = BTreeMap<String, Option<String>>;
+/// What an index says of a shard.
+struct Listed {
+    /// The first tensor it lists there.
+    first: String,
+    /// About as many bytes as the shard's header has.
+    header: u64,
+}
+
+/// By name; without an index nothing is said of the one there is.
+type ShardNames = BTreeMap<String, Option<Listed>>;
 
 /// Finds the index, or else the single file.
-fn locate(root: &Path, stem: &str) -> Result<(Option<Index>, ShardNames)> {
+fn locate(place: &Place, stem: &str) -> Result<(Option<Index>, ShardNames)> {
     let single = format!("{stem}.safetensors");
-    let index_path = root.join(index_name(stem));
-    let single_is_there = is_there(&root.join(&single))?;
-    if !is_there(&index_path)? {
+    let single_is_there = place.has(&single)?;
+    let name = index_name(stem);
+    let Some(raw) = place.read(&name, MAX_INDEX)? else {
         if single_is_there {
             return Ok((None, BTreeMap::from([(single, None)])));
         }
-        return Err(nothing_there(root, stem));
-    }
-    let index = Index::parse(read_whole(&index_path, MAX_INDEX)?, &index_path)?;
-    let mut names = BTreeMap::new();
+        return Err(nothing_there(place, stem));
+    };
+    let index = Index::parse(raw, &place.path(&name))?;
+    let mut names = ShardNames::new();
     for (tensor, shard) in &index.weight_map {
-        if !names.contains_key(shard) {
-            names.insert(shard.clone(), Some(tensor.clone()));
+        match names.get_mut(shard).and_then(Option::as_mut) {
+            Some(listed) => listed.header += tensor.len() as u64 + PER_ENTRY,
+            None => {
+                let listed = Listed { first: tensor.clone(), header: BESIDE_ENTRIES + tensor.len() as u64 + PER_ENTRY };
+                names.insert(shard.clone(), Some(listed));
+            }
         }
     }
     if single_is_there && !names.contains_key(&single) {
         let what = format!("does not list {single}, which lies beside it; take away the one that is stale");
-        return Err(Error::corrupt(&index_path, what));
+        return Err(Error::corrupt(&place.path(&name), what));
     }
     Ok((Some(index), names))
 }
 
-/// A link that leads nowhere counts as there: opening it says so.
-fn is_there(path: &Path) -> Result<bool> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        found => found.map(|_| true).map_err(Error::io(path, "look at the file")),
-    }
-}
+/// Requests at the same time, to whatever place.
+pub const MOST_REQUESTS: usize = 16;
+/// A tensor's entry in a header without its name: some 80 bytes, or more for many dimensions.
+const PER_ENTRY: u64 = 128;
+/// Room for a header's metadata.
+const BESIDE_ENTRIES: u64 = 8 << 10;
+/// Asked for where no index tells how much it may be: the headers of most single files are shorter.
+const UNLISTED: u64 = 100_000;
 
-fn open_shard(root: &Path, name: String, first: Option<&str>, stem: &str) -> Result<(Shard, Vec<TensorInfo>)> {
-    let path = root.join(&name);
-    let file = open_regular(&path).map_err(|error| match (error, first) {
-        (Error::Io { source, .. }, Some(tensor)) if source.kind() == ErrorKind::NotFound => {
-            let what = format!("lists tensor {} in {name}, which is missing; download it", quote(tensor));
-            Error::corrupt(&root.join(index_name(stem)), what)
+fn open_shard(
+    place: &Place,
+    name: &str,
+    listed: Option<&Listed>,
+    stem: &str,
+    control: &Control,
+) -> Result<(Shard, Vec<TensorInfo>)> {
+    let guess = listed.map_or(UNLISTED, |listed| listed.header.next_multiple_of(4 << 10));
+    if let Some(opened) = Shard::open(place, name, guess, control)? {
+        return Ok(opened);
+    }
+    Err(match listed {
+        Some(Listed { first, .. }) => {
+            let what = format!("lists tensor {} in {name}, which is missing; download it", quote(first));
+            Error::corrupt(&place.path(&index_name(stem)), what)
         }
-        (error, _) => error,
-    })?;
-    let identity = Identity::of(&file, &path)?;
-    let (Header { tensors, data_start, metadata }, header_digest) = Header::read(&file, &path)?;
-    Ok((Shard { name, path, file, data_start, header_digest, identity, metadata }, tensors))
+        // Seen a moment ago.
+        None => Error::io(&place.path(name), "open")(ErrorKind::NotFound.into()),
+    })
 }
 
 /// Says what was looked for, and what lies there instead.
-fn nothing_there(root: &Path, stem: &str) -> Error {
-    let (mut weights, mut folders) = (Vec::new(), Vec::new());
-    let entries = match fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(error) => return Error::io(root, "list")(error),
+fn nothing_there(place: &Place, stem: &str) -> Error {
+    let wanted = [format!("{stem}.safetensors"), index_name(stem)];
+    let (mut weights, mut folders) = match beside(place, &wanted) {
+        Ok(found) => found,
+        Err(error) => return error,
     };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if is_weights(&name) {
-            weights.push(name);
-        } else if [format!("{stem}.safetensors"), index_name(stem)].iter().any(|file| entry.path().join(file).exists())
-        {
-            folders.push(name);
-        }
-    }
     weights.sort();
     folders.sort();
-    let missing = format!("holds no {stem}.safetensors and no {}", index_name(stem));
+    folders.dedup();
+    let missing = format!("holds no {} and no {}", wanted[0], wanted[1]);
     let what = if !folders.is_empty() {
         format!("{missing}, but its subfolders do; name one of them: {}", listing(&folders))
     } else if weights.iter().any(|name| name.starts_with("adapter_model.")) {
@@ -271,7 +266,36 @@ fn nothing_there(root: &Path, stem: &str) -> Error {
     } else {
         format!("{missing}, only {}; convert it to safetensors first", listing(&weights))
     };
-    Error::corrupt(root, what)
+    Error::corrupt(&place.root, what)
+}
+
+/// Weight files in the folder itself, and the subfolders that hold one of the `wanted` files, as a user would name them.
+fn beside(place: &Place, wanted: &[String]) -> Result<(Vec<String>, Vec<String>)> {
+    let (mut weights, mut folders) = (Vec::new(), Vec::new());
+    if let Some(remote) = &place.remote {
+        // In a ref, the first subfolder stands after a colon.
+        let below = place.origin.as_ref().is_some_and(|origin| origin.subfolder.is_some());
+        let root = format!("{}{}", place.root.display(), if below { '/' } else { ':' });
+        for (name, _) in remote.files() {
+            match name.rsplit_once('/') {
+                None if is_weights(name) => weights.push(name.clone()),
+                Some((folder, own)) if !folder.contains('/') && wanted.iter().any(|file| file == own) => {
+                    folders.push(format!("{root}{folder}"));
+                }
+                _ => {}
+            }
+        }
+        return Ok((weights, folders));
+    }
+    for entry in fs::read_dir(&place.root).map_err(Error::io(&place.root, "list"))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_weights(&name) {
+            weights.push(name);
+        } else if wanted.iter().any(|file| entry.path().join(file).exists()) {
+            folders.push(name);
+        }
+    }
+    Ok((weights, folders))
 }
 
 /// The first few of many names.

@@ -1,15 +1,16 @@
 //! What arithmetic on weights needs to know from `config.json`, and the one change that is ever made to it.
 
 use std::ops::Range;
-use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use crate::dtype::Float;
 use crate::error::{Error, Result};
-use crate::files::read_whole;
 use crate::json::brief;
+use crate::place::Place;
 
+/// The file's name.
+pub const FILE: &str = "config.json";
 /// The longest config.json that is read.
 const MAX_CONFIG: u64 = 100_000_000;
 
@@ -28,16 +29,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `config.json` in the folder `root`.
-    pub fn read(root: &Path) -> Result<Self> {
-        let path = root.join("config.json");
-        let raw = match read_whole(&path, MAX_CONFIG) {
-            Ok(raw) => raw,
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self::default());
-            }
-            Err(error) => return Err(error),
-        };
+    /// Reads the `config.json` of a checkpoint.
+    pub fn read(place: &Place) -> Result<Self> {
+        let path = place.path(FILE);
+        let Some(raw) = place.read(FILE, MAX_CONFIG)? else { return Ok(Self::default()) };
         let object: Map<String, Value> = serde_json::from_slice(&plain_numbers(&raw)).map_err(|error| {
             Error::corrupt(&path, format!("is not a JSON object, {}; download it again", brief(&error)))
         })?;

@@ -1,20 +1,20 @@
 //! How two checkpoints differ, tensor by tensor.
 
-use std::path::Path;
-
 use serde_json::{Map, Value, json};
 
+use crate::arrivals::Wanted;
 use crate::budget::PER_WORKER;
 use crate::buffer::Buffer;
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::gather::{self, Gather};
+use crate::gather::{Gather, Sources};
 use crate::inputs::{At, Input, Inputs};
 use crate::inspect::open_any;
 use crate::kernel::{self, Operand};
 use crate::options::Options;
 use crate::ordered::ordered;
 use crate::os::DIRECT_ALIGNMENT;
+use crate::place::Place;
 use crate::simd::Isa;
 use crate::stats::Comparison;
 
@@ -23,13 +23,18 @@ const PART: u64 = 128 << 10;
 const WIDEST: u64 = 8;
 
 /// Compares two folders and returns the findings as JSON (`taskvec/diff/1`).
-pub fn diff(a: &Path, b: &Path, options: &Options, control: &Control) -> Result<Value> {
+pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Result<Value> {
     let isa = Isa::from_env()?;
-    let open = |role: &str, path: &Path| Ok::<_, Error>(Input { role: role.into(), checkpoint: open_any(path)? });
+    let open =
+        |role: &str, place: &Place| Ok::<_, Error>(Input { role: role.into(), checkpoint: open_any(place, control)? });
     let inputs = Inputs { list: vec![open("a", a)?, open("b", b)?], origins: Vec::new(), has_target: true };
     let pairs = Pairs::new(&inputs);
     let (io, _) = options.io.resolve(&[&inputs.list[0].checkpoint, &inputs.list[1].checkpoint]);
-    let sources = gather::open_sources(&inputs, io)?;
+    let mut wanted = Wanted::of(&inputs);
+    for at in pairs.matched.iter().flat_map(|&(a, b)| [a, b]) {
+        wanted.add(at.input as usize, inputs.tensor(at).shard as usize)?;
+    }
+    let sources = Sources::open(&inputs, io, control)?;
     let mut parts = Vec::new();
     for (place, &(at, _)) in pairs.matched.iter().enumerate() {
         parts.extend((0..inputs.tensor(at).elements()).step_by(PART as usize).map(|first| (place, first)));
@@ -42,13 +47,13 @@ pub fn diff(a: &Path, b: &Path, options: &Options, control: &Control) -> Result<
     let work = |item: u64, (buffer, gather): &mut (Buffer, Gather)| {
         let (place, first) = parts[item as usize];
         let (a, b) = pairs.matched[place];
-        gather.clear();
+        gather.clear(None);
         let count = PART.min(inputs.tensor(a).elements() - first);
         let slots = [a, b].map(|at| {
             let size = inputs.tensor(at).dtype.bits() / 8;
             gather.tensor(&inputs, at, first * size, count * size)
         });
-        let loaded = gather.load(&inputs, &sources, buffer.bytes())?;
+        let loaded = gather.load(&sources, buffer.bytes())?;
         let mut part = Comparison::default();
         let [left, right] = slots.map(|slot| loaded.bytes(slot));
         match (inputs.tensor(a).dtype.float(), inputs.tensor(b).dtype.float()) {
@@ -63,7 +68,7 @@ pub fn diff(a: &Path, b: &Path, options: &Options, control: &Control) -> Result<
             }
         }
         control.add((left.len() + right.len()) as u64);
-        gather.release(&inputs, &sources)?;
+        gather.release(&sources)?;
         Ok(part)
     };
     let workers = (2 * options.threads()?).min(affordable);

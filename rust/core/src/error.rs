@@ -30,6 +30,14 @@ pub enum Error {
         /// What the system answered.
         source: io::Error,
     },
+    /// A folder elsewhere could not be read; the caller's own error says why, and comes back to it unchanged.
+    #[error("{source}")]
+    Remote {
+        /// Whether what it gave is wrong (exit code 3), so that nothing made of it can be used again.
+        corrupt: bool,
+        /// The caller's error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The caller asked the job to stop (exit code 130).
     #[error("stopped before the end; the same command goes on from here")]
     Cancelled,

@@ -1,6 +1,6 @@
 //! The files beside the weights: which of them belong to an output, and which would ship stale weights with it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, DirEntry};
 use std::path::{Path, PathBuf};
 
@@ -56,6 +56,49 @@ pub fn is_weights(name: &str) -> bool {
     stem.rsplit_once('.').is_some_and(|(_, ending)| WEIGHTS.contains(&ending))
 }
 
+/// The same for a folder elsewhere, of which all there is to see are the names of its files.
+pub fn sort_listed<'a>(names: impl Iterator<Item = &'a str>, used: &HashSet<&str>) -> Found {
+    let (mut sidecars, mut left_out) = (Vec::new(), BTreeSet::new());
+    for name in names {
+        let folders = name.match_indices('/').map(|(at, _)| &name[..at]);
+        match folders.map(|folder| (folder, treat(own_name(folder)))).find(|(_, folder)| *folder != Folder::Entered) {
+            Some((_, Folder::Ignored)) => {}
+            Some((folder, _)) => drop(left_out.insert(folder.to_owned())),
+            None if used.contains(name) => {}
+            None if goes_along(own_name(name), name) => sidecars.push(name.to_owned()),
+            None => drop(left_out.insert(name.to_owned())),
+        }
+    }
+    sidecars.sort();
+    Found { sidecars, left_out: left_out.into_iter().collect() }
+}
+
+fn own_name(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, own)| own)
+}
+
+#[derive(PartialEq)]
+enum Folder {
+    Entered,
+    LeftOut,
+    /// Not spoken of: what tools keep beside every checkpoint.
+    Ignored,
+}
+
+/// What becomes of a folder of this name.
+fn treat(own: &str) -> Folder {
+    match own {
+        ".git" | ".cache" | ".taskvec-partial" => Folder::Ignored,
+        _ if own.starts_with('.') => Folder::LeftOut,
+        _ => Folder::Entered,
+    }
+}
+
+/// Whether a file, called `name` from the root, belongs to an output.
+fn goes_along(own: &str, name: &str) -> bool {
+    !is_weights(own) && !DESCRIPTIONS.contains(&name)
+}
+
 struct Walk<'a> {
     used: &'a HashSet<&'a str>,
     found: Found,
@@ -96,10 +139,11 @@ impl Walk<'_> {
             }
         };
         if kind.is_dir() {
-            if matches!(&*own, ".git" | ".cache" | ".taskvec-partial") {
+            let treated = treat(&own);
+            if treated == Folder::Ignored {
                 return Ok(None);
             }
-            if !own.starts_with('.') && own_name.to_str().is_some() {
+            if treated == Folder::Entered && own_name.to_str().is_some() {
                 if link {
                     self.links.push((name, path));
                     return Ok(None);
@@ -109,11 +153,7 @@ impl Walk<'_> {
             }
         } else if folder.is_empty() && self.used.contains(&*own) {
             return Ok(None);
-        } else if kind.is_file()
-            && own_name.to_str().is_some()
-            && !is_weights(&own)
-            && !DESCRIPTIONS.contains(&name.as_str())
-        {
+        } else if kind.is_file() && own_name.to_str().is_some() && goes_along(&own, &name) {
             self.found.sidecars.push(name);
             return Ok(None);
         }

@@ -1,24 +1,62 @@
 //! The reads of one window: neighbouring ranges of one file become one read.
 
-use crate::error::{Error, Result};
+use crate::control::Control;
+use crate::error::Result;
 use crate::inputs::{At, Inputs};
+use crate::lanes::Lanes;
 use crate::os::DIRECT_ALIGNMENT;
+use crate::plan::Plan;
+use crate::shard::Shard;
 use crate::source::{self, Io, LONG, Source};
+use crate::window::Window;
 
-/// Open sources, by input and shard.
-pub type Sources<'a> = Vec<Vec<Box<dyn Source + 'a>>>;
-
-/// Opens every shard of every input.
-pub fn open_sources(inputs: &Inputs, io: Io) -> Result<Sources<'_>> {
-    let shards = inputs.list.iter().map(|input| &input.checkpoint.shards);
-    shards.map(|shards| shards.iter().map(|shard| source::open(shard, io)).collect()).collect()
+/// Open inputs.
+pub struct Sources<'a> {
+    /// By input and shard.
+    shards: Vec<Vec<Box<dyn Source + 'a>>>,
+    /// What windows read of the inputs that are streamed, where any are.
+    lanes: Option<Lanes<'a>>,
 }
 
-struct Run {
-    input: usize,
-    shard: usize,
-    begin: u64,
-    end: u64,
+impl<'a> Sources<'a> {
+    /// Opens every shard of every input. What is streamed is read by single requests.
+    pub fn open(inputs: &'a Inputs, io: Io, control: &'a Control) -> Result<Self> {
+        let shards = inputs.list.iter().map(|input| &input.checkpoint.shards);
+        let open = |shards: &'a Vec<Shard>| shards.iter().map(|shard| source::open(shard, io, control)).collect();
+        Ok(Self { shards: shards.map(open).collect::<Result<_>>()?, lanes: None })
+    }
+
+    /// The same for a job, whose windows are known, so that what they read of a streamed input is fetched ahead.
+    pub fn of(plan: &'a Plan, windows: &'a [Window], control: &'a Control) -> Result<Self> {
+        let streams = plan.inputs.list.iter().any(|input| input.checkpoint.place.streams());
+        let lanes = streams.then(|| Lanes::of(plan, windows, control));
+        Ok(Self { lanes, ..Self::open(&plan.inputs, plan.io, control)? })
+    }
+
+    /// Does `job`, which works on the windows.
+    pub fn serve<R>(&self, job: impl FnOnce() -> Result<R>) -> Result<R> {
+        match &self.lanes {
+            Some(lanes) => lanes.serve(job),
+            None => job(),
+        }
+    }
+
+    fn source(&self, run: &Run) -> &(dyn Source + 'a) {
+        &*self.shards[run.input][run.shard]
+    }
+}
+
+/// One read: neighbouring ranges of one shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Place of the input.
+    pub input: usize,
+    /// Place of its shard.
+    pub shard: usize,
+    /// The first byte.
+    pub begin: u64,
+    /// One past the last.
+    pub end: u64,
 }
 
 /// Where to find a range once the runs are loaded.
@@ -32,14 +70,17 @@ pub struct Slot {
 /// Collects ranges, then loads them. Kept by each worker and used again for every window.
 #[derive(Default)]
 pub struct Gather {
+    /// The window that this is for; other reads have no place in a lane.
+    window: Option<u64>,
     runs: Vec<Run>,
     /// The last run of each input: ranges come in the output's order, which is nearly always the input's.
     last: Vec<Option<usize>>,
 }
 
 impl Gather {
-    /// Forgets the last window.
-    pub fn clear(&mut self) {
+    /// Forgets the last window. The next one is that of this number, unless it is no window of a job.
+    pub fn clear(&mut self, window: Option<u64>) {
+        self.window = window;
         self.runs.clear();
         self.last.clear();
     }
@@ -53,14 +94,16 @@ impl Gather {
     /// Eight bytes of a tensor, read at once: for bisecting a sorted one.
     pub fn word(&self, inputs: &Inputs, sources: &Sources, at: At, from: u64) -> Result<[u8; 8]> {
         let tensor = inputs.tensor(at);
-        let (input, shard, begin) = (at.input as usize, tensor.shard as usize, tensor.begin + from);
-        let mut buffer = [0; 8];
-        let mut word = [0; 8];
-        let run = Run { input, shard, begin, end: begin + 8 };
-        word.copy_from_slice(
-            sources[input][shard].read(begin, 8, &mut buffer).map_err(|error| lost(inputs, &run, error))?,
-        );
+        let begin = tensor.begin + from;
+        let run = Run { input: at.input as usize, shard: tensor.shard as usize, begin, end: begin + 8 };
+        let (mut buffer, mut word) = ([0; 8], [0; 8]);
+        word.copy_from_slice(sources.source(&run).read(begin, 8, &mut buffer)?);
         Ok(word)
+    }
+
+    /// What will be read, in this order.
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
     }
 
     /// Asks for a range of a file.
@@ -82,44 +125,32 @@ impl Gather {
     }
 
     /// Reads every run, into `buffer` or as slices of mappings.
-    pub fn load<'a>(&'a self, inputs: &Inputs, sources: &'a Sources<'_>, buffer: &'a mut [u8]) -> Result<Loaded<'a>> {
+    pub fn load<'a>(&'a self, sources: &'a Sources<'_>, buffer: &'a mut [u8]) -> Result<Loaded<'a>> {
         let mut rest = buffer;
         let mut slices = Vec::with_capacity(self.runs.len());
         for run in &self.runs {
-            let source = &sources[run.input][run.shard];
+            let source = sources.source(run);
             let len = usize::try_from(run.end - run.begin).unwrap_or(usize::MAX);
             let room = source.room(len);
             let skip = if room >= LONG { rest.as_ptr().align_offset(DIRECT_ALIGNMENT) } else { 0 };
             let (mine, after) = std::mem::take(&mut rest)[skip..].split_at_mut(room);
             rest = after;
-            slices.push(source.read(run.begin, len, mine).map_err(|error| lost(inputs, run, error))?);
+            let lane = sources.lanes.as_ref().and_then(|lanes| lanes.get(run.input)).zip(self.window);
+            slices.push(match lane {
+                Some((lane, window)) if lane.read(window, run.shard, run.begin, &mut mine[..len])? => &mine[..len],
+                _ => source.read(run.begin, len, mine)?,
+            });
         }
         Ok(Loaded { runs: &self.runs, slices })
     }
 
     /// Lets go of mapped pages, and fails if one was lost while the window was worked on.
-    pub fn release(&self, inputs: &Inputs, sources: &Sources) -> Result<()> {
-        for run in &self.runs {
-            let source = &sources[run.input][run.shard];
-            if source.damaged() {
-                return Err(lost(inputs, run, std::io::ErrorKind::UnexpectedEof.into()));
-            }
-            source.release(run.begin, usize::try_from(run.end - run.begin).unwrap_or(usize::MAX));
-        }
-        Ok(())
+    pub fn release(&self, sources: &Sources) -> Result<()> {
+        self.runs.iter().try_for_each(|run| {
+            let len = usize::try_from(run.end - run.begin).unwrap_or(usize::MAX);
+            sources.source(run).release(run.begin, len)
+        })
     }
-}
-
-/// An early end of an input means that somebody changed it; anything else is the system's answer.
-fn lost(inputs: &Inputs, run: &Run, error: std::io::Error) -> Error {
-    let path = &inputs.list[run.input].checkpoint.shards[run.shard].path;
-    if error.kind() == std::io::ErrorKind::UnexpectedEof {
-        return Error::corrupt(
-            path,
-            "became shorter, or its disk failed, while it was read; restore it and start again",
-        );
-    }
-    Error::io(path, "read")(error)
 }
 
 /// The bytes of a window.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -44,6 +45,9 @@ pub struct Header {
 /// The longest JSON text that any reader takes.
 pub const MAX_HEADER: u64 = 100_000_000;
 
+/// Bytes that tell how long the header is, or what else the file is.
+const START: u64 = 64;
+
 /// The most dimensions of a tensor: numpy's limit, and that of most of torch's operations.
 const MAX_RANK: usize = 64;
 
@@ -54,13 +58,33 @@ impl Header {
     /// Reads and checks the header of an open file. Returns it and the XXH3-128 (seed 0) of bytes `[0, data_start)`.
     pub fn read(file: &File, path: &Path) -> error::Result<(Self, u128)> {
         let file_len = Identity::of(file, path)?.size;
-        let mut start = [0; 64];
-        let start = &mut start[..file_len.min(64) as usize];
-        read_exact_at(file, start, 0).map_err(Error::io(path, "read the header"))?;
+        Self::read_parts(file_len, path, START, |range, bytes| {
+            let begin = bytes.len();
+            bytes.resize(begin + (range.end - range.start) as usize, 0);
+            read_exact_at(file, &mut bytes[begin..], range.start).map_err(Error::io(path, "read the header"))
+        })
+    }
+
+    /// The same for any file of `file_len` bytes whose parts `read` appends: the first `guess` bytes, then what is
+    /// missing of a header that is longer.
+    pub fn read_parts(
+        file_len: u64,
+        path: &Path,
+        guess: u64,
+        mut read: impl FnMut(Range<u64>, &mut Vec<u8>) -> error::Result<()>,
+    ) -> error::Result<(Self, u128)> {
+        let guess = guess.clamp(START, 8 + MAX_HEADER).min(file_len);
+        let mut bytes = Vec::new();
+        read(0..guess, &mut bytes)?;
+        let start = &bytes[..bytes.len().min(START as usize)];
         let length = json_length(start, file_len).map_err(|what| Error::corrupt(path, what))?;
         // No more than MAX_HEADER, and no more than the file holds.
-        let mut bytes = vec![0; 8 + length as usize];
-        read_exact_at(file, &mut bytes, 0).map_err(Error::io(path, "read the header"))?;
+        let end = 8 + length;
+        if end > guess {
+            bytes.reserve_exact((end - guess) as usize);
+            read(guess..end, &mut bytes)?;
+        }
+        bytes.truncate(end as usize);
         let header = Self::parse(&bytes[8..], file_len, path)?;
         Ok((header, xxh3_128(&bytes)))
     }

@@ -1,10 +1,12 @@
 //! The checkpoints and vectors of one job, opened, each with the part it plays.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::checkpoint::{Checkpoint, Tensor};
+use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::options::Alpha;
+use crate::place::Place;
 use crate::vector::VectorInfo;
 
 /// What is asked for: the verb and its inputs.
@@ -13,32 +15,32 @@ pub enum Request {
     /// Write `minuend − subtrahend` as a vector.
     Extract {
         /// The checkpoint that has the skill.
-        minuend: PathBuf,
+        minuend: Place,
         /// The checkpoint it was trained from.
-        subtrahend: PathBuf,
+        subtrahend: Place,
     },
     /// Write `target + Σ αᵢ·vᵢ`.
     Apply {
         /// The checkpoint that receives the vectors.
-        target: PathBuf,
+        target: Place,
         /// Vector folders and their factors, in the order of the sum.
-        vectors: Vec<(PathBuf, Alpha)>,
+        vectors: Vec<(Place, Alpha)>,
     },
     /// Write `target + α·(minuend − subtrahend)` without storing the vector.
     Transfer {
         /// The checkpoint that receives the vector.
-        target: PathBuf,
+        target: Place,
         /// The checkpoint that has the skill.
-        minuend: PathBuf,
+        minuend: Place,
         /// The checkpoint it was trained from.
-        subtrahend: PathBuf,
+        subtrahend: Place,
         /// The factor.
         alpha: Alpha,
     },
     /// Read a checkpoint's own values, for a consumer that compares them or puts them back.
     Read {
         /// The checkpoint.
-        target: PathBuf,
+        target: Place,
     },
 }
 
@@ -106,26 +108,26 @@ pub struct Inputs {
 
 impl Inputs {
     /// Opens every input and reads all headers.
-    pub fn open(request: &Request) -> Result<Self> {
+    pub fn open(request: &Request, control: &Control) -> Result<Self> {
         let mut inputs = Self { list: Vec::new(), origins: Vec::new(), has_target: true };
         match request {
             Request::Extract { minuend, subtrahend } => {
                 inputs.has_target = false;
-                inputs.pair(minuend, subtrahend, None)?;
+                inputs.pair(minuend, subtrahend, None, control)?;
             }
             Request::Transfer { target, minuend, subtrahend, alpha } => {
-                inputs.push("target", Checkpoint::open(target)?);
-                inputs.pair(minuend, subtrahend, Some(alpha.clone()))?;
+                inputs.push("target", Checkpoint::open(target, control)?);
+                inputs.pair(minuend, subtrahend, Some(alpha.clone()), control)?;
             }
-            Request::Read { target } => drop(inputs.push("target", Checkpoint::open(target)?)),
+            Request::Read { target } => drop(inputs.push("target", Checkpoint::open(target, control)?)),
             Request::Apply { target, vectors } => {
                 if vectors.is_empty() {
                     return Err(Error::Usage("apply needs at least one vector".into()));
                 }
-                inputs.push("target", Checkpoint::open(target)?);
-                for (place, (path, alpha)) in vectors.iter().enumerate() {
-                    let number = if vectors.len() > 1 { format!(" {}", place + 1) } else { String::new() };
-                    inputs.vector(path, &number, alpha.clone())?;
+                inputs.push("target", Checkpoint::open(target, control)?);
+                for (number, (place, alpha)) in vectors.iter().enumerate() {
+                    let number = if vectors.len() > 1 { format!(" {}", number + 1) } else { String::new() };
+                    inputs.vector(place, &number, alpha.clone(), control)?;
                 }
             }
         }
@@ -137,19 +139,20 @@ impl Inputs {
         u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX)
     }
 
-    fn pair(&mut self, minuend: &Path, subtrahend: &Path, alpha: Option<Alpha>) -> Result<()> {
-        let minuend = self.push("minuend", Checkpoint::open(minuend)?);
-        let subtrahend = self.push("subtrahend", Checkpoint::open(subtrahend)?);
+    fn pair(&mut self, minuend: &Place, subtrahend: &Place, alpha: Option<Alpha>, control: &Control) -> Result<()> {
+        let minuend = self.push("minuend", Checkpoint::open(minuend, control)?);
+        let subtrahend = self.push("subtrahend", Checkpoint::open(subtrahend, control)?);
         self.origins.push((Origin::Pair { minuend, subtrahend }, alpha));
         Ok(())
     }
 
-    fn vector(&mut self, path: &Path, number: &str, alpha: Alpha) -> Result<()> {
-        let info = VectorInfo::read(path)?;
-        let dense = self.push(format!("vector{number}"), Checkpoint::open_weights(path, "vector")?);
+    fn vector(&mut self, place: &Place, number: &str, alpha: Alpha, control: &Control) -> Result<()> {
+        debug_assert!(!place.streams(), "exceptions are looked up here and there, which no lane could foresee");
+        let info = VectorInfo::read(place)?;
+        let dense = self.push(format!("vector{number}"), Checkpoint::open_weights(place, "vector", control)?);
         // Also where none are promised: a file that nobody speaks of would be left out in silence.
-        let exceptions = if info.exceptions > 0 || path.join("vector-exceptions.safetensors").exists() {
-            let checkpoint = Checkpoint::open_weights(path, "vector-exceptions")?;
+        let exceptions = if info.exceptions > 0 || place.has("vector-exceptions.safetensors")? {
+            let checkpoint = Checkpoint::open_weights(place, "vector-exceptions", control)?;
             info.check_exceptions(&checkpoint, &self.list[dense as usize].checkpoint)?;
             Some(self.push(format!("vector{number} exceptions"), checkpoint))
         } else {

@@ -1,30 +1,35 @@
 //! What is in a checkpoint or vector, from headers alone.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Tensor};
+use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::place::Place;
 use crate::{manifest, vector};
 
 /// Opens a checkpoint or a vector folder, whichever it is.
-pub fn open_any(path: &Path) -> Result<Checkpoint> {
-    if path.join(vector::FILE).exists() { Checkpoint::open_weights(path, "vector") } else { Checkpoint::open(path) }
+pub fn open_any(place: &Place, control: &Control) -> Result<Checkpoint> {
+    if place.has(vector::FILE)? {
+        Checkpoint::open_weights(place, "vector", control)
+    } else {
+        Checkpoint::open(place, control)
+    }
 }
 
 /// Describes a folder as JSON (`taskvec/inspect/1`).
-pub fn inspect(path: &Path) -> Result<Value> {
-    let checkpoint = open_any(path)?;
-    let is_vector = path.join(vector::FILE).exists();
+pub fn inspect(place: &Place, control: &Control) -> Result<Value> {
+    let checkpoint = open_any(place, control)?;
+    let is_vector = place.has(vector::FILE)?;
     let vector = if is_vector {
-        vector::VectorInfo::read(path)?;
-        document(&path.join(vector::FILE))?
+        vector::VectorInfo::read(place)?;
+        document(place, vector::FILE)?
     } else {
         Value::Null
     };
-    let manifest = document(&path.join(manifest::FILE))?;
+    let manifest = document(place, manifest::FILE)?;
     let shard = |tensor: &Tensor| checkpoint.shard(tensor).name.as_str();
     let mut dtypes: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     let mut per_file = vec![0_u64; checkpoint.shards.len()];
@@ -42,7 +47,7 @@ pub fn inspect(path: &Path) -> Result<Value> {
         .shards
         .iter()
         .zip(per_file)
-        .map(|(shard, tensors)| json!({"name": shard.name, "size": shard.identity.size, "tensors": tensors}))
+        .map(|(shard, tensors)| json!({"name": shard.name, "size": shard.size, "tensors": tensors}))
         .collect();
     let tensors: Vec<Value> = checkpoint
         .tensors
@@ -68,12 +73,13 @@ pub fn inspect(path: &Path) -> Result<Value> {
 }
 
 /// A manifest, if there is one.
-fn document(path: &Path) -> Result<Value> {
-    match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|error| Error::corrupt(path, format!("is not a manifest ({error}); write the output again"))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
-        Err(error) => Err(Error::io(path, "read")(error)),
+fn document(place: &Place, name: &str) -> Result<Value> {
+    match place.read(name, vector::MAX_DESCRIPTION)? {
+        Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+            let what = format!("is not a manifest ({error}); write the output again");
+            Error::corrupt(&place.path(name), what)
+        }),
+        None => Ok(Value::Null),
     }
 }
 

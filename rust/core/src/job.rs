@@ -1,27 +1,29 @@
 //! A writing job from plan to manifest: `extract`, `apply` and `transfer` are this with different plans.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::gather;
+use crate::gather::Sources;
 use crate::header::Header;
 use crate::journal::Journal;
 use crate::layout::BLOCK;
 use crate::manifest::{self, FileEntry, Finished};
 use crate::ordered::{Permits, ordered};
 use crate::os;
+use crate::place::Place;
 use crate::plan::{Counts, Plan};
 use crate::progress::Progress;
+use crate::shard::Shard;
 use crate::simd::Isa;
 use crate::sink::Sink;
 use crate::staging::Staging;
 use crate::window::{self, Shared, Worker};
-use crate::{digest, same, sidecars, vector};
+use crate::{arrivals, digest, same, sidecars, vector};
 
 /// Runs a plan and returns the result as JSON. `card` is the text of the output's `README.md`.
 ///
@@ -33,10 +35,11 @@ pub fn run(plan: &Plan, out: &Path, card: &str, control: &Control) -> Result<Val
     plan.require_fit()?;
     let isa = Isa::from_env()?;
     let id = plan.id();
-    let checkpoints = || plan.inputs.list.iter().map(|input| &input.checkpoint);
+    let checkpoints = plan.inputs.list.iter().map(|input| &input.checkpoint);
+    let here = || checkpoints.clone().filter(|checkpoint| checkpoint.place.remote.is_none());
     // The shards too: a folder of links may lead into the output.
-    let shards = checkpoints().flat_map(|checkpoint| &checkpoint.shards).map(|shard| shard.path.as_path());
-    let reads: Vec<&Path> = checkpoints().map(|checkpoint| checkpoint.root.as_path()).chain(shards).collect();
+    let shards = here().flat_map(|checkpoint| &checkpoint.shards).map(|shard| shard.path.as_path());
+    let reads: Vec<&Path> = here().map(|checkpoint| checkpoint.place.root.as_path()).chain(shards).collect();
     let sync = !plan.options.no_sync;
     let staging = Staging::open(out, &reads, plan.options.overwrite, sync, id)?;
     if staging.interrupted_commit(id) && !plan.options.no_resume {
@@ -55,9 +58,8 @@ pub fn run(plan: &Plan, out: &Path, card: &str, control: &Control) -> Result<Val
         }
         Err(error) => {
             // Only what a second run can use is left behind.
-            let usable =
-                matches!(error, Error::Io { .. } | Error::Cancelled) && Journal::has_records(&staging.journal());
-            if !usable {
+            let sound = matches!(error, Error::Io { .. } | Error::Cancelled | Error::Remote { corrupt: false, .. });
+            if !sound || !Journal::has_records(&staging.journal()) {
                 staging.discard();
             }
             Err(error)
@@ -87,8 +89,6 @@ struct Built {
 impl Job<'_> {
     fn build(&self, card: &str) -> Result<Built> {
         let Self { plan, staging, sync, control, isa } = *self;
-        let sources = gather::open_sources(&plan.inputs, plan.io)?;
-        same::compare(plan, &sources, control)?;
         let mut progress = Progress::open(plan, staging, !plan.options.no_resume, control)?;
         let resumed = (progress.blocks * BLOCK).min(plan.layout.bytes());
         self.require_space()?;
@@ -97,6 +97,11 @@ impl Job<'_> {
             sinks.push(Sink::open(&staging.path(&file.name), file.len, sync)?);
         }
         let windows = progress.windows();
+        // Only now, so that whoever looks for room for the downloads sees what the output has taken.
+        arrivals::begin(plan, &windows)?;
+        sidecars::want(plan)?;
+        let sources = Sources::of(plan, &windows, control)?;
+        same::compare(plan, &sources, control)?;
         control.begin("writing", plan.layout.bytes());
         control.add(resumed);
         let shared = Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) };
@@ -109,14 +114,9 @@ impl Job<'_> {
             Ok(outcome)
         };
         let count = windows.len() as u64;
-        ordered(
-            control,
-            plan.budget.workers,
-            count,
-            || Worker::new(&plan.budget),
-            work,
-            |_, outcome| progress.append(&outcome),
-        )?;
+        let new_worker = || Worker::new(&plan.budget);
+        let commit = |_, outcome| progress.append(&outcome);
+        shared.sources.serve(|| ordered(control, plan.budget.workers, count, new_worker, work, commit))?;
         let direct = sinks.iter().all(Sink::is_direct);
         control.begin("syncing", 0);
         for sink in &sinks {
@@ -196,12 +196,18 @@ impl Job<'_> {
         Ok(files)
     }
 
-    /// SHA-256 of every input shard, and of every output file into its entry, in a pass of its own.
-    fn sha256(&self, files: &mut [FileEntry]) -> Result<Vec<Vec<String>>> {
+    /// SHA-256 of every input shard that is on this machine and whose sum nobody knows, and of every output file into its
+    /// entry, in a pass of its own.
+    fn sha256(&self, files: &mut [FileEntry]) -> Result<Vec<Vec<Option<String>>>> {
         let Self { plan, staging, control, .. } = *self;
-        let inputs =
-            plan.inputs.list.iter().flat_map(|input| input.checkpoint.shards.iter().map(|shard| shard.path.clone()));
-        let paths: Vec<_> = inputs.chain(files.iter().map(|file| staging.path(&file.name))).collect();
+        let checkpoints = || plan.inputs.list.iter().map(|input| &input.checkpoint);
+        let unknown = |shard: &Shard, place: &Place| {
+            shard.on_disk().filter(|_| place.sha256(&shard.name).is_none()).map(|disk| disk.path.clone())
+        };
+        let inputs: Vec<Vec<_>> =
+            checkpoints().map(|c| c.shards.iter().map(|shard| unknown(shard, &c.place)).collect()).collect();
+        let outputs = files.iter().map(|file| staging.path(&file.name));
+        let paths: Vec<_> = inputs.iter().flatten().flatten().cloned().chain(outputs).collect();
         let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum();
         control.begin("hashing", bytes);
         let mut sums = Vec::with_capacity(paths.len());
@@ -218,8 +224,8 @@ impl Job<'_> {
             },
         )?;
         let mut sums = sums.into_iter();
-        let inputs =
-            plan.inputs.list.iter().map(|input| sums.by_ref().take(input.checkpoint.shards.len()).collect()).collect();
+        let mut found = |path: Option<PathBuf>| path.and_then(|_| sums.next());
+        let inputs = inputs.into_iter().map(|paths| paths.into_iter().map(&mut found).collect()).collect();
         for (file, sum) in files.iter_mut().zip(sums) {
             file.sha256 = Some(sum);
         }

@@ -4,11 +4,13 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "lengths inside one window fit every platform's usize")]
 
-// Ground: errors, element types, the operating system.
+// Ground: errors, element types, the operating system, threads.
+pub mod control;
 pub mod dtype;
 pub mod error;
+mod ordered;
 pub mod os;
-// Reading: headers, indexes, folders.
+// Reading: headers, indexes, folders here and elsewhere.
 pub mod checkpoint;
 pub mod config;
 pub mod files;
@@ -16,6 +18,8 @@ pub mod folder;
 pub mod header;
 pub mod index;
 pub mod json;
+pub mod place;
+pub mod shard;
 // Arithmetic: the numeric specification and its kernels.
 pub mod float;
 pub mod kernel;
@@ -23,12 +27,14 @@ mod pass;
 pub mod philox;
 pub mod simd;
 pub mod stats;
-// Bytes in: mapped, buffered, direct.
+// Bytes in: mapped, buffered, direct, streamed.
+mod buffer;
 #[cfg(target_os = "linux")]
 mod mapping;
 #[cfg(target_os = "linux")]
 mod sigbus;
 pub mod source;
+pub mod stream;
 // Planning: what meets what, and where it goes.
 pub mod budget;
 pub mod inputs;
@@ -39,14 +45,13 @@ pub mod plan;
 mod tie;
 pub mod vector;
 // Doing: windows, in order, into a staged output.
-mod buffer;
-pub mod control;
+mod arrivals;
 pub mod digest;
 mod effect;
 mod gather;
 mod journal;
+mod lanes;
 pub mod manifest;
-mod ordered;
 mod progress;
 mod same;
 mod sidecars;

@@ -14,13 +14,14 @@ use serde_json::{Value, json};
 use crate::control::Control;
 use crate::effect::Effect;
 use crate::error::{Error, Result};
+use crate::gather::Sources;
 use crate::ordered::{Permits, ordered};
 use crate::plan::Plan;
 use crate::simd::Isa;
 use crate::stats::Stats;
 use crate::window::{self, Shared, Window, Worker};
 pub use crate::window::{Packet, Part};
-use crate::{gather, layout, manifest, same};
+use crate::{arrivals, layout, manifest, same};
 
 /// The tensors of a plan in the order of the layout, as JSON: what a consumer needs to know of them.
 pub fn tensors(plan: &Plan) -> Value {
@@ -136,9 +137,10 @@ impl Job<'_> {
     fn run(&self, empty: Receiver<Packet>, fill: &Sender<Packet>) -> Result<Value> {
         let Self { plan, control, .. } = *self;
         let isa = Isa::from_env()?;
-        let sources = gather::open_sources(&plan.inputs, plan.io)?;
-        same::compare(plan, &sources, control)?;
         let windows: Vec<Window> = Window::from(plan, 0).into_iter().filter(|&window| self.needs(window)).collect();
+        arrivals::begin(plan, &windows)?;
+        let sources = Sources::of(plan, &windows, control)?;
+        same::compare(plan, &sources, control)?;
         let empty = Mutex::new(empty);
         let shared = Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) };
         let work = |item: u64, worker: &mut Worker| {
@@ -157,7 +159,8 @@ impl Job<'_> {
             Ok(())
         };
         let new_worker = || Worker::new(&plan.budget);
-        ordered(control, plan.budget.workers, windows.len() as u64, new_worker, work, commit)?;
+        let count = windows.len() as u64;
+        shared.sources.serve(|| ordered(control, plan.budget.workers, count, new_worker, work, commit))?;
         for input in &plan.inputs.list {
             input.checkpoint.unchanged()?;
         }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::NUMERIC_SPEC;
+use crate::checkpoint::Checkpoint;
 use crate::effect::{Effect, Sum};
 use crate::layout::TensorPlan;
 use crate::plan::Plan;
@@ -70,8 +71,8 @@ pub struct Finished<'a> {
     pub stats: &'a [Stats],
     /// Every file of the output but the manifest.
     pub files: &'a [FileEntry],
-    /// SHA-256 of the inputs' shards, by input and shard, if asked for.
-    pub input_sha256: Option<&'a [Vec<String>]>,
+    /// SHA-256 of the inputs' shards, by input and shard, if asked for, as far as it was not known before.
+    pub input_sha256: Option<&'a [Vec<Option<String>>]>,
     /// Exceptions in all and of each tensor that has any (`extract` only).
     pub exceptions: (u64, &'a [(u32, u64)]),
 }
@@ -144,18 +145,33 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn inputs(plan: &Plan, sha256: Option<&[Vec<String>]>) -> Vec<Value> {
-    let file = |input: usize, place: usize| {
-        let shard = &plan.inputs.list[input].checkpoint.shards[place];
-        let mut entry = json!({"name": shard.name, "size": shard.identity.size, "header_xxh3_128": format!("{:032x}", shard.header_digest)});
-        if let Some(sha256) = sha256 {
-            entry["sha256"] = sha256[input][place].clone().into();
+fn inputs(plan: &Plan, hashed: Option<&[Vec<Option<String>>]>) -> Vec<Value> {
+    let file = |input: usize, number: usize| {
+        let Checkpoint { place, shards, .. } = &plan.inputs.list[input].checkpoint;
+        let shard = &shards[number];
+        let mut entry =
+            json!({"name": shard.name, "size": shard.size, "header_xxh3_128": format!("{:032x}", shard.header_digest)});
+        let hashed = || hashed.and_then(|hashed| hashed[input][number].as_deref());
+        if let Some(sha256) = place.sha256(&shard.name).or_else(hashed) {
+            entry["sha256"] = sha256.into();
         }
         entry
     };
     let entry = |(input, this): (usize, &crate::inputs::Input)| {
-        let files: Vec<Value> = (0..this.checkpoint.shards.len()).map(|place| file(input, place)).collect();
-        json!({"role": this.role, "name": this.checkpoint.label, "files": files})
+        let Checkpoint { place, shards, label, .. } = &this.checkpoint;
+        let mut entry = json!({"role": this.role, "name": label});
+        if let Some(origin) = &place.origin {
+            entry["repo"] = origin.repo.as_str().into();
+            entry["commit"] = origin.commit.as_str().into();
+            if let Some(subfolder) = &origin.subfolder {
+                entry["subfolder"] = subfolder.as_str().into();
+            }
+        }
+        if place.streams() {
+            entry["streamed"] = true.into();
+        }
+        entry["files"] = (0..shards.len()).map(|number| file(input, number)).collect();
+        entry
     };
     plan.inputs.list.iter().enumerate().map(entry).collect()
 }

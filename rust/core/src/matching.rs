@@ -13,7 +13,7 @@ use crate::dtype::{Float, Kind};
 use crate::error::{Error, Result};
 use crate::inputs::{At, Inputs, Origin};
 use crate::options::{Options, Vocab};
-use crate::tie;
+use crate::{config, tie};
 
 /// One reason why the inputs do not fit together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -139,7 +139,7 @@ impl<'a> Matcher<'a> {
         for input in &self.inputs.list {
             if let Some(method) = &input.checkpoint.config.quantized {
                 self.found.problems.push(Problem {
-                    file: input.checkpoint.root.join("config.json").display().to_string(),
+                    file: input.checkpoint.place.path(config::FILE).display().to_string(),
                     tensor: None,
                     message: format!("the {} is quantised ({method}); arithmetic on its codes has no meaning, use the unquantised checkpoint", input.role),
                 });
@@ -309,7 +309,7 @@ impl<'a> Matcher<'a> {
             }
         }
         if self.found.matches.is_empty() && self.found.problems.is_empty() {
-            let file = self.inputs.base().root.display().to_string();
+            let file = self.inputs.base().place.root.display().to_string();
             let message = "no tensor is left to subtract; select fewer away".to_owned();
             self.found.problems.push(Problem { file, tensor: None, message });
         }

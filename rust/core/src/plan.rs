@@ -6,12 +6,14 @@ use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::budget::{Budget, Need};
+use crate::control::Control;
 use crate::dtype::Float;
 use crate::error::{Error, Result};
 use crate::inputs::{Input, Inputs, Origin, Request};
 use crate::layout::{BLOCK, Layout};
 use crate::matching::{self, Problem, SameBytes};
 use crate::options::{Options, RoundingMode};
+use crate::shard::{OnDisk, Store};
 use crate::source::Io;
 use crate::{NUMERIC_SPEC, os};
 
@@ -65,22 +67,22 @@ impl Plan {
     /// # Errors
     /// Malformed inputs, impossible options, a budget below the least that works. Inputs that do not fit together are
     /// no error here: see [`Plan::require_fit`].
-    pub fn new(request: Request, options: Options) -> Result<Self> {
-        Self::build(request, options, false)
+    pub fn new(request: Request, options: Options, control: &Control) -> Result<Self> {
+        Self::build(request, options, false, control)
     }
 
     /// The same for a job whose windows go to a consumer in memory ([`crate::live`]), which holds some of the budget.
     ///
     /// # Errors
     /// As [`Plan::new`]; and where the values would change their type, which is the consumer's own.
-    pub fn live(request: Request, options: Options) -> Result<Self> {
+    pub fn live(request: Request, options: Options, control: &Control) -> Result<Self> {
         if options.dtype.is_some() {
             return Err(Error::Usage("a live model keeps its dtype; leave dtype out".into()));
         }
-        Self::build(request, options, true)
+        Self::build(request, options, true, control)
     }
 
-    fn build(request: Request, options: Options, live: bool) -> Result<Self> {
+    fn build(request: Request, options: Options, live: bool, control: &Control) -> Result<Self> {
         options.check()?;
         if let Request::Apply { vectors, .. } = &request
             && vectors.len() > 1
@@ -90,7 +92,7 @@ impl Plan {
                 "--alpha-rule works with one vector; apply several one after the other, or give each an --alpha".into(),
             ));
         }
-        let inputs = Inputs::open(&request)?;
+        let inputs = Inputs::open(&request, control)?;
         let mut found = matching::match_inputs(&inputs, &options)?;
         let matches = if found.problems.is_empty() { std::mem::take(&mut found.matches) } else { Vec::new() };
         let layout = Layout::new(&inputs, matches, &options)?;
@@ -100,6 +102,7 @@ impl Plan {
         // A result and an original.
         need.block_delivered = if live { 2 * BLOCK } else { 0 };
         let budget = Budget::new(&need, options.budget(), options.threads()?)?;
+        found.notes.extend(streamed(&inputs));
         let mut plan = Self {
             request,
             options,
@@ -201,8 +204,8 @@ impl Plan {
     pub fn to_json(&self, out: Option<&Path>) -> Value {
         let inputs: Vec<Value> = self.inputs.list.iter().map(|input| {
             let c = &input.checkpoint;
-            let bytes: u64 = c.shards.iter().map(|s| s.identity.size).sum();
-            json!({"role": input.role, "name": c.label, "files": c.shards.len(), "tensors": c.tensors.len(), "bytes": bytes})
+            let bytes: u64 = c.shards.iter().map(|s| s.size).sum();
+            json!({"role": input.role, "name": c.label, "files": c.shards.len(), "tensors": c.tensors.len(), "bytes": bytes, "remote": c.place.remote.is_some()})
         }).collect();
         let rules: Vec<Value> = self
             .options
@@ -230,6 +233,18 @@ impl Plan {
     }
 }
 
+/// What streaming leaves unverified.
+fn streamed(inputs: &Inputs) -> Option<String> {
+    let streams = inputs.list.iter().filter(|input| input.checkpoint.place.streams());
+    let roles: Vec<&str> = streams.map(|input| input.role.as_str()).collect();
+    (!roles.is_empty()).then(|| {
+        format!(
+            "{} streamed: place and length of every range are checked, the SHA-256 of a whole file cannot be",
+            roles.join(", ")
+        )
+    })
+}
+
 /// The folder itself, or the nearest one above it that exists.
 fn existing(path: &Path) -> Option<&Path> {
     path.ancestors().map(|a| if a.as_os_str().is_empty() { Path::new(".") } else { a }).find(|a| a.exists())
@@ -237,21 +252,31 @@ fn existing(path: &Path) -> Option<&Path> {
 
 /// What tells one state of an input from another: its files, and what its configuration says.
 fn identity(input: &Input) -> Value {
+    let place = &input.checkpoint.place;
     let shards: Vec<Value> = input
         .checkpoint
         .shards
         .iter()
         .map(|shard| {
-            let i = &shard.identity;
-            json!([
-                shard.name,
-                i.device,
-                i.inode,
-                i.size,
-                i.mtime_ns.to_string(),
-                i.ctime_ns.to_string(),
-                format!("{:032x}", shard.header_digest)
-            ])
+            let digest = format!("{:032x}", shard.header_digest);
+            match &shard.store {
+                Store::Disk(OnDisk { identity: i, .. }) => {
+                    json!([
+                        shard.name,
+                        i.device,
+                        i.inode,
+                        i.size,
+                        i.mtime_ns.to_string(),
+                        i.ctime_ns.to_string(),
+                        digest
+                    ])
+                }
+                // Also whether it is streamed: then its SHA-256 was never looked at, which the manifest says.
+                Store::Remote { remote, .. } => {
+                    let commit = place.origin.as_ref().map(|origin| &origin.commit);
+                    json!([shard.name, shard.size, commit, place.sha256(&shard.name), remote.streams(), digest])
+                }
+            }
         })
         .collect();
     // Whether a head is tied decides bytes too.

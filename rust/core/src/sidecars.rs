@@ -6,17 +6,18 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::config;
 use crate::control::Control;
 use crate::digest::{self, FileDigest};
 use crate::error::{Error, Result};
 use crate::layout::BLOCK;
 use crate::manifest::FileEntry;
+use crate::place::Place;
 use crate::plan::Plan;
 use crate::staging::Staging;
 
 const CARD: &str = "README.md";
 const TARGET_CARD: &str = "README.target.md";
-const CONFIG: &str = "config.json";
 
 /// Builds every file beside the weights, and returns them in the order in which they are put in place: what makes a
 /// folder loadable comes last.
@@ -27,28 +28,12 @@ pub fn build(plan: &Plan, staging: &Staging, card: &str, sync: bool, control: &C
         Ok(FileEntry { name: name.into(), size: bytes.len() as u64, xxh3_128: digest::of_bytes(bytes), sha256: None })
     };
     let mut last = Vec::new();
-    if plan.inputs.has_target {
-        let base = plan.inputs.base();
-        let has_card = base.sidecars.iter().any(|name| name == CARD);
-        for name in &base.sidecars {
-            let from = base.root.join(name);
-            let to = match name.as_str() {
-                CARD => TARGET_CARD,
-                // The target came from this tool: what it kept of its own target gives way to its own card.
-                TARGET_CARD if has_card => continue,
-                name => name,
-            };
-            match plan
-                .options
-                .dtype
-                .filter(|_| name == CONFIG && plan.layout.converted)
-                .and_then(|d| base.config.with_dtype(d))
-            {
-                Some(config) => last.push(write(CONFIG, &config)?),
-                None if name == CONFIG => last.push(copy(&from, to, staging, sync, control)?),
-                None => files.push(copy(&from, to, staging, sync, control)?),
-            }
-        }
+    for (name, to) in kept(plan) {
+        let entry = match rewritten(plan, name) {
+            Some(bytes) => write(to, &bytes)?,
+            None => copy(&plan.inputs.base().place, name, to, staging, sync, control)?,
+        };
+        if to == config::FILE { last.push(entry) } else { files.push(entry) }
     }
     files.push(write(CARD, card.as_bytes())?);
     if let Some((name, bytes)) = index(plan)? {
@@ -58,11 +43,41 @@ pub fn build(plan: &Plan, staging: &Staging, card: &str, sync: bool, control: &C
     Ok(files)
 }
 
-fn copy(from: &Path, to: &str, staging: &Staging, sync: bool, control: &Control) -> Result<FileEntry> {
+/// The target's files that go along, each with its name in the output.
+fn kept(plan: &Plan) -> impl Iterator<Item = (&str, &str)> {
+    let base = plan.inputs.base();
+    let names = base.sidecars.iter().map(String::as_str).filter(|_| plan.inputs.has_target);
+    let has_card = base.sidecars.iter().any(|name| name == CARD);
+    names.filter_map(move |name| match name {
+        CARD => Some((CARD, TARGET_CARD)),
+        // The target came from this tool: what it kept of its own target gives way to its own card.
+        TARGET_CARD if has_card => None,
+        name => Some((name, name)),
+    })
+}
+
+/// The configuration with another type in it, if this is that file and the type has changed.
+fn rewritten(plan: &Plan, name: &str) -> Option<Vec<u8>> {
+    let changed = name == config::FILE && plan.layout.converted;
+    plan.options.dtype.filter(|_| changed).and_then(|dtype| plan.inputs.base().config.with_dtype(dtype))
+}
+
+/// Begins to download what [`build`] will copy.
+pub fn want(plan: &Plan) -> Result<()> {
+    let place = &plan.inputs.base().place;
+    let Some(remote) = &place.remote else { return Ok(()) };
+    for (name, _) in kept(plan).filter(|(name, _)| rewritten(plan, name).is_none()) {
+        place.listed(name).map_or(Ok(()), |(file, _)| remote.want(file))?;
+    }
+    Ok(())
+}
+
+fn copy(place: &Place, name: &str, to: &str, staging: &Staging, sync: bool, control: &Control) -> Result<FileEntry> {
     let path = staging.path(to);
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(Error::io(parent, "create"))?;
     }
+    let from = &place.arrive(name, control)?;
     let mut input = File::open(from).map_err(Error::io(from, "read"))?;
     let mut output = File::create(&path).map_err(Error::io(&path, "create"))?;
     let (mut digest, mut size) = (FileDigest::default(), 0);
@@ -112,7 +127,7 @@ fn index(plan: &Plan) -> Result<Option<(String, Vec<u8>)>> {
     if !plan.layout.converted {
         return Ok(Some((name.into(), index.raw.clone())));
     }
-    let path = base.root.join(name);
+    let path = base.place.path(name);
     let mut value: Value =
         serde_json::from_slice(&index.raw).map_err(|error| Error::corrupt(&path, error.to_string()))?;
     if !value["metadata"].is_object() {

@@ -1,14 +1,18 @@
-//! Reading byte ranges of input files: mapped, buffered or direct, behind one trait.
+//! Reading byte ranges of input files: mapped, buffered or direct, once they are here, or fetched, behind one trait.
 
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::checkpoint::{Checkpoint, Shard};
+use crate::checkpoint::Checkpoint;
+use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::files::read_exact_at;
 use crate::os::{self, DIRECT_ALIGNMENT};
+use crate::shard::{OnDisk, Shard, Store};
 
 /// How inputs are read (`--io`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,15 +62,19 @@ impl Io {
         if self != Self::Auto {
             return (self, "asked for".into());
         }
+        if let Some(input) = inputs.iter().find(|input| input.place.remote.is_some()) {
+            return (Self::Pread, format!("{} is fetched while it is read", input.label));
+        }
         let shards = || inputs.iter().flat_map(|input| &input.shards);
-        if let Some(shard) = shards().find(|shard| !os::is_local(&shard.file)) {
+        let disks = || shards().filter_map(|shard| Some((shard, shard.on_disk()?)));
+        if let Some((shard, _)) = disks().find(|(_, disk)| !os::is_local(&disk.file)) {
             return (Self::Pread, format!("{} is not on a local file system", shard.name));
         }
         // Some mounts look local and yet refuse to be mapped.
-        if let Some((shard, error)) = shards().find_map(|shard| Some((shard, map(shard).err()?))) {
+        if let Some((shard, error)) = disks().find_map(|(shard, disk)| Some((shard, map(shard, disk).err()?))) {
             return (Self::Pread, format!("{} cannot be mapped ({error})", shard.name));
         }
-        let bytes: u64 = shards().map(|shard| shard.identity.size).sum();
+        let bytes: u64 = shards().map(|shard| shard.size).sum();
         match os::memory_limit() {
             Some(limit) if bytes <= limit / 2 => (Self::Mmap, "local files that fit in half of the memory".into()),
             Some(_) => (Self::Pread, "the inputs do not fit in half of the memory".into()),
@@ -81,75 +89,167 @@ pub const LONG: usize = 64 << 10;
 /// One input file, open for positional reads.
 pub trait Source: Send + Sync {
     /// Bytes `[begin, begin + len)`: a slice of the file's mapping, or of `buffer`, which has [`Source::room`] bytes.
-    fn read<'a>(&'a self, begin: u64, len: usize, buffer: &'a mut [u8]) -> io::Result<&'a [u8]>;
+    fn read<'a>(&'a self, begin: u64, len: usize, buffer: &'a mut [u8]) -> Result<&'a [u8]>;
 
     /// The bytes of buffer that a read of `len` bytes needs; from [`LONG`] bytes on, the buffer is aligned for direct reads.
     fn room(&self, len: usize) -> usize;
 
-    /// The window is done with.
-    fn release(&self, _begin: u64, _len: usize) {}
-
-    /// Whether bytes handed out earlier may have been lost under us.
-    fn damaged(&self) -> bool {
-        false
+    /// The window is done with. Fails if bytes handed out may have been lost under us.
+    fn release(&self, _begin: u64, _len: usize) -> Result<()> {
+        Ok(())
     }
 }
 
 /// Opens one shard. The descriptor that its header was read from is the one used, so a file put in its place is not seen.
 ///
 /// Large checkpoints have hundreds of shards, so no second descriptor is spent where one will do.
-pub fn open(shard: &Shard, io: Io) -> Result<Box<dyn Source + '_>> {
-    match io {
-        Io::Mmap => map(shard),
-        Io::Direct => {
-            let direct = os::reopen_direct(&shard.file).map_err(Error::io(&shard.path, "open for direct reads"))?;
-            Ok(Box::new(Direct { direct, file: &shard.file }))
+pub fn open<'a>(shard: &'a Shard, io: Io, control: &'a Control) -> Result<Box<dyn Source + 'a>> {
+    match &shard.store {
+        Store::Disk(disk) => open_disk(shard, disk, io),
+        Store::Remote { remote, .. } if remote.streams() => Ok(Box::new(Ranges { shard, control })),
+        Store::Remote { .. } => {
+            Ok(Box::new(Arriving { shard, io, control, opening: Mutex::new(()), source: OnceLock::new() }))
         }
-        Io::Auto | Io::Pread => Ok(Box::new(Pread(&shard.file))),
+    }
+}
+
+fn open_disk<'a>(shard: &'a Shard, disk: &'a OnDisk, io: Io) -> Result<Box<dyn Source + 'a>> {
+    let (file, path) = (&disk.file, &*shard.path);
+    match io {
+        Io::Mmap => map(shard, disk),
+        Io::Direct => {
+            let direct = os::reopen_direct(file).map_err(Error::io(path, "open for direct reads"))?;
+            Ok(Box::new(Direct { direct, file, path }))
+        }
+        Io::Auto | Io::Pread => Ok(Box::new(Pread { file, path })),
+    }
+}
+
+/// An early end of an input means that somebody changed it; anything else is the system's answer.
+fn lost(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            let what = "became shorter, or its disk failed, while it was read; restore it and start again";
+            Error::corrupt(path, what)
+        }
+        _ => Error::io(path, "read")(error),
+    }
+}
+
+/// A file that is asked for when something of it is first read.
+struct Arriving<'a> {
+    shard: &'a Shard,
+    io: Io,
+    control: &'a Control,
+    /// One worker waits for the file; the others wait for that one.
+    opening: Mutex<()>,
+    source: OnceLock<Box<dyn Source + 'a>>,
+}
+
+impl<'a> Arriving<'a> {
+    fn source(&self) -> Result<&(dyn Source + 'a)> {
+        if let Some(source) = self.source.get() {
+            return Ok(&**source);
+        }
+        let _one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(source) = self.source.get() {
+            return Ok(&**source);
+        }
+        let source = open_disk(self.shard, self.shard.arrive(self.control)?, self.io)?;
+        Ok(&**self.source.get_or_init(|| source))
+    }
+}
+
+impl Source for Arriving<'_> {
+    fn read<'a>(&'a self, begin: u64, len: usize, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+        self.source()?.read(begin, len, buffer)
+    }
+
+    fn room(&self, len: usize) -> usize {
+        match self.io {
+            Io::Mmap => 0,
+            Io::Direct => direct_room(len),
+            Io::Auto | Io::Pread => len,
+        }
+    }
+
+    fn release(&self, begin: u64, len: usize) -> Result<()> {
+        self.source.get().map_or(Ok(()), |source| source.release(begin, len))
+    }
+}
+
+/// A file that is never here: each read is a request of its own.
+struct Ranges<'a> {
+    shard: &'a Shard,
+    control: &'a Control,
+}
+
+impl Source for Ranges<'_> {
+    fn read<'a>(&'a self, begin: u64, len: usize, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+        let mut at = 0;
+        self.shard.fetch(begin..begin + len as u64, &mut |piece| {
+            buffer[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+            self.control.check()
+        })?;
+        Ok(&buffer[..len])
+    }
+
+    fn room(&self, len: usize) -> usize {
+        len
     }
 }
 
 #[cfg(target_os = "linux")]
-fn map(shard: &Shard) -> Result<Box<dyn Source + '_>> {
-    let len = usize::try_from(shard.identity.size)
-        .map_err(|_| Error::corrupt(&shard.path, "is too large to map; use --io pread"))?;
-    Ok(Box::new(
-        crate::mapping::Mapping::new(&shard.file, len).map_err(Error::io(&shard.path, "map (try --io pread)"))?,
-    ))
+fn map<'a>(shard: &'a Shard, disk: &'a OnDisk) -> Result<Box<dyn Source + 'a>> {
+    let path = &*shard.path;
+    let len = usize::try_from(shard.size).map_err(|_| Error::corrupt(path, "is too large to map; use --io pread"))?;
+    let map = crate::mapping::Mapping::new(&disk.file, len).map_err(Error::io(path, "map (try --io pread)"))?;
+    Ok(Box::new(Mapped { map, path }))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn map(shard: &Shard) -> Result<Box<dyn Source + '_>> {
+fn map<'a>(shard: &'a Shard, _: &'a OnDisk) -> Result<Box<dyn Source + 'a>> {
     Err(Error::Usage(format!("{}: --io mmap is offered on Linux only; use --io pread", shard.path.display())))
 }
 
 #[cfg(target_os = "linux")]
-impl Source for crate::mapping::Mapping {
-    fn read<'a>(&'a self, begin: u64, len: usize, _: &'a mut [u8]) -> io::Result<&'a [u8]> {
-        self.window(usize::try_from(begin).map_err(io::Error::other)?, len)
+struct Mapped<'a> {
+    map: crate::mapping::Mapping,
+    path: &'a Path,
+}
+
+#[cfg(target_os = "linux")]
+impl Source for Mapped<'_> {
+    fn read<'a>(&'a self, begin: u64, len: usize, _: &'a mut [u8]) -> Result<&'a [u8]> {
+        let window = usize::try_from(begin).map_err(io::Error::other).and_then(|begin| self.map.window(begin, len));
+        window.map_err(lost(self.path))
     }
 
     fn room(&self, _: usize) -> usize {
         0
     }
 
-    fn release(&self, begin: u64, len: usize) {
-        if let Ok(begin) = usize::try_from(begin) {
-            Self::release(self, begin, len);
+    fn release(&self, begin: u64, len: usize) -> Result<()> {
+        if self.map.damaged() {
+            return Err(lost(self.path)(io::ErrorKind::UnexpectedEof.into()));
         }
-    }
-
-    fn damaged(&self) -> bool {
-        Self::damaged(self)
+        if let Ok(begin) = usize::try_from(begin) {
+            self.map.release(begin, len);
+        }
+        Ok(())
     }
 }
 
-struct Pread<'a>(&'a File);
+struct Pread<'a> {
+    file: &'a File,
+    path: &'a Path,
+}
 
 impl Source for Pread<'_> {
-    fn read<'a>(&'a self, begin: u64, len: usize, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    fn read<'a>(&'a self, begin: u64, len: usize, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
         let bytes = &mut buffer[..len];
-        read_exact_at(self.0, bytes, begin)?;
+        read_exact_at(self.file, bytes, begin).map_err(lost(self.path))?;
         Ok(bytes)
     }
 
@@ -161,10 +261,25 @@ impl Source for Pread<'_> {
 struct Direct<'a> {
     direct: File,
     file: &'a File,
+    path: &'a Path,
 }
 
 impl Source for Direct<'_> {
-    fn read<'a>(&'a self, begin: u64, len: usize, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    fn read<'a>(&'a self, begin: u64, len: usize, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+        self.read_direct(begin, len, buffer).map_err(lost(self.path))
+    }
+
+    fn room(&self, len: usize) -> usize {
+        direct_room(len)
+    }
+}
+
+fn direct_room(len: usize) -> usize {
+    if len < LONG { len } else { (len + DIRECT_ALIGNMENT).next_multiple_of(DIRECT_ALIGNMENT) }
+}
+
+impl Direct<'_> {
+    fn read_direct<'a>(&self, begin: u64, len: usize, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         if len < LONG {
             read_exact_at(self.file, &mut buffer[..len], begin)?;
             return Ok(&buffer[..len]);
@@ -188,10 +303,6 @@ impl Source for Direct<'_> {
             }
         }
         Ok(&buffer[skip..skip + len])
-    }
-
-    fn room(&self, len: usize) -> usize {
-        if len < LONG { len } else { (len + DIRECT_ALIGNMENT).next_multiple_of(DIRECT_ALIGNMENT) }
     }
 }
 

@@ -1,13 +1,13 @@
 //! A vector folder's own description, `vector.json`, as far as reading it back needs it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::files::read_whole;
+use crate::place::Place;
 
 /// The schema of `vector.json` that this version writes and reads.
 pub const SCHEMA: &str = "taskvec/vector/1";
@@ -19,7 +19,7 @@ pub const DENSE: &str = "dense";
 /// How refusals of a damaged vector end.
 const AGAIN: &str = "extract the vector again";
 /// The longest vector.json that is read: it has a few lines for each tensor.
-const MAX_DESCRIPTION: u64 = 1 << 30;
+pub const MAX_DESCRIPTION: u64 = 1 << 30;
 
 /// The parts of `vector.json` that a job needs.
 #[derive(Debug)]
@@ -46,14 +46,14 @@ struct Body {
 
 impl VectorInfo {
     /// Reads and checks `vector.json` of a vector folder.
-    pub fn read(root: &Path) -> Result<Self> {
-        let path = root.join(FILE);
-        let bytes = read_whole(&path, MAX_DESCRIPTION).map_err(|error| match error {
-            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound && root.is_dir() => {
-                Error::corrupt(root, format!("holds no {FILE}, so it is not a vector; `taskvec extract` makes one"))
-            }
-            error => error,
-        })?;
+    pub fn read(place: &Place) -> Result<Self> {
+        let path = place.path(FILE);
+        let Some(bytes) = place.read(FILE, MAX_DESCRIPTION)? else {
+            // Whether it is a folder at all comes first.
+            place.label()?;
+            let what = format!("holds no {FILE}, so it is not a vector; `taskvec extract` makes one");
+            return Err(Error::corrupt(&place.root, what));
+        };
         let document: Document = serde_json::from_slice(&bytes)
             .map_err(|error| Error::corrupt(&path, format!("is not a vector description ({error}); {AGAIN}")))?;
         if document.schema != SCHEMA || document.vector.encoding != DENSE {

@@ -12,7 +12,7 @@ use crate::buffer::Buffer;
 use crate::digest;
 use crate::dtype::{Dtype, Float};
 use crate::error::Result;
-use crate::gather::{Gather, Loaded, Slot, Sources};
+use crate::gather::{self, Gather, Loaded, Slot, Sources};
 use crate::inputs::At;
 use crate::kernel::{self, Exceptions, Operand, Rounding, Term};
 use crate::layout::{Action, BLOCK, HeaderSource, OutFile};
@@ -137,16 +137,8 @@ pub fn compute(shared: &Shared, window: Window, worker: &mut Worker, packet: Opt
     let file = &plan.layout.files[window.file];
     let (begin, end) = window.range(file);
     let Worker { input, output, gather, pieces, slots } = worker;
-    gather.clear();
-    pieces.clear();
-    slots.clear();
-    let header = header(gather, file, begin, end);
-    let mut collect = Collect { shared, gather, pieces, slots, exceptions: HashMap::new() };
-    for block in 0..window.blocks {
-        collect.block(file, block as usize, begin + block * BLOCK, end)?;
-    }
-    let looked_up = collect.exceptions;
-    let loaded = gather.load(&plan.inputs, &shared.sources, input.bytes())?;
+    let (header, looked_up) = collect(plan, Some(&shared.sources), window, (gather, pieces, slots))?;
+    let loaded = gather.load(&shared.sources, input.bytes())?;
     for LookedUp { at, slots, start, stop } in looked_up.values() {
         if !vector::ascend(loaded.bytes(slots[0]), *start, *stop) {
             return Err(disordered(plan, *at));
@@ -196,8 +188,55 @@ pub fn compute(shared: &Shared, window: Window, worker: &mut Worker, packet: Opt
         }
         outcome
     });
-    gather.release(&plan.inputs, &shared.sources)?;
+    gather.release(&shared.sources)?;
     Ok(outcome)
+}
+
+/// The part of the output's header that a window copies from the first input's, and the exceptions of its tensors.
+type Collected = (Option<Slot>, HashMap<(usize, usize), LookedUp>);
+
+/// Works out what a window is made of and what it reads.
+fn collect(
+    plan: &Plan,
+    sources: Option<&Sources>,
+    window: Window,
+    (gather, pieces, slots): (&mut Gather, &mut Vec<Piece>, &mut Vec<Slot>),
+) -> Result<Collected> {
+    let file = &plan.layout.files[window.file];
+    let (begin, end) = window.range(file);
+    gather.clear(Some(window.block));
+    pieces.clear();
+    slots.clear();
+    let header = header(gather, file, begin, end);
+    let mut collect = Collect { plan, sources, gather, pieces, slots, exceptions: HashMap::new() };
+    for block in 0..window.blocks {
+        collect.block(file, block as usize, begin + block * BLOCK, end)?;
+    }
+    Ok((header, collect.exceptions))
+}
+
+/// The reads of windows to come, but for exceptions: which these are, only the file itself tells.
+pub struct Reads<'a> {
+    plan: &'a Plan,
+    windows: std::slice::Iter<'a, Window>,
+    gather: Gather,
+    pieces: Vec<Piece>,
+    slots: Vec<Slot>,
+}
+
+impl<'a> Reads<'a> {
+    /// Of these windows, in their order.
+    pub fn of(plan: &'a Plan, windows: &'a [Window]) -> Self {
+        let (gather, pieces, slots) = Default::default();
+        Self { plan, windows: windows.iter(), gather, pieces, slots }
+    }
+
+    /// The next window's.
+    pub fn next(&mut self) -> Result<Option<(Window, &[gather::Run])>> {
+        let Some(&window) = self.windows.next() else { return Ok(None) };
+        collect(self.plan, None, window, (&mut self.gather, &mut self.pieces, &mut self.slots))?;
+        Ok(Some((window, self.gather.runs())))
+    }
 }
 
 /// The part of the header in this window, if it is the first input's own.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use taskvec_core::Error;
 use taskvec_core::checkpoint::{Checkpoint, Tensor};
 use taskvec_core::config::Config;
+use taskvec_core::control::Control;
 use taskvec_core::dtype::{Dtype, Float};
 use tempfile::TempDir;
 
@@ -51,7 +52,7 @@ impl Folder {
     }
 
     fn open(&self) -> Result<Checkpoint, Error> {
-        Checkpoint::open(self.path())
+        open(self.path())
     }
 
     #[track_caller]
@@ -65,6 +66,10 @@ impl Folder {
     }
 }
 
+fn open(path: &Path) -> Result<Checkpoint, Error> {
+    Checkpoint::open(&path.into(), &Control::default())
+}
+
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -75,11 +80,11 @@ fn a_single_file() {
     let checkpoint = folder.open().unwrap();
     let bytes = fs::read(folder.path().join(SINGLE)).unwrap();
     let shard = &checkpoint.shards[0];
-    assert_eq!(checkpoint.root, folder.path());
+    assert_eq!(checkpoint.place.root, folder.path());
     assert_eq!(checkpoint.label, folder.path().file_name().unwrap().to_str().unwrap());
     assert_eq!(shard.data_start, bytes.len() as u64 - 8);
     assert_eq!(shard.header_digest, xxhash_rust::xxh3::xxh3_128(&bytes[..bytes.len() - 8]));
-    assert_eq!(shard.identity.size, bytes.len() as u64);
+    assert_eq!(shard.size, bytes.len() as u64);
     let begin = shard.data_start;
     let want = Tensor { name: "w".into(), dtype: Dtype::F32, shape: vec![2], shard: 0, begin, bytes: 8 };
     assert_eq!(checkpoint.tensors, [want]);
@@ -184,9 +189,9 @@ fn no_weights() {
 fn not_a_folder() {
     let folder = Folder::new();
     let file = folder.put("model.gguf", "");
-    let error = Checkpoint::open(&file).unwrap_err();
+    let error = open(&file).unwrap_err();
     assert!(matches!(error, Error::Usage(_)) && error.to_string().contains("name the folder"), "{error}");
-    match Checkpoint::open(&folder.path().join("gone")).unwrap_err() {
+    match open(&folder.path().join("gone")).unwrap_err() {
         Error::Io { source, .. } => assert_eq!(source.kind(), std::io::ErrorKind::NotFound),
         error => panic!("{error:?}"),
     }
@@ -238,7 +243,7 @@ fn a_vector_folder() {
     let folder = Folder::new();
     folder.shard("vector.safetensors", &["a"]);
     folder.put("vector.json", "{}");
-    let vector = Checkpoint::open_weights(folder.path(), "vector").unwrap();
+    let vector = Checkpoint::open_weights(&folder.path().into(), "vector", &Control::default()).unwrap();
     assert_eq!(vector.shards[0].name, "vector.safetensors");
     assert!(vector.sidecars.is_empty() && vector.left_out.is_empty());
     folder.refused(&["holds no model.safetensors"]);
@@ -276,11 +281,11 @@ mod links {
         fs::create_dir_all(&snapshot).unwrap();
         symlink("../../blobs/4d7a", snapshot.join(SINGLE)).unwrap();
         symlink("../../blobs/c0f1", snapshot.join("config.json")).unwrap();
-        let checkpoint = Checkpoint::open(&snapshot).unwrap();
+        let checkpoint = open(&snapshot).unwrap();
         assert_eq!(checkpoint.label, "main");
         assert_eq!(checkpoint.sidecars, ["config.json"]);
         fs::remove_file(folder.path().join("blobs/4d7a")).unwrap();
-        let error = Checkpoint::open(&snapshot).unwrap_err();
+        let error = open(&snapshot).unwrap_err();
         assert!(
             matches!(&error, Error::Corrupt { .. }) && error.to_string().contains("link to a file that is not there")
         );
@@ -345,12 +350,12 @@ mod links {
 fn config(text: &str) -> Config {
     let folder = Folder::new();
     folder.put("config.json", text);
-    Config::read(folder.path()).unwrap()
+    Config::read(&folder.path().into()).unwrap()
 }
 
 #[test]
 fn config_fields() {
-    let absent = Config::read(Folder::new().path()).unwrap();
+    let absent = Config::read(&Folder::new().path().into()).unwrap();
     assert!(absent.raw.is_none() && absent.tied.is_none() && absent.with_dtype(Float::F32).is_none());
     let plain = config(r#"{"tie_word_embeddings": true, "vocab_size": 151936}"#);
     assert_eq!((plain.tied, plain.vocab_size, plain.quantized), (Some(true), Some(151_936), None));

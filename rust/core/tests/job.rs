@@ -67,9 +67,9 @@ impl Family {
     }
 
     fn transfer(&self, alpha: f64, options: Options) -> Plan {
-        let [target, minuend, subtrahend] = ["target", "minuend", "subtrahend"].map(|role| self.path(role));
+        let [target, minuend, subtrahend] = ["target", "minuend", "subtrahend"].map(|role| self.path(role).into());
         let alpha = Alpha::new(&alpha.to_string(), alpha).unwrap();
-        Plan::new(Request::Transfer { target, minuend, subtrahend, alpha }, options).unwrap()
+        Plan::new(Request::Transfer { target, minuend, subtrahend, alpha }, options, &Control::default()).unwrap()
     }
 
     /// `round(t + α·(m − s))`, each operation rounded to f32.
@@ -120,8 +120,9 @@ fn every_way_of_working_gives_the_oracles_bytes() {
 #[test]
 fn a_vector_applied_gives_the_bytes_of_the_transfer() {
     let family = Family::new();
-    let request = Request::Extract { minuend: family.path("minuend"), subtrahend: family.path("subtrahend") };
-    let plan = Plan::new(request, Options::default()).unwrap();
+    let request =
+        Request::Extract { minuend: family.path("minuend").into(), subtrahend: family.path("subtrahend").into() };
+    let plan = Plan::new(request, Options::default(), &Control::default()).unwrap();
     let result = job::run(&plan, &family.path("vector"), "card", &Control::default()).unwrap();
     assert!(
         result["exceptions"].as_u64().unwrap() > 100_000,
@@ -129,8 +130,11 @@ fn a_vector_applied_gives_the_bytes_of_the_transfer() {
     );
     for memory in [16 << 20, 128 << 20] {
         let alpha = Alpha::new("-1.5", -1.5).unwrap();
-        let request = Request::Apply { target: family.path("target"), vectors: vec![(family.path("vector"), alpha)] };
-        let plan = Plan::new(request, options(2, memory, Io::Auto)).unwrap();
+        let request = Request::Apply {
+            target: family.path("target").into(),
+            vectors: vec![(family.path("vector").into(), alpha)],
+        };
+        let plan = Plan::new(request, options(2, memory, Io::Auto), &Control::default()).unwrap();
         let out = family.path(&format!("applied{memory}"));
         job::run(&plan, &out, "card", &Control::default()).unwrap();
         job::run(&family.transfer(-1.5, Options::default()), &family.path("transferred"), "card", &Control::default())
@@ -172,12 +176,13 @@ fn a_stopped_job_leaves_nothing_loadable_and_goes_on() {
 #[test]
 fn a_budget_that_cannot_work_names_the_least_that_does() {
     let family = Family::new();
-    let [target, minuend, subtrahend] = ["target", "minuend", "subtrahend"].map(|role| family.path(role));
+    let [target, minuend, subtrahend] = ["target", "minuend", "subtrahend"].map(|role| family.path(role).into());
     let request = Request::Transfer { target, minuend, subtrahend, alpha: Alpha::new("1", 1.0).unwrap() };
-    let Err(Error::Usage(message)) = Plan::new(request.clone(), options(1, 1 << 20, Io::Pread)) else {
+    let Err(Error::Usage(message)) = Plan::new(request.clone(), options(1, 1 << 20, Io::Pread), &Control::default())
+    else {
         panic!("1 MiB is too little")
     };
     let least: u64 = message.split_whitespace().last().unwrap().trim_end_matches("KiB").parse().unwrap();
-    let plan = Plan::new(request, options(1, least << 10, Io::Pread)).unwrap();
+    let plan = Plan::new(request, options(1, least << 10, Io::Pread), &Control::default()).unwrap();
     job::run(&plan, &family.path("out"), "card", &Control::default()).unwrap();
 }

@@ -88,13 +88,17 @@ impl Family {
     }
 
     fn transfer(&self) -> Request {
-        let [target, minuend, subtrahend] = ["target", "minuend", "subtrahend"].map(|role| self.path(role));
+        let [target, minuend, subtrahend] = ["target", "minuend", "subtrahend"].map(|role| self.path(role).into());
         Request::Transfer { target, minuend, subtrahend, alpha: Alpha::new("0.7", 0.7).unwrap() }
     }
 }
 
 fn options(threads: usize, memory: u64, io: Io) -> Options {
     Options { threads: Some(threads), memory: Some(memory), io, ..Options::default() }
+}
+
+fn live_plan(request: Request, options: Options) -> Result<Plan, Error> {
+    Plan::live(request, options, &Control::default())
 }
 
 /// The values of all tensors, put together from the parts, and the report. Fails if an element comes twice or never.
@@ -142,14 +146,14 @@ fn collect(plan: Plan, wanted: &[bool]) -> (Vec<[Vec<u8>; 2]>, Value) {
 fn a_consumer_gets_what_a_file_would_get() {
     let family = Family::new();
     let out = family.path("out");
-    let plan = Plan::new(family.transfer(), Options::default()).unwrap();
+    let plan = Plan::new(family.transfer(), Options::default(), &Control::default()).unwrap();
     let written = job::run(&plan, &out, "card", &Control::default()).unwrap();
     let [after, before] = ["out", "target"].map(|name| fs::read(family.path(name).join("model.safetensors")).unwrap());
     let files = [&after, &before].map(|file| SafeTensors::deserialize(file).unwrap());
     let manifest: Value = serde_json::from_slice(&fs::read(out.join("taskvec.json")).unwrap()).unwrap();
     let ways = [(1, 16 << 20, Io::Pread), (2, 64 << 20, Io::Mmap), (7, 256 << 20, Io::Direct), (3, 24 << 20, Io::Auto)];
     for (threads, memory, io) in ways {
-        let plan = Plan::live(family.transfer(), options(threads, memory, io)).unwrap();
+        let plan = live_plan(family.transfer(), options(threads, memory, io)).unwrap();
         assert!(plan.budget.planned <= memory, "the plan keeps to the budget");
         let (found, report) = collect(plan, &[true; 5]);
         for (place, (name, ..)) in TENSORS.into_iter().enumerate() {
@@ -171,9 +175,9 @@ fn a_consumer_gets_what_a_file_would_get() {
 #[test]
 fn only_what_is_wanted_comes_and_the_figures_are_whole() {
     let family = Family::new();
-    let all = collect(Plan::live(family.transfer(), Options::default()).unwrap(), &[true; 5]);
+    let all = collect(live_plan(family.transfer(), Options::default()).unwrap(), &[true; 5]);
     let wanted = [false, true, false, false, true];
-    let some = collect(Plan::live(family.transfer(), Options::default()).unwrap(), &wanted);
+    let some = collect(live_plan(family.transfer(), Options::default()).unwrap(), &wanted);
     assert!(some.0[1] == all.0[1] && some.0[4] == all.0[4]);
     assert_eq!(some.1, all.1);
 }
@@ -183,8 +187,8 @@ fn reading_gives_the_targets_own_values() {
     let family = Family::new();
     let file = fs::read(family.path("target").join("model.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&file).unwrap();
-    let request = Request::Read { target: family.path("target") };
-    let plan = Plan::live(request, options(2, 8 << 20, Io::Auto)).unwrap();
+    let request = Request::Read { target: family.path("target").into() };
+    let plan = live_plan(request, options(2, 8 << 20, Io::Auto)).unwrap();
     let (found, report) = collect(plan, &[true; 5]);
     for ((name, ..), found) in TENSORS.into_iter().zip(&found) {
         assert!(found[1] == file.tensor(name).unwrap().data(), "{name}");
@@ -195,9 +199,10 @@ fn reading_gives_the_targets_own_values() {
 #[test]
 fn the_target_is_known_by_its_files() {
     let family = Family::new();
-    let read = || Plan::live(Request::Read { target: family.path("target") }, Options::default()).unwrap().base_id();
+    let read =
+        || live_plan(Request::Read { target: family.path("target").into() }, Options::default()).unwrap().base_id();
     let before = read();
-    assert_eq!(before, Plan::live(family.transfer(), Options::default()).unwrap().base_id());
+    assert_eq!(before, live_plan(family.transfer(), Options::default()).unwrap().base_id());
     checkpoint(&family.path("target"), 1, &TENSORS);
     assert_ne!(before, read(), "the same bytes written anew are not known to be the same");
 }
@@ -205,7 +210,7 @@ fn the_target_is_known_by_its_files() {
 #[test]
 fn an_input_that_changes_ends_in_an_error() {
     let family = Family::new();
-    let plan = Plan::live(family.transfer(), options(1, 16 << 20, Io::Pread)).unwrap();
+    let plan = live_plan(family.transfer(), options(1, 16 << 20, Io::Pread)).unwrap();
     let mut stream = Stream::start(plan, &[true; 5]).unwrap();
     let path = family.path("minuend").join("model.safetensors");
     let bytes = fs::read(&path).unwrap();
@@ -225,7 +230,7 @@ fn an_input_that_changes_ends_in_an_error() {
 fn a_consumer_may_leave_at_any_time() {
     let family = Family::new();
     for windows in 0..3 {
-        let plan = Plan::live(family.transfer(), options(2, 16 << 20, Io::Auto)).unwrap();
+        let plan = live_plan(family.transfer(), options(2, 16 << 20, Io::Auto)).unwrap();
         let mut stream = Stream::start(plan, &[true; 5]).unwrap();
         for _ in 0..windows {
             // The packet is kept, not given back: workers are waiting for one when the stream goes.
@@ -238,15 +243,15 @@ fn a_consumer_may_leave_at_any_time() {
 fn what_cannot_be_is_refused() {
     let family = Family::new();
     let dtype = Some(taskvec_core::dtype::Float::F32);
-    let converted = Plan::live(family.transfer(), Options { dtype, ..Options::default() });
+    let converted = live_plan(family.transfer(), Options { dtype, ..Options::default() });
     assert!(matches!(converted, Err(Error::Usage(_))));
-    let plan = Plan::live(family.transfer(), Options::default()).unwrap();
+    let plan = live_plan(family.transfer(), Options::default()).unwrap();
     assert!(matches!(Stream::start(plan, &[true; 4]), Err(Error::Usage(_))));
     checkpoint(&family.path("minuend"), 2, &TENSORS[..2]);
-    let plan = Plan::live(family.transfer(), Options::default()).unwrap();
+    let plan = live_plan(family.transfer(), Options::default()).unwrap();
     assert!(matches!(Stream::start(plan, &[true; 5]), Err(Error::Mismatch(_))));
     let described =
-        live::tensors(&Plan::live(Request::Read { target: family.path("target") }, Options::default()).unwrap());
+        live::tensors(&live_plan(Request::Read { target: family.path("target").into() }, Options::default()).unwrap());
     assert_eq!(
         described[4],
         json!({"name": "e.weight", "dtype": "F64", "shape": [400_003], "base": "e.weight", "combined": false})

@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use pyo3::prelude::*;
 use taskvec_core::inputs::Request;
 use taskvec_core::job;
+use taskvec_core::place::Place;
 use taskvec_core::plan::Plan;
 
 use crate::blocking;
 use crate::options::{PyOptions, alpha};
+use crate::place::PyPlace;
 
-fn request(target: PathBuf, vectors: Vec<PathBuf>, alphas: Vec<(String, f64)>) -> PyResult<Request> {
+fn request(target: PyPlace, vectors: Vec<PyPlace>, alphas: Vec<(String, f64)>) -> PyResult<Request> {
     let alphas = alphas.into_iter().map(alpha).collect::<PyResult<Vec<_>>>()?;
     // The Python layer pairs them: one factor for each vector.
-    Ok(Request::Apply { target, vectors: vectors.into_iter().zip(alphas).collect() })
+    Ok(Request::Apply { target: target.into(), vectors: vectors.into_iter().map(Place::from).zip(alphas).collect() })
 }
 
 /// Writes target + Σ αᵢ·vᵢ to the folder `out`.
@@ -21,8 +23,8 @@ fn request(target: PathBuf, vectors: Vec<PathBuf>, alphas: Vec<(String, f64)>) -
 #[allow(clippy::too_many_arguments, reason = "the verb has this many")]
 pub fn apply(
     py: Python<'_>,
-    target: PathBuf,
-    vectors: Vec<PathBuf>,
+    target: PyPlace,
+    vectors: Vec<PyPlace>,
     out: PathBuf,
     alphas: Vec<(String, f64)>,
     options: PyOptions,
@@ -31,20 +33,22 @@ pub fn apply(
 ) -> PyResult<String> {
     let request = request(target, vectors, alphas)?;
     let options = options.parse()?;
-    blocking::run_json(py, progress.as_ref(), |control| job::run(&Plan::new(request, options)?, &out, &card, control))
+    blocking::run_json(py, progress.as_ref(), |control| {
+        job::run(&Plan::new(request, options, control)?, &out, &card, control)
+    })
 }
 
 /// What `apply` would do, from headers and configs alone.
 #[pyfunction]
 pub fn check_apply(
     py: Python<'_>,
-    target: PathBuf,
-    vectors: Vec<PathBuf>,
+    target: PyPlace,
+    vectors: Vec<PyPlace>,
     out: Option<PathBuf>,
     alphas: Vec<(String, f64)>,
     options: PyOptions,
 ) -> PyResult<String> {
     let request = request(target, vectors, alphas)?;
     let options = options.parse()?;
-    blocking::run_json(py, None, |_| Ok(Plan::new(request, options)?.to_json(out.as_deref())))
+    blocking::run_json(py, None, |control| Ok(Plan::new(request, options, control)?.to_json(out.as_deref())))
 }

@@ -4,12 +4,21 @@ use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError};
 use pyo3::prelude::*;
 use taskvec_core::Error;
 
-/// The exception of `taskvec.errors` for an error.
+/// The exception of `taskvec.errors` for an error; one that came from Python goes back as it was.
 pub fn raise(error: Error) -> PyErr {
-    Python::attach(|py| convert(py, &error).unwrap_or_else(|failed| failed))
+    Python::attach(|py| convert(py, error).unwrap_or_else(|failed| failed))
 }
 
-fn convert(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
+/// The error for an exception that Python raised while it fetched something.
+pub fn from_python(raised: PyErr) -> Error {
+    let corrupt = Python::attach(|py| {
+        let class = py.import("taskvec.errors").and_then(|errors| errors.getattr("CorruptError"));
+        class.is_ok_and(|class| raised.is_instance(py, &class))
+    });
+    Error::Remote { corrupt, source: Box::new(raised) }
+}
+
+fn convert(py: Python<'_>, error: Error) -> PyResult<PyErr> {
     let message = error.to_string();
     let class = |name: &str| py.import("taskvec.errors")?.getattr(name);
     let made = match error {
@@ -18,6 +27,12 @@ fn convert(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
         Error::Corrupt { .. } => class("CorruptError")?.call1((message,))?,
         Error::Io { path, source, .. } => {
             class("StorageError")?.call1((source.raw_os_error(), message, path.display().to_string()))?
+        }
+        Error::Remote { source, .. } => {
+            return Ok(match source.downcast::<PyErr>() {
+                Ok(raised) => *raised,
+                Err(other) => internal(other),
+            });
         }
         // Reached only if a caller stopped a job without an exception of its own on the way.
         Error::Cancelled => return Ok(PyKeyboardInterrupt::new_err(message)),

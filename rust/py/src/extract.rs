@@ -9,33 +9,36 @@ use taskvec_core::plan::Plan;
 
 use crate::blocking;
 use crate::options::PyOptions;
+use crate::place::PyPlace;
 
 /// Writes the vector minuend − subtrahend to the folder `out`.
 #[pyfunction]
 pub fn extract(
     py: Python<'_>,
-    minuend: PathBuf,
-    subtrahend: PathBuf,
+    minuend: PyPlace,
+    subtrahend: PyPlace,
     out: PathBuf,
     options: PyOptions,
     card: String,
     progress: Option<Bound<'_, PyAny>>,
 ) -> PyResult<String> {
-    let request = Request::Extract { minuend, subtrahend };
+    let request = Request::Extract { minuend: minuend.into(), subtrahend: subtrahend.into() };
     let options = options.parse()?;
-    blocking::run_json(py, progress.as_ref(), |control| job::run(&Plan::new(request, options)?, &out, &card, control))
+    blocking::run_json(py, progress.as_ref(), |control| {
+        job::run(&Plan::new(request, options, control)?, &out, &card, control)
+    })
 }
 
 /// What `extract` would do, from headers and configs alone.
 #[pyfunction]
 pub fn check_extract(
     py: Python<'_>,
-    minuend: PathBuf,
-    subtrahend: PathBuf,
+    minuend: PyPlace,
+    subtrahend: PyPlace,
     out: Option<PathBuf>,
     options: PyOptions,
 ) -> PyResult<String> {
-    let request = Request::Extract { minuend, subtrahend };
+    let request = Request::Extract { minuend: minuend.into(), subtrahend: subtrahend.into() };
     let options = options.parse()?;
-    blocking::run_json(py, None, |_| Ok(Plan::new(request, options)?.to_json(out.as_deref())))
+    blocking::run_json(py, None, |control| Ok(Plan::new(request, options, control)?.to_json(out.as_deref())))
 }

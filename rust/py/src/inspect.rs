@@ -1,13 +1,13 @@
 //! What is in a checkpoint or vector.
 
-use std::path::PathBuf;
-
 use pyo3::prelude::*;
 
 use crate::blocking;
+use crate::place::PyPlace;
 
 /// Describes a checkpoint or vector from its headers.
 #[pyfunction]
-pub fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<String> {
-    blocking::run_json(py, None, |_| taskvec_core::inspect::inspect(&path))
+pub fn inspect(py: Python<'_>, place: PyPlace) -> PyResult<String> {
+    let place = place.into();
+    blocking::run_json(py, None, |control| taskvec_core::inspect::inspect(&place, control))
 }

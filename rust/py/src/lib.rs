@@ -5,6 +5,7 @@
 mod blocking;
 mod errors;
 mod options;
+mod place;
 
 mod apply;
 mod diff;
@@ -40,6 +41,12 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("version", env!("CARGO_PKG_VERSION"))?;
         module.add("debug_build", cfg!(debug_assertions))
+    }
+
+    /// Whether a file of this name holds weights, in whatever format.
+    #[pyfunction]
+    fn is_weights(name: &str) -> bool {
+        taskvec_core::folder::is_weights(name)
     }
 
     /// The instruction set in use; TASKVEC_SIMD in the environment lowers it.

@@ -1,6 +1,5 @@
 //! The values that `apply` and `transfer` would write, for a live model: a stream of windows that Python pulls.
 
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::buffer::PyBuffer;
@@ -9,11 +8,13 @@ use pyo3::prelude::*;
 use taskvec_core::inputs::Request;
 use taskvec_core::live::{self, Next, Packet, Stream};
 use taskvec_core::options;
+use taskvec_core::place::Place;
 use taskvec_core::plan::Plan;
 
 use crate::blocking::{self, TICK};
 use crate::errors::raise;
 use crate::options::{PyOptions, alpha as parse_alpha};
+use crate::place::PyPlace;
 
 /// A planned job, then a running one, then a finished one.
 enum State {
@@ -41,8 +42,8 @@ pub struct Live {
 
 impl Live {
     fn open(py: Python<'_>, request: Request, options: options::Options) -> PyResult<Self> {
-        let plan = blocking::run(py, None, |_| {
-            let plan = Plan::live(request, options)?;
+        let plan = blocking::run(py, None, |control| {
+            let plan = Plan::live(request, options, control)?;
             plan.require_fit()?;
             Ok(plan)
         })?;
@@ -133,6 +134,13 @@ impl Live {
     }
 }
 
+impl Drop for Live {
+    fn drop(&mut self) {
+        // The job ends before this does, and it may be about to call Python.
+        Python::attach(|py| self.close(py));
+    }
+}
+
 fn take(
     py: Python<'_>,
     packet: &mut Packet,
@@ -151,31 +159,36 @@ fn take(
 #[pyfunction]
 pub fn live_apply(
     py: Python<'_>,
-    target: PathBuf,
-    vectors: Vec<PathBuf>,
+    target: PyPlace,
+    vectors: Vec<PyPlace>,
     alphas: Vec<(String, f64)>,
     options: PyOptions,
 ) -> PyResult<Live> {
     let alphas = alphas.into_iter().map(parse_alpha).collect::<PyResult<Vec<_>>>()?;
-    Live::open(py, Request::Apply { target, vectors: vectors.into_iter().zip(alphas).collect() }, options.parse()?)
+    Live::open(
+        py,
+        Request::Apply { target: target.into(), vectors: vectors.into_iter().map(Place::from).zip(alphas).collect() },
+        options.parse()?,
+    )
 }
 
 /// `target + α·(minuend − subtrahend)`.
 #[pyfunction]
 pub fn live_transfer(
     py: Python<'_>,
-    target: PathBuf,
-    minuend: PathBuf,
-    subtrahend: PathBuf,
+    target: PyPlace,
+    minuend: PyPlace,
+    subtrahend: PyPlace,
     alpha: (String, f64),
     options: PyOptions,
 ) -> PyResult<Live> {
+    let [target, minuend, subtrahend] = [target, minuend, subtrahend].map(Place::from);
     let request = Request::Transfer { target, minuend, subtrahend, alpha: parse_alpha(alpha)? };
     Live::open(py, request, options.parse()?)
 }
 
 /// The target's own values.
 #[pyfunction]
-pub fn live_read(py: Python<'_>, target: PathBuf, options: PyOptions) -> PyResult<Live> {
-    Live::open(py, Request::Read { target }, options.parse()?)
+pub fn live_read(py: Python<'_>, target: PyPlace, options: PyOptions) -> PyResult<Live> {
+    Live::open(py, Request::Read { target: target.into() }, options.parse()?)
 }

@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::Shared;
 use crate::error::{Error, Result};
-use crate::gather::{Gather, Slot};
+use crate::gather::{Gather, Slot, Sources};
 use crate::inputs::At;
 use crate::layout::{Action, BLOCK, OutFile};
 use crate::matching::TermPlan;
@@ -30,7 +29,9 @@ pub(super) struct Piece {
 
 /// Works out the pieces of a window and asks for what they read.
 pub(super) struct Collect<'a, 'b> {
-    pub shared: &'a Shared<'b>,
+    pub plan: &'a Plan,
+    /// Where exceptions are looked up; without it they are passed over.
+    pub sources: Option<&'a Sources<'b>>,
     pub gather: &'a mut Gather,
     pub pieces: &'a mut Vec<Piece>,
     pub slots: &'a mut Vec<Slot>,
@@ -52,7 +53,7 @@ pub(super) struct LookedUp {
 
 impl Collect<'_, '_> {
     pub fn block(&mut self, file: &OutFile, block: usize, begin: u64, window_end: u64) -> Result<()> {
-        let plan = self.shared.plan;
+        let plan = self.plan;
         let end = (begin + BLOCK).min(window_end);
         for tensor in plan.layout.overlapping(file, begin, end) {
             let this = &plan.layout.tensors[tensor];
@@ -87,7 +88,7 @@ impl Collect<'_, '_> {
     /// Asks for what elements `[start, stop)` read; the span's end tells which terms reach this far.
     fn reads(&mut self, tensor: usize, action: Action, span: (u64, u64, u64), window_end: u64) -> Result<()> {
         let (start, stop, span_end) = span;
-        let plan = self.shared.plan;
+        let plan = self.plan;
         let this = &plan.layout.tensors[tensor];
         if plan.inputs.has_target {
             let at = At { input: 0, tensor: this.base };
@@ -102,11 +103,11 @@ impl Collect<'_, '_> {
                 let size = plan.inputs.tensor(at).dtype.bits() / 8;
                 self.slots.push(self.gather.tensor(&plan.inputs, at, start * size, (stop - start) * size));
             }
-            if term.exceptions.is_some() {
+            if let Some(sources) = self.sources.filter(|_| term.exceptions.is_some()) {
                 if !self.exceptions.contains_key(&(tensor, number)) {
                     let bytes = window_end.min(this.begin + this.bytes()) - this.begin;
                     let last = bytes.div_ceil(this.dtype.bits() / 8);
-                    let found = self.look_up(term, start, last.max(stop))?;
+                    let found = self.look_up(sources, term, start, last.max(stop))?;
                     self.exceptions.insert((tensor, number), found);
                 }
                 let slots = self.exceptions[&(tensor, number)].slots;
@@ -121,8 +122,8 @@ impl Collect<'_, '_> {
     /// A file in which they do not would give wrong numbers, so every window makes sure of its share. The search always
     /// starts anew: then neighbouring windows agree on where one's share ends and the other's begins, even in such a file,
     /// and no index is passed over.
-    fn look_up(&mut self, term: &TermPlan, start: u64, stop: u64) -> Result<LookedUp> {
-        let plan = self.shared.plan;
+    fn look_up(&mut self, sources: &Sources, term: &TermPlan, start: u64, stop: u64) -> Result<LookedUp> {
+        let plan = self.plan;
         let inputs = &plan.inputs;
         let Some((at, value)) = term.exceptions else { return Err(Error::Usage("no exceptions to look up".into())) };
         let count = inputs.tensor(at).elements();
@@ -131,7 +132,7 @@ impl Collect<'_, '_> {
             let (mut low, mut high) = (0, count);
             while low < high {
                 let middle = low + (high - low) / 2;
-                let bytes = self.gather.word(inputs, &self.shared.sources, at, middle * 8)?;
+                let bytes = self.gather.word(inputs, sources, at, middle * 8)?;
                 if i128::from(i64::from_le_bytes(bytes)) < i128::from(wanted) {
                     low = middle + 1;
                 } else {

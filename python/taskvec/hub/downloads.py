@@ -1,0 +1,193 @@
+"""Files on their way from the Hub into its cache, in the order in which a run will read them."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import queue
+import shutil
+import threading
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from .._core import is_weights
+from ..errors import StorageError
+from .checked import check
+from .errors import explaining, transient
+from .library import constants, hub
+
+if TYPE_CHECKING:
+    from .snapshot import Snapshot
+
+_AT_ONCE = 4
+# huggingface_hub begins a file again only where its own attempts within one connection allow it.
+_ATTEMPTS = 3
+# Seconds that a stopped download gets to clear away what it began.
+_PATIENCE = 2
+
+
+class Downloads:
+    """The downloads of one run."""
+
+    def __init__(self, *, bars: bool) -> None:
+        """Downloads nothing yet; `bars` shows a bar for each file and one for all of them."""
+        self._bars = bars
+        self._queue: queue.SimpleQueue[tuple[Snapshot, str, Future[Path]]] = queue.SimpleQueue()
+        self._known: dict[tuple[str, str, str], Future[Path]] = {}
+        self._lock = threading.Lock()
+        self._listing, self._listed = threading.Lock(), set[tuple[str, str]]()
+        self._closed = threading.Event()
+        self._workers: list[threading.Thread] = []
+        self._missing = 0
+        self._total: Any = None
+
+    def want(self, snapshot: Snapshot, name: str) -> Future[Path]:
+        """Begins with the file, unless that is so already; `StorageError` where the disk has no room."""
+        file = snapshot.files[name]
+        key = (snapshot.name.repo, snapshot.commit, file.path)
+        with self._lock:
+            if key in self._known:
+                return self._known[key]
+            if snapshot.cached(name) is None:
+                self._missing += file.size
+                _require_room(self._missing, snapshot)
+            future: Future[Path] = Future()
+            self._known[key] = future
+            self._queue.put((snapshot, name, future))
+            if len(self._workers) < _AT_ONCE:
+                # A thread of this kind does not keep the process from ending.
+                self._workers.append(threading.Thread(target=self._work, daemon=True))
+                self._workers[-1].start()
+        return future
+
+    def local(self, snapshot: Snapshot, name: str, patience: float | None = None) -> Path | None:
+        """The whole and checked file; None where it is not here within `patience` seconds."""
+        try:
+            return self.want(snapshot, name).result(patience)
+        except NotYet:
+            return None
+
+    def close(self) -> None:
+        """Stops what is under way; half a file is not kept."""
+        self._closed.set()
+        if any(not future.done() for future in self._known.values()):
+            # A download looks up only every 10 MiB, which may take minutes: its connection is taken away.
+            hub().close_session()
+        for worker in self._workers:
+            worker.join(_PATIENCE)
+        with self._lock:
+            if self._total is not None:
+                self._total.close()
+
+    def _work(self) -> None:
+        while not self._closed.is_set():
+            try:
+                snapshot, name, future = self._queue.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            try:
+                future.set_result(self._fetch(snapshot, name))
+            except BaseException as error:
+                future.set_exception(error)
+
+    def _fetch(self, snapshot: Snapshot, name: str) -> Path:
+        file, text = snapshot.files[name], snapshot.name.text
+        path = snapshot.cached(name) or self._download(snapshot, name)
+        if path.stat().st_size != file.size:
+            raise StorageError(
+                errno.EIO, f"{text}: {file.path} came with {path.stat().st_size} bytes, not the {file.size}"
+                f" that the Hub lists; remove {path.resolve()} and run again", str(path),
+            )  # fmt: skip
+        if file.sha256 is not None:
+            check(path, file.sha256, f"{text}: {file.path}", self._go_on)
+        return path
+
+    def _download(self, snapshot: Snapshot, name: str) -> Path:
+        self._keep_list(snapshot)
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
+
+        file = snapshot.files[name]
+        patiently = Retrying(
+            retry=retry_if_exception(lambda error: not self._closed.is_set() and transient(error)),
+            stop=stop_after_attempt(_ATTEMPTS), wait=wait_fixed(1), reraise=True,
+        )  # fmt: skip
+        with explaining(f"{snapshot.name.text}: {file.path}"):
+            return Path(
+                patiently(
+                    hub().hf_hub_download, snapshot.name.repo, file.path, revision=snapshot.commit,
+                    cache_dir=snapshot.cache_dir, tqdm_class=self._bar(file.path), library_name="taskvec",
+                )
+            )  # fmt: skip
+
+    def _keep_list(self, snapshot: Snapshot) -> None:
+        """Has the cache remember what is in the repository, which huggingface_hub does for snapshots alone.
+
+        Offline, nobody could else tell a snapshot that is whole from one of which a part is missing.
+        """
+        key = (snapshot.name.repo, snapshot.commit)
+        with self._listing:
+            # Some file has to come with it: the least of those that are no weights.
+            harmless = [file for name, file in snapshot.files.items() if not is_weights(name)]
+            if key in self._listed or not harmless or constants().is_offline_mode():
+                return
+            smallest = min(harmless, key=lambda file: file.size).path
+            with explaining(snapshot.name.text):
+                hub().snapshot_download(
+                    snapshot.name.repo, revision=snapshot.commit, cache_dir=snapshot.cache_dir,
+                    allow_patterns=glob.escape(smallest), tqdm_class=self._bar(None),
+                )  # fmt: skip
+            self._listed.add(key)
+
+    def _go_on(self) -> None:
+        if self._closed.is_set():
+            raise Stopped
+
+    def _bar(self, title: str | None) -> Any:
+        """The class of bar that huggingface_hub makes for a file (hidden without a title); it also stops."""
+        import tqdm
+
+        # tqdm's own meaning of None: shown on a terminal only.
+        downloads, bar, hidden = self, cast("type[Any]", tqdm.tqdm), None if self._bars else True
+        with self._lock:
+            if self._total is None:
+                self._total = bar(
+                    desc="downloading", total=0, unit="B", unit_scale=True, leave=False, disable=hidden
+                )
+            self._total.total = self._missing
+
+        class FileBar(bar):
+            def __init__(self, *args: Any, **how: Any) -> None:
+                how |= {"desc": title, "leave": False, "disable": True if title is None else hidden}
+                bar.__init__(self, *args, **how)
+
+            def update(self, n: float = 1) -> Any:
+                downloads._go_on()
+                with downloads._lock:
+                    downloads._total.update(n)
+                return bar.update(self, n)
+
+        return FileBar
+
+
+class Stopped(Exception):
+    """The run that wanted the file has ended."""
+
+
+def room(snapshot: Snapshot) -> tuple[Path, int]:
+    """The cache, and the free bytes on its disk."""
+    cache = Path(snapshot.cache_dir or constants().HF_HUB_CACHE).expanduser().absolute()
+    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    return cache, shutil.disk_usage(there).free
+
+
+def _require_room(needed: int, snapshot: Snapshot) -> None:
+    cache, free = room(snapshot)
+    if needed > free:
+        raise StorageError(
+            errno.ENOSPC,
+            f"{cache}: has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are to come; make room,"
+            " name another cache with --cache-dir, or read the donors from the Hub with --stream",
+            str(cache),
+        )

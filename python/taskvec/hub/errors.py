@@ -1,0 +1,129 @@
+"""What the Hub answers, in one sentence that says what to do; never with an address or a token in it."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..errors import StorageError, TaskvecError, UsageError
+from .library import constants, errors, httpx
+from .library import hub as library
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from tenacity import RetryCallState
+
+TRANSIENT = (408, 429, 500, 502, 503, 504)
+"""Statuses that may pass: those that huggingface_hub tries again itself, where it does."""
+
+_PAGE = "https://huggingface.co/"
+
+
+@contextmanager
+def explaining(ref: str, *, writing: bool = False) -> Generator[None]:
+    """Whatever huggingface_hub raises inside becomes one of `taskvec.errors` about `ref`."""
+    hub, http = errors(), httpx()
+    ours = (hub.HfHubHTTPError, hub.EntryNotFoundError, hub.OfflineModeIsEnabled, hub.FileMetadataError)
+    cached = (hub.RevisionResolutionError, hub.CachedRepoTreeNotFoundError, hub.HFValidationError)
+    try:
+        yield
+    except TaskvecError:
+        raise
+    except (*ours, *cached, http.HTTPError, http.InvalidURL, OSError) as error:
+        raise explained(error, ref, writing=writing) from error
+
+
+def explained(error: BaseException, ref: str, *, writing: bool = False) -> TaskvecError:
+    """The sentence for an error of huggingface_hub or of its HTTP client about the folder `ref`."""
+    hub = errors()
+    chain = list(_causes(error))
+    first = chain[0]
+    if constants().is_offline_mode():
+        # Of a folder or of one of its files: "org/name: config.json".
+        what = "is not in the cache" if ": " in ref else "is no folder here, nor whole in the cache"
+        return _refused(f"{ref}: {what}, and HF_HUB_OFFLINE forbids asking the Hub")
+    if isinstance(first, hub.HFValidationError):
+        return UsageError(f"{ref}: no repository on the Hub can be called so; write it as org/name")
+    answered = next((one for one in chain if isinstance(one, hub.HfHubHTTPError)), None)
+    if answered is not None:
+        return _refused(f"{ref}: {_answer(answered, ref, writing=writing)}")
+    system = next((one for one in chain if isinstance(one, OSError) and one.errno is not None), None)
+    if system is not None and not any(isinstance(one, httpx().TransportError) for one in chain):
+        name = f" ({system.filename})" if system.filename else ""
+        return StorageError(system.errno, f"{ref}: {system.strerror}{name}; mend that and run again")
+    said = " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__
+    return _refused(
+        f"{ref}: the Hub could not be reached ({_plain(said)}); check the network and run again", errno.EIO
+    )
+
+
+def _answer(error: Any, ref: str, *, writing: bool) -> str:
+    hub = errors()
+    repo = ref.partition("@")[0].partition(":")[0]
+    missing = "is not on the Hub" if writing else "is no folder here and not on the Hub"
+    token, status = library().get_token() is not None, error.response.status_code
+    login = "log in with `hf auth login` or set HF_TOKEN"
+    if isinstance(error, hub.GatedRepoError):
+        if not token:
+            return f"is gated, and no token was given; accept its terms at {_PAGE}{repo}, then {login}"
+        return f"is gated, and this token has no access to it; ask for it at {_PAGE}{repo}"
+    if isinstance(error, hub.RevisionNotFoundError):
+        return f"has no such revision; see {_PAGE}{repo}/tree/main for those it has"
+    if isinstance(error, hub.EntryNotFoundError):
+        return f"has no such file or folder; see {_PAGE}{repo}/tree/main for those it has"
+    if isinstance(error, hub.DisabledRepoError):
+        return "has been disabled on the Hub; choose another repository"
+    if isinstance(error, hub.RepositoryNotFoundError):
+        if token:
+            return f"{missing}, or private and closed to this token; check the name and the token"
+        return f"{missing}, or private, and no token was given; check the name, or {login}"
+    if status == 401:
+        return f"the Hub does not accept this token; {login}" if token else f"needs a token; {login}"
+    if status == 403:
+        what = "write to it" if writing else "read it"
+        return f"this token may not {what}; take one that may, at {_PAGE}settings/tokens"
+    if status == 404:
+        return "is not there; check the name"
+    if status == 429:
+        return "the Hub asks for a pause (429 Too Many Requests); run again in some minutes"
+    if status >= 500:
+        return f"the Hub has a problem of its own (status {status}); run again later"
+    return f"the Hub refused with status {status}; check the name and run again"
+
+
+def _causes(error: BaseException) -> Iterator[Any]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__
+
+
+def _plain(said: str) -> str:
+    """Without addresses: a signed one opens a file to whoever reads it."""
+    return " ".join(word if "://" not in word else "…" for word in said.split())
+
+
+def _refused(message: str, number: int = errno.EACCES) -> StorageError:
+    return StorageError(number, message)
+
+
+def transient(error: BaseException) -> bool:
+    """Whether the same call may succeed a little later."""
+    return any(
+        isinstance(one, httpx().TransportError)
+        or (isinstance(one, errors().HfHubHTTPError) and one.response.status_code in TRANSIENT)
+        for one in _causes(error)
+    )
+
+
+def pause(state: RetryCallState) -> float:
+    """Seconds to wait before the next attempt: as many as the server asks for, else one, two, four."""
+    error = state.outcome and state.outcome.exception()
+    for one in _causes(error) if error else ():
+        if isinstance(one, errors().HfHubHTTPError):
+            asked = str(one.response.headers.get("Retry-After", ""))
+            if asked.isdigit():
+                return float(asked) + 1
+    return float(2 ** (state.attempt_number - 1))
