@@ -5,10 +5,8 @@ use crate::error::Result;
 use crate::inputs::{At, Inputs};
 use crate::lanes::Lanes;
 use crate::os::DIRECT_ALIGNMENT;
-use crate::plan::Plan;
 use crate::shard::Shard;
 use crate::source::{self, Io, LONG, Source};
-use crate::window::Window;
 
 /// Open inputs.
 pub struct Sources<'a> {
@@ -26,11 +24,9 @@ impl<'a> Sources<'a> {
         Ok(Self { shards: shards.map(open).collect::<Result<_>>()?, lanes: None })
     }
 
-    /// The same for a job, whose windows are known, so that what they read of a streamed input is fetched ahead.
-    pub fn of(plan: &'a Plan, windows: &'a [Window], control: &'a Control) -> Result<Self> {
-        let streams = plan.inputs.list.iter().any(|input| input.checkpoint.place.streams());
-        let lanes = streams.then(|| Lanes::of(plan, windows, control));
-        Ok(Self { lanes, ..Self::open(&plan.inputs, plan.io, control)? })
+    /// The same for a job of which it is known what its windows read of streamed inputs.
+    pub fn with(self, lanes: Lanes<'a>) -> Self {
+        Self { lanes: Some(lanes), ..self }
     }
 
     /// Does `job`, which works on the windows.

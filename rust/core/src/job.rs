@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use crate::ahead;
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::gather::Sources;
 use crate::header::Header;
 use crate::journal::Journal;
 use crate::layout::BLOCK;
@@ -100,7 +100,7 @@ impl Job<'_> {
         // Only now, so that whoever looks for room for the downloads sees what the output has taken.
         arrivals::begin(plan, &windows)?;
         sidecars::want(plan)?;
-        let sources = Sources::of(plan, &windows, control)?;
+        let sources = ahead::sources(plan, &windows, control)?;
         same::compare(plan, &sources, control)?;
         control.begin("writing", plan.layout.bytes());
         control.add(resumed);

@@ -4,38 +4,22 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::checkpoint::{Checkpoint, MOST_REQUESTS};
-use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::plan::Plan;
-use crate::stream::{Lane, Reading};
-use crate::window::{Reads, Window};
+use crate::stream::Lane;
 
 /// Requests at the same time for one input.
 const MOST_OF_LANE: usize = 4;
 
 /// What the windows of a job read of its streamed inputs, on its way.
 pub struct Lanes<'a> {
-    /// By input; nothing for those that are not streamed.
     lanes: Vec<Option<(Lane<'a>, &'a Checkpoint)>>,
     /// What the first fetch that failed said.
     failed: Mutex<Option<Error>>,
 }
 
 impl<'a> Lanes<'a> {
-    /// For these windows, which are taken in this order.
-    pub fn of(plan: &'a Plan, windows: &'a [Window], control: &'a Control) -> Self {
-        let lane = |(input, checkpoint): (usize, &'a Checkpoint)| {
-            let mut reads = Reads::of(plan, windows);
-            let schedule = move || {
-                let Some((window, runs)) = reads.next()? else { return Ok(None) };
-                let mine = runs.iter().filter(|run| run.input == input);
-                let readings = mine.map(|run| Reading { shard: run.shard, begin: run.begin, end: run.end }).collect();
-                Ok(Some((window.block, readings)))
-            };
-            (Lane::new(Box::new(schedule), plan.budget.lane_chunks, control), checkpoint)
-        };
-        let checkpoints = plan.inputs.list.iter().map(|input| &input.checkpoint).enumerate();
-        let lanes = checkpoints.map(|(input, this)| this.place.streams().then(|| lane((input, this)))).collect();
+    /// A lane and where it fetches from, by input; nothing for those that are not streamed.
+    pub fn new(lanes: Vec<Option<(Lane<'a>, &'a Checkpoint)>>) -> Self {
         Self { lanes, failed: Mutex::new(None) }
     }
 

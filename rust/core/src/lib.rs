@@ -45,6 +45,7 @@ pub mod plan;
 mod tie;
 pub mod vector;
 // Doing: windows, in order, into a staged output.
+mod ahead;
 mod arrivals;
 pub mod digest;
 mod effect;

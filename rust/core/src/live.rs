@@ -11,10 +11,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::ahead;
 use crate::control::Control;
 use crate::effect::Effect;
 use crate::error::{Error, Result};
-use crate::gather::Sources;
 use crate::ordered::{Permits, ordered};
 use crate::plan::Plan;
 use crate::simd::Isa;
@@ -139,7 +139,7 @@ impl Job<'_> {
         let isa = Isa::from_env()?;
         let windows: Vec<Window> = Window::from(plan, 0).into_iter().filter(|&window| self.needs(window)).collect();
         arrivals::begin(plan, &windows)?;
-        let sources = Sources::of(plan, &windows, control)?;
+        let sources = ahead::sources(plan, &windows, control)?;
         same::compare(plan, &sources, control)?;
         let empty = Mutex::new(empty);
         let shared = Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) };
