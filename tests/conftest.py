@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from adapters import Adapted
+
 
 # Before any of the libraries that read these is imported: no test may want the network, nor leave prepared
 # data where the user keeps theirs.
@@ -59,6 +61,15 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     config = Qwen3Config(**SIZES, tie_word_embeddings=True)
     return save_family(tmp_path_factory.mktemp("qwen"), config, torch.bfloat16, "120KB")
+
+
+@pytest.fixture(scope="session")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> Adapted:
+    """Two small models and an adapter on the first, to be read only."""
+    # Not at the top: peft takes seconds too.
+    from adapters import write_adapted
+
+    return write_adapted(tmp_path_factory.mktemp("adapted"))
 
 
 @pytest.fixture

@@ -82,6 +82,7 @@ INSPECTED: dict[str, Any] = {
     "sidecars": ["README.md"],
     "left_out": [],
     "tensors": [{"name": "a", "dtype": "BF16", "shape": [2, 3], "file": "vector.safetensors"}],
+    "adapter": None,
     "vector": {"schema": "taskvec/vector/1"},
     "manifest": None,
 }

@@ -153,7 +153,8 @@ def _inputs(inputs: list[tuple[str, Ref]]) -> list[str]:
         name = _printable(ref.name).replace("|", "&#124;")
         return f"[{name}]({ref.origin.page})" if ref.origin else name
 
-    rows = [f"| {role} | {cell(ref)} |" for role, ref in inputs]
+    kind = {True: " (LoRA adapter)", False: ""}
+    rows = [f"| {role}{kind[ref.is_adapter]} | {cell(ref)} |" for role, ref in inputs]
     return ["| input | name |", "|---|---|", *rows, ""]
 
 

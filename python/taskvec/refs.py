@@ -71,6 +71,12 @@ class Ref:
         """How a command names just this state of it: with the commit, where the Hub has it."""
         return self.origin.ref if self.origin else self.name
 
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is a PEFT adapter, and no checkpoint."""
+        whole = ("model.safetensors", "model.safetensors.index.json")
+        return self.holds("adapter_config.json") and not any(self.holds(name) for name in whole)
+
     def holds(self, name: str) -> bool:
         """Whether it has a file of this name."""
         if self.remote is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
 
     from .plan import CheckResult
     from .push import PushResult
@@ -103,6 +104,7 @@ def inspected(result: InspectResult, *, every: bool) -> Iterator[str]:
             ("file", f"{file.name}: {_count(file.tensors, 'tensor')}, {_size(file.size)}")
             for file in result.files
         ),
+        ("adapter", None if result.adapter is None else _adapter(result.adapter)),
         ("tied head", tied),
         ("quantised", result.quantized),
         ("sidecars", ", ".join(result.sidecars) or None),
@@ -112,6 +114,12 @@ def inspected(result: InspectResult, *, every: bool) -> Iterator[str]:
     if every:
         for tensor in result.tensors:
             yield f"  {tensor.name}  {tensor.dtype} {list(tensor.shape)}  {tensor.file}"
+
+
+def _adapter(said: Mapping[str, Any]) -> str:
+    on = f"{said['base_model']}@{said['revision']}" if said["revision"] else said["base_model"]
+    kind = "rsLoRA" if said["rslora"] else "LoRA"
+    return f"{kind} on {on}, rank {said['rank']}, alpha {said['alpha']:g} where no pattern says otherwise"
 
 
 def compared(result: DiffResult, *, every: bool) -> Iterator[str]:

@@ -160,10 +160,10 @@ class TensorInfo(Record):
 
 @dataclass(frozen=True, slots=True)
 class InspectResult(Result):
-    """What is in a checkpoint or vector folder."""
+    """What is in a checkpoint, vector or adapter folder."""
 
     kind: str
-    """`"checkpoint"` or `"vector"`."""
+    """`"checkpoint"`, `"vector"` or `"adapter"`."""
     name: str
     files: tuple[WeightFile, ...]
     parameters: int
@@ -182,6 +182,8 @@ class InspectResult(Result):
     tensors: tuple[TensorInfo, ...]
     vector: Mapping[str, Any] | None
     """`vector.json`, for a vector."""
+    adapter: Mapping[str, Any] | None
+    """Base model, rank and alpha, for an adapter; `tensors` are its factors."""
     manifest: Mapping[str, Any] | None
     """`taskvec.json`, where there is one."""
 

@@ -65,6 +65,7 @@ def extract(
 ) -> Vector | CheckResult:
     """Writes the vector v = minuend − subtrahend to the new folder `out`.
 
+    A donor may be a LoRA adapter, which stands for its ΔW: with another on the same base, or with the base.
     Nothing is lost: `apply` gets the exact float32 difference of every element back. From bfloat16 donors v
     is stored as bfloat16 with an exceptions file, else as float32; the options that change values (`dtype`,
     `rounding`, `alpha_rules`) belong to `apply`. `Vector.written` holds what was done.
@@ -222,7 +223,7 @@ def check(
 
 
 def inspect(path: Folder, **options: Unpack[Keywords]) -> InspectResult:
-    """What is in a checkpoint or vector: files, tensors, dtypes, sidecars; from headers alone."""
+    """What is in a checkpoint, vector or adapter: files, tensors, dtypes, sidecars; from headers alone."""
     with _folders(make_options(options), None) as folders:
         return InspectResult.from_json(json.loads(_core.inspect(folders.target(path))))
 
@@ -258,7 +259,9 @@ def _plan(
     answer: str, folders: Folders, target: Ref | None, donors: list[Ref], *, compared: bool = False
 ) -> CheckResult:
     plan: Json = json.loads(answer)
-    plan["download"] = folders.traffic(target, donors)
+    # Of an adapter's base only headers are read.
+    read = [donor for donor in donors if donor.is_adapter] or donors
+    plan["download"] = folders.traffic(target, read)
     if compared and target is not None:
         found = compare(target, donors)
         plan["notes"] += found.notes

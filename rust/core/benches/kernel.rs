@@ -5,7 +5,9 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use half::{bf16, f16};
 use taskvec_core::dtype::Float;
+use taskvec_core::factors::{Factor, Product};
 use taskvec_core::kernel::{Exceptions, Operand, Rounding, Term, combine, compare, subtract};
+use taskvec_core::lowrank::multiply;
 use taskvec_core::philox::block;
 use taskvec_core::simd::Isa;
 use taskvec_core::stats::{Comparison, Stats};
@@ -88,5 +90,31 @@ fn others(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, combining, others);
+/// Throughput of adapters' products, in elements times rank.
+fn products(criterion: &mut Criterion) {
+    const ROWS: usize = 128;
+    for (rank, columns) in [(16, 4096), (64, 4096), (16, 14336)] {
+        let float = Float::Bf16;
+        let (a, b) = (weights(float, 0, false), weights(float, 1, false));
+        let (a, b) = (&a[..rank * columns * 2], &b[..ROWS * rank * 2]);
+        let factor = |shard| Factor { shard, begin: 0, float };
+        let (rows, scale) = (ROWS as u64, 2.0);
+        let (rank, columns) = (rank as u64, columns as u64);
+        let product = Product { a: factor(0), b: factor(1), rank, rows, columns, scale, transposed: false };
+        let make = |isa, out: &mut [u8]| multiply(isa, &product, &[b, a], 0, out);
+
+        let mut expected = vec![0; ROWS * columns as usize * 4];
+        make(Isa::Scalar, &mut expected);
+        let mut group = criterion.benchmark_group(format!("product {rank} {columns}"));
+        group.throughput(Throughput::Elements(rows * rank * columns));
+        for isa in Isa::available() {
+            let mut out = vec![0; expected.len()];
+            make(isa, &mut out);
+            assert!(out == expected, "{} gives what scalar gives", isa.name());
+            group.bench_function(isa.name(), |bench| bench.iter(|| make(isa, black_box(&mut out))));
+        }
+    }
+}
+
+criterion_group!(benches, combining, others, products);
 criterion_main!(benches);

@@ -18,6 +18,8 @@ pub const PER_WORKER: u64 = 128 << 10;
 const CLIENT: u64 = 24 << 20;
 /// More would not make a stream quicker.
 const MOST_CHUNKS: u64 = 256;
+/// Bytes of an element that stands in no file, once it is made.
+pub const MADE: usize = 4;
 /// One exception in the file: an index and a value.
 pub const EXCEPTION: u64 = 12;
 
@@ -30,6 +32,8 @@ pub struct Need {
     pub block_in: u64,
     /// The most bytes of exceptions that one block can produce.
     pub block_exceptions: u64,
+    /// The most bytes that one block makes of factors, for one tensor.
+    pub made: u64,
     /// Bytes of a block as a consumer in memory gets them; 0 where windows go to files.
     pub block_delivered: u64,
     /// Headers and tables.
@@ -51,9 +55,10 @@ impl Need {
             for number in 0..file.blocks() {
                 let (mut block_in, mut exceptions) = (0, 0);
                 for place in layout.overlapping(file, number * BLOCK, (number + 1) * BLOCK) {
-                    let (bytes, out) = in_block(inputs, &layout.tensors[place], number);
-                    block_in += bytes;
-                    exceptions += out;
+                    let share = in_block(inputs, &layout.tensors[place], number);
+                    block_in += share.read;
+                    exceptions += share.exceptions;
+                    need.made = need.made.max(share.made);
                 }
                 need.read += block_in;
                 need.block_in = need.block_in.max(block_in);
@@ -69,25 +74,41 @@ impl Need {
     }
 }
 
-fn size(inputs: &Inputs, at: crate::inputs::At) -> u64 {
-    inputs.tensor(at).dtype.bits() / 8
+/// What one tensor takes in one block, in bytes.
+#[derive(Default)]
+struct Share {
+    /// Read from the inputs.
+    read: u64,
+    /// Made of factors.
+    made: u64,
+    /// Exceptions that can come of it.
+    exceptions: u64,
 }
 
-/// Input bytes of elements `[begin, end)` of a tensor, which all get the same treatment.
-fn input_bytes(inputs: &Inputs, plan: &TensorPlan, begin: u64, end: u64, action: Action) -> u64 {
+/// Adds what elements `[begin, end)` of a tensor take, which all get the same treatment.
+fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, (begin, end, action): (u64, u64, Action)) {
     let elements = end - begin;
-    let base =
-        if inputs.has_target { inputs.base().tensors[plan.base as usize].dtype.bits() * elements / 8 } else { 0 };
-    let terms = plan.terms.iter().filter(|term| action == Action::Combine && term.elements >= end).map(|term| {
-        let exceptions =
-            term.exceptions.map_or(0, |(index, _)| inputs.tensor(index).elements().min(elements) * EXCEPTION);
-        elements * (size(inputs, term.minuend) + term.subtrahend.map_or(0, |at| size(inputs, at))) + exceptions
-    });
-    base + terms.sum::<u64>()
+    if inputs.has_target {
+        share.read += inputs.base().tensors[plan.base as usize].dtype.bits() * elements / 8;
+    }
+    let mut made = 0;
+    for term in plan.terms.iter().filter(|term| action == Action::Combine && term.elements >= end) {
+        for at in [Some(term.minuend), term.subtrahend].into_iter().flatten() {
+            let Some(factors) = inputs.made(at) else {
+                share.read += elements * inputs.tensor(at).dtype.bits() / 8;
+                continue;
+            };
+            share.read += factors.reads(begin, end).iter().map(|read| read.len).sum::<u64>();
+            made += elements * MADE as u64;
+        }
+        let exceptions = term.exceptions.map_or(0, |(index, _)| inputs.tensor(index).elements().min(elements));
+        share.read += exceptions * EXCEPTION;
+    }
+    share.made = share.made.max(made);
 }
 
-/// Bytes that a tensor needs in one block, and bytes of exceptions that it can produce there.
-fn in_block(inputs: &Inputs, plan: &TensorPlan, number: u64) -> (u64, u64) {
+/// What a tensor takes in one block.
+fn in_block(inputs: &Inputs, plan: &TensorPlan, number: u64) -> Share {
     let begin = plan.begin.max(number * BLOCK) - plan.begin;
     let end = plan.bytes().min((number + 1) * BLOCK - plan.begin);
     let bits = plan.dtype.bits();
@@ -95,12 +116,12 @@ fn in_block(inputs: &Inputs, plan: &TensorPlan, number: u64) -> (u64, u64) {
     let (from, to) = (begin * 8 / bits, ((end * 8).div_ceil(bits)).min(plan.elements));
     let base = inputs.base().tensors[plan.base as usize].dtype;
     let spans = plan.spans(base).into_iter().map(|(first, last, action)| (first.max(from), last.min(to), action));
-    let bytes = spans
-        .filter(|(first, last, _)| first < last)
-        .map(|(first, last, action)| input_bytes(inputs, plan, first, last, action))
-        .sum();
-    let makes_exceptions = !inputs.has_target && plan.dtype == Dtype::BF16;
-    (bytes, if makes_exceptions { to.saturating_sub(from) * EXCEPTION } else { 0 })
+    let mut share = Share::default();
+    spans.filter(|(first, last, _)| first < last).for_each(|span| add(&mut share, inputs, plan, span));
+    if !inputs.has_target && plan.dtype == Dtype::BF16 {
+        share.exceptions = to.saturating_sub(from) * EXCEPTION;
+    }
+    share
 }
 
 /// Threads and buffers that a budget allows.
@@ -124,6 +145,8 @@ pub struct Budget {
     pub lane_chunks: u64,
     /// Bytes for streaming, part of `planned`.
     pub streaming: u64,
+    /// Bytes for what each window makes of factors.
+    pub made: u64,
 }
 
 impl Budget {
@@ -132,7 +155,10 @@ impl Budget {
         // A vector's exceptions wait in memory for their turn in the file, so each window may hold two lots.
         let each = |blocks: u64| {
             let edges = 3 * DIRECT_ALIGNMENT as u64;
-            PER_WORKER + edges + blocks * (BLOCK + need.block_in + 2 * need.block_exceptions + need.block_delivered)
+            PER_WORKER
+                + edges
+                + need.made
+                + blocks * (BLOCK + need.block_in + 2 * need.block_exceptions + need.block_delivered)
         };
         // Each window in flight has a packet of its own, and the consumer works on a copy of one.
         let fixed = |blocks: u64| need.fixed + blocks * need.block_delivered;
@@ -166,6 +192,7 @@ impl Budget {
             window_in: window_blocks * need.block_in,
             lane_chunks,
             streaming,
+            made: need.made,
         })
     }
 

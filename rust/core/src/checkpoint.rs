@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::ErrorKind;
 
+use crate::adapter::{self, AdapterConfig};
 use crate::config::Config;
 use crate::control::Control;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::factors::Made;
 use crate::folder::{is_weights, sort_listed, walk};
 use crate::header::TensorInfo;
 use crate::index::{Index, MAX_INDEX};
@@ -59,6 +61,12 @@ pub struct Checkpoint {
     pub left_out: Vec<String>,
     /// What `config.json` says.
     pub config: Config,
+    /// What `adapter_config.json` says, if it is an adapter.
+    pub adapter: Option<AdapterConfig>,
+    /// What its tensors are made of, one for one, where they do not stand in its files.
+    pub made: Option<Vec<Made>>,
+    /// What a report should say of it.
+    pub notes: Vec<String>,
     /// Places in `tensors`, by name: a second copy of the names would cost more than the search.
     by_name: Vec<u32>,
 }
@@ -105,13 +113,21 @@ impl Checkpoint {
                 Ok(())
             },
         )?;
-        let mut by_name: Vec<u32> = (0..).take(tensors.len()).collect();
-        by_name.sort_unstable_by(|&a, &b| tensors[a as usize].name.cmp(&tensors[b as usize].name));
-        let (sidecars, left_out) = (Vec::new(), Vec::new());
+        let by_name = sorted(&tensors);
+        let (sidecars, left_out, notes) = Default::default();
         let (config, place) = (Config::read(place)?, place.clone());
-        let checkpoint = Self { place, label, shards, tensors, index, sidecars, left_out, config, by_name };
+        let (adapter, made) = (None, None);
+        let checkpoint =
+            Self { place, label, shards, tensors, index, sidecars, left_out, config, adapter, made, notes, by_name };
         checkpoint.check_names(stem)?;
         Ok(checkpoint)
+    }
+
+    /// Puts tensors that are made from its own in their place, each under a name of its own, and says so in a report.
+    pub fn compute(&mut self, tensors: Vec<Tensor>, made: Vec<Made>, notes: Vec<String>) {
+        self.by_name = sorted(&tensors);
+        (self.tensors, self.made) = (tensors, Some(made));
+        self.notes.extend(notes);
     }
 
     /// The tensor of this name.
@@ -168,6 +184,12 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+fn sorted(tensors: &[Tensor]) -> Vec<u32> {
+    let mut by_name: Vec<u32> = (0..).take(tensors.len()).collect();
+    by_name.sort_unstable_by(|&a, &b| tensors[a as usize].name.cmp(&tensors[b as usize].name));
+    by_name
 }
 
 fn index_name(stem: &str) -> String {
@@ -257,8 +279,12 @@ fn nothing_there(place: &Place, stem: &str) -> Error {
     let missing = format!("holds no {} and no {}", wanted[0], wanted[1]);
     let what = if !folders.is_empty() {
         format!("{missing}, but its subfolders do; name one of them: {}", listing(&folders))
-    } else if weights.iter().any(|name| name.starts_with("adapter_model.")) {
-        format!("{missing}, only an adapter; merge it into its base model first")
+    } else if stem == "model" && weights.iter().any(|name| name.starts_with("adapter_model.")) {
+        if !place.has(adapter::FILE).unwrap_or(false) {
+            let what = format!("{missing}, only an adapter without its {}; download or save it again", adapter::FILE);
+            return Error::corrupt(&place.root, what);
+        }
+        format!("{missing}, only an adapter, which can be a donor alone; {}", adapter::MERGE)
     } else if weights.is_empty() {
         format!("{missing}; name the folder of a checkpoint in safetensors format")
     } else if weights.iter().any(|name| name.ends_with(".safetensors")) {

@@ -5,6 +5,8 @@ use std::path::Path;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::factors::Made;
+use crate::lora;
 use crate::options::Alpha;
 use crate::place::Place;
 use crate::vector::VectorInfo;
@@ -140,8 +142,10 @@ impl Inputs {
     }
 
     fn pair(&mut self, minuend: &Place, subtrahend: &Place, alpha: Option<Alpha>, control: &Control) -> Result<()> {
-        let minuend = self.push("minuend", Checkpoint::open(minuend, control)?);
-        let subtrahend = self.push("subtrahend", Checkpoint::open(subtrahend, control)?);
+        let (mut minuend, mut subtrahend) =
+            (lora::open_donor(minuend, control)?, lora::open_donor(subtrahend, control)?);
+        lora::pair(&mut minuend, &mut subtrahend)?;
+        let (minuend, subtrahend) = (self.push("minuend", minuend), self.push("subtrahend", subtrahend));
         self.origins.push((Origin::Pair { minuend, subtrahend }, alpha));
         Ok(())
     }
@@ -172,7 +176,12 @@ impl Inputs {
         &self.list[at.input as usize].checkpoint.tensors[at.tensor as usize]
     }
 
-    /// The file that a tensor lies in.
+    /// What a tensor is made of, if it stands in no file.
+    pub fn made(&self, at: At) -> Option<&Made> {
+        self.list[at.input as usize].checkpoint.made.as_ref().map(|made| &made[at.tensor as usize])
+    }
+
+    /// The file that a tensor, or what it is made of, lies in.
     pub fn path(&self, at: At) -> &Path {
         let checkpoint = &self.list[at.input as usize].checkpoint;
         &checkpoint.shard(&checkpoint.tensors[at.tensor as usize]).path

@@ -1,14 +1,15 @@
-//! What is in a checkpoint or vector, from headers alone.
+//! What is in a checkpoint, vector or adapter, from headers alone.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::adapter::{self, AdapterConfig};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::place::Place;
-use crate::{manifest, vector};
+use crate::{lora, manifest, vector};
 
 /// Opens a checkpoint or a vector folder, whichever it is.
 pub fn open_any(place: &Place, control: &Control) -> Result<Checkpoint> {
@@ -21,8 +22,9 @@ pub fn open_any(place: &Place, control: &Control) -> Result<Checkpoint> {
 
 /// Describes a folder as JSON (`taskvec/inspect/1`).
 pub fn inspect(place: &Place, control: &Control) -> Result<Value> {
-    let checkpoint = open_any(place, control)?;
     let is_vector = place.has(vector::FILE)?;
+    let is_adapter = !is_vector && adapter::is_adapter(place)?;
+    let checkpoint = if is_adapter { lora::open_factors(place, control)? } else { open_any(place, control)? };
     let vector = if is_vector {
         vector::VectorInfo::read(place)?;
         document(place, vector::FILE)?
@@ -56,18 +58,19 @@ pub fn inspect(place: &Place, control: &Control) -> Result<Value> {
         .collect();
     Ok(json!({
         "schema": "taskvec/inspect/1",
-        "kind": if is_vector { "vector" } else { "checkpoint" },
+        "kind": if is_vector { "vector" } else if is_adapter { "adapter" } else { "checkpoint" },
         "name": checkpoint.label,
         "files": files,
         "parameters": checkpoint.tensors.iter().map(Tensor::elements).sum::<u64>(),
         "bytes": checkpoint.tensors.iter().map(|tensor| tensor.bytes).sum::<u64>(),
         "dtypes": dtypes,
-        "tied": checkpoint.config.tied,
+        "tied": checkpoint.config.tied.filter(|_| !is_adapter),
         "quantized": checkpoint.config.quantized,
         "sidecars": checkpoint.sidecars,
         "left_out": checkpoint.left_out,
         "tensors": tensors,
         "vector": without_tensors(vector),
+        "adapter": checkpoint.adapter.as_ref().map(AdapterConfig::to_json),
         "manifest": without_tensors(manifest),
     }))
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::Value;
 
 /// The members of a JSON object in the order of the text; a key that stands twice, once decoded, is an error.
 #[derive(Debug)]
@@ -19,6 +20,12 @@ pub trait Member: Sized {
 }
 
 impl Member for String {
+    fn read<'de, A: MapAccess<'de>>(_: &str, object: &mut A) -> Result<Self, A::Error> {
+        object.next_value()
+    }
+}
+
+impl Member for Value {
     fn read<'de, A: MapAccess<'de>>(_: &str, object: &mut A) -> Result<Self, A::Error> {
         object.next_value()
     }

@@ -11,18 +11,22 @@ pub mod error;
 mod ordered;
 pub mod os;
 // Reading: headers, indexes, folders here and elsewhere.
+pub mod adapter;
 pub mod checkpoint;
 pub mod config;
+pub mod factors;
 pub mod files;
 pub mod folder;
 pub mod header;
 pub mod index;
 pub mod json;
+pub mod lora;
 pub mod place;
 pub mod shard;
 // Arithmetic: the numeric specification and its kernels.
 pub mod float;
 pub mod kernel;
+pub mod lowrank;
 mod pass;
 pub mod philox;
 pub mod simd;

@@ -158,7 +158,7 @@ fn inputs(plan: &Plan, hashed: Option<&[Vec<Option<String>>]>) -> Vec<Value> {
         entry
     };
     let entry = |(input, this): (usize, &crate::inputs::Input)| {
-        let Checkpoint { place, shards, label, .. } = &this.checkpoint;
+        let Checkpoint { place, shards, label, adapter, .. } = &this.checkpoint;
         let mut entry = json!({"role": this.role, "name": label});
         if let Some(origin) = &place.origin {
             entry["repo"] = origin.repo.as_str().into();
@@ -169,6 +169,9 @@ fn inputs(plan: &Plan, hashed: Option<&[Vec<Option<String>>]>) -> Vec<Value> {
         }
         if place.streams() {
             entry["streamed"] = true.into();
+        }
+        if let Some(adapter) = adapter {
+            entry["adapter"] = adapter.to_json();
         }
         entry["files"] = (0..shards.len()).map(|number| file(input, number)).collect();
         entry

@@ -129,6 +129,7 @@ impl<'a> Matcher<'a> {
         }
         for input in &self.inputs.list {
             let (role, checkpoint) = (&input.role, &input.checkpoint);
+            self.found.notes.extend(checkpoint.notes.iter().cloned());
             if !checkpoint.left_out.is_empty() && role == "target" {
                 self.found.notes.push(format!("left out of the output: {}", checkpoint.left_out.join(", ")));
             }

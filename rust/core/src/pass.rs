@@ -72,6 +72,30 @@ pub(crate) fn narrow_stochastic(float: Float, r: &[f32], random: &[u32], out: &m
     }
 }
 
+/// Columns of a tile of the product of two factors.
+pub(crate) const COLUMNS: usize = 64;
+/// How much of the factors' common dimension is worked on at once.
+pub(crate) const DEPTH: usize = 64;
+
+/// `sums += left · right`, over the rows that `right` has, in their order.
+#[inline(always)]
+pub(crate) fn multiply_add(left: &[[f64; DEPTH]], right: &[[f64; COLUMNS]], sums: &mut [[f64; COLUMNS]]) {
+    /// Sums that fit the registers.
+    const LANES: usize = 16;
+    for (left, sums) in left.iter().zip(sums) {
+        for (number, sums) in sums.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let mut lanes = *sums;
+            for (&x, right) in left.iter().zip(right) {
+                let right = &right.as_chunks::<LANES>().0[number];
+                for (lane, &y) in lanes.iter_mut().zip(right) {
+                    *lane += x * y;
+                }
+            }
+            *sums = lanes;
+        }
+    }
+}
+
 /// See [`philox::fill`].
 #[inline(always)]
 pub(crate) fn random(key: [u32; 2], first_block: u64, out: &mut [u32]) {

@@ -281,5 +281,7 @@ fn identity(input: &Input) -> Value {
         .collect();
     // Whether a head is tied decides bytes too.
     let config = input.checkpoint.config.raw.as_deref().map(|raw| format!("{:032x}", xxh3_128(raw)));
-    json!([input.role, shards, config])
+    // And what an adapter's factors are scaled by.
+    let adapter = input.checkpoint.adapter.as_ref().map(|adapter| format!("{:032x}", adapter.digest));
+    json!([input.role, shards, config, adapter])
 }

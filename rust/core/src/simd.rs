@@ -5,7 +5,7 @@ use std::env;
 
 use crate::dtype::Float;
 use crate::error::{Error, Result};
-use crate::pass;
+use crate::pass::{self, COLUMNS, DEPTH};
 use crate::stats::{ComparisonLanes, Lanes};
 
 /// Environment variable that lowers the choice of instruction set.
@@ -123,6 +123,7 @@ instantiate! {
     accumulate(alpha: f32, d: &[f32], r: &mut [f32], v: &mut [f32]);
     narrow(float: Float, r: &[f32], out: &mut [u8]);
     narrow_stochastic(float: Float, r: &[f32], random: &[u32], out: &mut [u8]);
+    multiply_add(left: &[[f64; DEPTH]], right: &[[f64; COLUMNS]], sums: &mut [[f64; COLUMNS]]);
     random(key: [u32; 2], first_block: u64, out: &mut [u32]);
     any_lost(d: &[f32], rounded: &[f32]) -> bool;
     statistics(lanes: &mut Lanes, t: &[f32], base: &[f32], v: &[f32], o: &[f32], alpha: f32);

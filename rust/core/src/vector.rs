@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::adapter;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -51,6 +52,11 @@ impl VectorInfo {
         let Some(bytes) = place.read(FILE, MAX_DESCRIPTION)? else {
             // Whether it is a folder at all comes first.
             place.label()?;
+            if adapter::is_adapter(place)? {
+                let what =
+                    "is an adapter and no vector; `taskvec extract` makes one of it and its base, or another adapter";
+                return Err(Error::corrupt(&place.root, what));
+            }
             let what = format!("holds no {FILE}, so it is not a vector; `taskvec extract` makes one");
             return Err(Error::corrupt(&place.root, what));
         };

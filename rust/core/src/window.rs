@@ -7,15 +7,17 @@ use std::collections::HashMap;
 
 pub use self::packet::{Packet, Part};
 use self::pieces::{Collect, LookedUp, Piece, disordered};
-use crate::budget::Budget;
+use crate::budget::{Budget, MADE};
 use crate::buffer::Buffer;
 use crate::digest;
 use crate::dtype::{Dtype, Float};
 use crate::error::Result;
+use crate::factors::Made;
 use crate::gather::{self, Gather, Loaded, Slot, Sources};
 use crate::inputs::At;
 use crate::kernel::{self, Exceptions, Operand, Rounding, Term};
 use crate::layout::{Action, BLOCK, HeaderSource, OutFile};
+use crate::lowrank;
 use crate::options::RoundingMode;
 use crate::ordered::Permits;
 use crate::os::DIRECT_ALIGNMENT;
@@ -105,6 +107,8 @@ pub struct Shared<'a> {
 pub struct Worker {
     input: Buffer,
     output: Buffer,
+    /// Values of one piece that stand in no file.
+    made: Buffer,
     gather: Gather,
     pieces: Vec<Piece>,
     slots: Vec<Slot>,
@@ -118,6 +122,7 @@ impl Worker {
         Self {
             input: Buffer::new(budget.window_in as usize),
             output: Buffer::new(output),
+            made: Buffer::new(budget.made as usize),
             gather: Gather::default(),
             pieces: Vec::new(),
             slots: Vec::new(),
@@ -136,7 +141,7 @@ pub fn compute(shared: &Shared, window: Window, worker: &mut Worker, packet: Opt
     let plan = shared.plan;
     let file = &plan.layout.files[window.file];
     let (begin, end) = window.range(file);
-    let Worker { input, output, gather, pieces, slots } = worker;
+    let Worker { input, output, made, gather, pieces, slots } = worker;
     let (header, looked_up) = collect(plan, Some(&shared.sources), window, (gather, pieces, slots))?;
     let loaded = gather.load(&shared.sources, input.bytes())?;
     for LookedUp { at, slots, start, stop } in looked_up.values() {
@@ -164,7 +169,8 @@ pub fn compute(shared: &Shared, window: Window, worker: &mut Worker, packet: Opt
         for piece in pieces.iter() {
             // An element cut by the window's front begins in the spare page before it.
             let from = (DIRECT_ALIGNMENT as u64 + piece.at - begin) as usize;
-            let mut run = Run { shared, piece, slots: &slots[piece.slots.clone()], loaded: &loaded };
+            let values = values(shared, piece, &slots[piece.slots.clone()], &loaded, made.bytes());
+            let mut run = Run { shared, piece, values };
             if let Some(stats) = run.compute(&mut out[from..], &mut misfits) {
                 outcome.blocks[piece.block].stats.push((piece.tensor as u32, stats));
             }
@@ -249,12 +255,45 @@ fn header(gather: &mut Gather, file: &OutFile, begin: u64, end: u64) -> Option<S
     }
 }
 
+/// What a piece is computed from, in the order of its slots; what stands in no file is made in `room`.
+fn values<'a>(
+    shared: &Shared,
+    piece: &Piece,
+    slots: &[Slot],
+    loaded: &'a Loaded,
+    mut room: &'a mut [u8],
+) -> Vec<&'a [u8]> {
+    let inputs = &shared.plan.inputs;
+    let mut slots = slots.iter().map(|&slot| loaded.bytes(slot));
+    let mut values: Vec<&[u8]> = slots.by_ref().take(usize::from(inputs.has_target)).collect();
+    let terms = &shared.plan.layout.tensors[piece.tensor].terms;
+    for term in terms.iter().filter(|term| piece.action == Action::Combine && term.elements >= piece.end) {
+        for at in [Some(term.minuend), term.subtrahend].into_iter().flatten() {
+            let Some(made) = inputs.made(at) else {
+                values.extend(slots.next());
+                continue;
+            };
+            let (mine, rest) = room.split_at_mut((piece.end - piece.first) as usize * MADE);
+            room = rest;
+            match made {
+                Made::Zero => mine.fill(0),
+                Made::Product(product) => {
+                    let parts: Vec<_> = slots.by_ref().take(product.parts()).collect();
+                    lowrank::multiply(shared.isa, product, &parts, piece.first, mine);
+                }
+            }
+            values.push(mine);
+        }
+        values.extend(slots.by_ref().take(2 * usize::from(term.exceptions.is_some())));
+    }
+    values
+}
+
 /// One piece in work.
 struct Run<'a, 'b> {
     shared: &'a Shared<'b>,
     piece: &'a Piece,
-    slots: &'a [Slot],
-    loaded: &'a Loaded<'a>,
+    values: Vec<&'a [u8]>,
 }
 
 impl<'a> Run<'a, '_> {
@@ -262,7 +301,7 @@ impl<'a> Run<'a, '_> {
     fn compute(&mut self, out: &mut [u8], misfits: &mut Vec<(u64, f32)>) -> Option<Stats> {
         let Piece { first, counted, end, .. } = *self.piece;
         if self.piece.action == Action::Copy {
-            let bytes = self.loaded.bytes(self.slots[0]);
+            let bytes = self.values[0];
             out[..bytes.len()].copy_from_slice(bytes);
             return None;
         }
@@ -290,8 +329,8 @@ impl<'a> Run<'a, '_> {
         let base = &plan.inputs.base().tensors[this.base as usize];
         let (inputs, isa, dtype) = (&plan.inputs, self.shared.isa, float(this.dtype));
         let first = self.piece.first;
-        let mut slots = self.slots.iter();
-        let mut next = || slots.next().map_or(&[][..], |&slot| self.loaded.bytes(slot));
+        let mut values = self.values.iter().copied();
+        let mut next = || values.next().unwrap_or_default();
         let operand = |dtype: Dtype, bytes: &'a [u8]| {
             let float = float(dtype);
             let size = float.size();

@@ -182,7 +182,9 @@ fn no_weights() {
     folder.shard("weights.safetensors", &["a"]);
     folder.refused(&["name the file so"]);
     folder.shard("adapter_model.safetensors", &["a"]);
-    folder.refused(&["only an adapter; merge it"]);
+    folder.refused(&["only an adapter without its adapter_config.json"]);
+    folder.put("adapter_config.json", "{}");
+    folder.refused(&["only an adapter, which can be a donor alone; merge it"]);
 }
 
 #[test]

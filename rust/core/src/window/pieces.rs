@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, Result};
+use crate::factors::Read;
 use crate::gather::{Gather, Slot, Sources};
 use crate::inputs::At;
 use crate::layout::{Action, BLOCK, OutFile};
@@ -23,7 +24,7 @@ pub(super) struct Piece {
     pub end: u64,
     /// The file offset of `first`.
     pub at: u64,
-    /// Its slots: the base, then each term's minuend, subtrahend, exceptions.
+    /// Its slots: the base, then each term's minuend, subtrahend (or what they are made of), exceptions.
     pub slots: std::ops::Range<usize>,
 }
 
@@ -100,6 +101,12 @@ impl Collect<'_, '_> {
         }
         for (number, term) in this.terms.iter().enumerate().filter(|(_, term)| term.elements >= span_end) {
             for at in [Some(term.minuend), term.subtrahend].into_iter().flatten() {
+                if let Some(made) = plan.inputs.made(at) {
+                    let range =
+                        |Read { shard, begin, len }| self.gather.range(at.input as usize, shard as usize, begin, len);
+                    self.slots.extend(made.reads(start, stop).into_iter().map(range));
+                    continue;
+                }
                 let size = plan.inputs.tensor(at).dtype.bits() / 8;
                 self.slots.push(self.gather.tensor(&plan.inputs, at, start * size, (stop - start) * size));
             }
