@@ -62,6 +62,7 @@ PLAN: dict[str, Any] = {
         "threads": 2,
         "windows": 4,
         "window_bytes": 1 << 20,
+        "streaming": 0,
     },
     "disk": {"needed": 2000, "free": 5_000_000_000},
     "download": {"bytes": 0, "streamed": 0, "free": None},

@@ -50,6 +50,8 @@ class Memory(Record):
     threads: int
     windows: int
     window_bytes: int
+    streaming: int
+    """Of `planned`, what streamed inputs hold ahead of the windows, and the HTTP client."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,7 +187,7 @@ def _require_room(needed: int, snapshot: Snapshot) -> None:
     if needed > free:
         raise StorageError(
             errno.ENOSPC,
-            f"{cache}: has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are to come; make room,"
+            f"{cache}: has {free / 1e6:,.0f} MB free, and {needed / 1e6:,.0f} MB are to come; make room,"
             " name another cache with --cache-dir, or read the donors from the Hub with --stream",
             str(cache),
         )
