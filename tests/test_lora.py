@@ -227,3 +227,13 @@ def test_an_adapter_from_the_hub(
     plan = json.loads(taskvec("check", target, "lab/adapter", "lab/base", "--json", **home).stdout)
     assert plan["download"]["bytes"] == 0
     assert taskvec("inspect", "lab/adapter", **home).stdout.startswith("  adapter")
+
+
+@pytest.mark.parametrize("alpha", [31.245270191439438, 0.1, 1.7976931348623157e308, 5e-324, 16])
+def test_alpha_is_read_as_python_reads_it(alpha: float, adapter: Path, tmp_path: Path) -> None:
+    changed = shutil.copytree(adapter, tmp_path / "adapter")
+    settings = json.loads((changed / "adapter_config.json").read_text())
+    (changed / "adapter_config.json").write_text(json.dumps({**settings, "lora_alpha": alpha}))
+    shown = inspect(changed).adapter
+    assert shown is not None
+    assert shown["alpha"] == alpha
