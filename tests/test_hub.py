@@ -211,7 +211,7 @@ def test_nothing_in_the_cache_and_no_hub(taskvec: Run, tmp_path: Path, hub: Hub)
     assert answer.code == 4
     assert answer.stderr == (
         f"taskvec: {TARGET}: is no folder here, nor whole in the cache,"
-        " and HF_HUB_OFFLINE forbids asking the Hub\n"
+        " and HF_HUB_OFFLINE forbids asking the Hub: run once without it\n"
     )
 
 

@@ -18,6 +18,7 @@ from . import flags, render, verbs
 from ._core import version
 from .errors import TaskvecError
 from .flags import with_options
+from .folders import pinned
 from .progress import Bar, Documents
 from .push import push as upload
 from .study.commands import report, study
@@ -234,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
     _allow_many_files()
     with _stoppable() as caught:
         try:
-            with cli.make_context("taskvec", list(args)) as context:
+            with pinned(), cli.make_context("taskvec", list(args)) as context:
                 code = cli.invoke(context)
             stdout.flush()
         except click.exceptions.Exit as exit:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -13,7 +14,7 @@ from .errors import UsageError
 from .refs import Origin, Ref, local, named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
     from types import TracebackType
 
     from .hub.downloads import Downloads
@@ -23,6 +24,19 @@ if TYPE_CHECKING:
     from .records import Json
     from .refs import Folder
 
+_commits: ContextVar[dict[tuple[str, str], str] | None] = ContextVar("_commits", default=None)
+
+
+@contextmanager
+def pinned() -> Generator[None]:
+    """What a revision means is asked once for all calls inside: a command may plan first and then run."""
+    # Not empty: an empty one would not be shared.
+    token = _commits.set({("", ""): ""})
+    try:
+        yield
+    finally:
+        _commits.reset(token)
+
 
 class Folders:
     """Opens refs for as long as a `with` block lasts; at its end downloads that are under way are stopped."""
@@ -31,7 +45,7 @@ class Folders:
         """Opens nothing yet; `bars` shows how downloads go."""
         self._options, self._bars = options, bars
         self._downloads: Downloads | None = None
-        self._commits: dict[tuple[str, str | None], str] = {}
+        self._commits = _commits.get() or {}
         self._small: dict[str, bytes] = {}
         self._ends = ExitStack()
 
@@ -42,7 +56,9 @@ class Folders:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops downloads."""
+        """Stops downloads; where all went well, only when what was wanted has come."""
+        if kind is None and self._downloads is not None:
+            self._downloads.finish()
         self._ends.close()
 
     def target(self, ref: Folder) -> Ref:
@@ -72,9 +88,14 @@ class Folders:
     def traffic(self, target: Ref | None, donors: Iterable[Ref]) -> Json:
         """The bytes that a run would still move from the Hub: to the cache, and past it."""
         remotes = [(one.remote, one is target) for one in (target, *donors) if one is not None and one.remote]
+        # By file: two refs may name the same.
+        kept: dict[tuple[str, str, str], int] = {}
+        streamed: dict[tuple[str, str, str], int] = {}
+        for one, whole in remotes:
+            (streamed if one.streams else kept).update(one.missing(sidecars=whole))
         return {
-            "bytes": sum(one.missing(sidecars=whole) for one, whole in remotes if not one.streams),
-            "streamed": sum(one.missing(sidecars=False) for one, _ in remotes if one.streams),
+            "bytes": sum(kept.values()),
+            "streamed": sum(streamed.values()),
             "free": remotes[0][0].room() if remotes else None,
         }
 

@@ -46,7 +46,8 @@ def applied(
 ) -> AbstractContextManager[Applied]:
     """`Vector.applied`, which see, for a vector given by its folder."""
     opts, alphas = _live_options(options, originals), spread_alphas(alpha, 1)
-    base, skill = _target(model, target, opts), _here(vector, opts)
+    with Folders(opts) as folders:
+        base, skill = _target(model, target, folders), folders.whole(vector).path
     job = _core.live_apply(base, [skill], alphas, opts)
     return _changed(model, base, job, originals, opts)
 
@@ -66,8 +67,10 @@ def transferred(
     The fused form of `Vector.applied`: the same bits, options and errors, and the vector is never stored.
     """
     opts, (scale,) = _live_options(options, originals), spread_alphas(alpha, 1)
-    base = _target(model, target, opts)
-    job = _core.live_transfer(base, _here(minuend, opts), _here(subtrahend, opts), scale, opts)
+    with Folders(opts) as folders:
+        base = _target(model, target, folders)
+        first, second = folders.whole(minuend).path, folders.whole(subtrahend).path
+    job = _core.live_transfer(base, first, second, scale, opts)
     return _changed(model, base, job, originals, opts)
 
 
@@ -78,7 +81,8 @@ def unlike(model: nn.Module, target: Folder | None = None) -> tuple[str, ...]:
     window. None means the folder that the model was loaded from. Models that `Vector.applied` refuses are
     refused here too.
     """
-    base = _target(model, target, Options())
+    with Folders(Options()) as folders:
+        base = _target(model, target, folders)
     job = _core.live_read(base, Options())
     found = carriers(model, base, json.loads(job.tensors), ())
     with _writing(), closing(_stream(job, found, results=False)) as parts:
@@ -260,15 +264,10 @@ def _interrupts_held() -> Generator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-def _here(ref: Folder, options: Options) -> str:
-    """The folder on this machine: a model's own values are read from it again at the end."""
-    with Folders(options) as folders:
-        return folders.whole(ref).path
-
-
-def _target(model: nn.Module, target: Folder | None, options: Options) -> str:
+def _target(model: nn.Module, target: Folder | None, folders: Folders) -> str:
+    """The folder on this machine: the model's own values are read from it again at the end."""
     if target is not None:
-        return _here(target, options)
+        return folders.whole(target).path
     path = getattr(model, "name_or_path", "")
     if not isinstance(path, str) or not path or not Path(path).is_dir():
         raise UsageError(

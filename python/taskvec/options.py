@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, get_args
 
 from .errors import UsageError
@@ -117,8 +118,14 @@ def make_options(keywords: Keywords) -> Options:
         resume=bool(given.get("resume", True)),
         prefixes=_texts("strip_prefix", given.get("strip_prefix", ())),
         stream=bool(given.get("stream", False)),
-        cache_dir=None if given.get("cache_dir") is None else str(given["cache_dir"]),
+        cache_dir=_folder(given.get("cache_dir")),
     )
+
+
+def _folder(path: str | os.PathLike[str] | None) -> str | None:
+    if path == "":
+        raise UsageError("cache_dir is empty; name a folder, or leave it out")
+    return None if path is None else str(Path(path).expanduser())
 
 
 def parse_size(size: int | str | None) -> int | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from .errors import StorageError, UsageError
 from .hub.names import HubName, parse
@@ -49,7 +50,7 @@ class Origin:
     def page(self) -> str:
         """Its page on the Hub."""
         return f"https://huggingface.co/{self.repo}/tree/{self.commit}" + (
-            f"/{self.subfolder}" if self.subfolder else ""
+            f"/{quote(self.subfolder)}" if self.subfolder else ""
         )
 
 
@@ -113,7 +114,10 @@ def named(ref: Folder) -> HubName | Path:
     text = os.fspath(ref)
     if not text:
         raise UsageError("the name of a folder is empty; give the path of a checkpoint or vector folder")
-    path = Path(text).expanduser()
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{text}: {error}; write the folder's whole path") from None
     if path.exists():
         return path
     if _URL.match(text):

@@ -180,6 +180,7 @@ class Hub:
             "HF_HOME": str(home),
             "HF_HUB_CACHE": str(home / "hub"),
             "HF_XET_CACHE": str(home / "xet"),
+            "XDG_CACHE_HOME": str(home / "cache"),
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             # Set for the tests' own process; a value, since a variable that is only left out comes back where

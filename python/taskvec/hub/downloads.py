@@ -7,16 +7,18 @@ import glob
 import queue
 import shutil
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .._core import is_weights
 from ..errors import StorageError
-from .checked import check
+from .checked import check, differs, good
 from .errors import explaining, transient
 from .library import constants, hub
+from .snapshot import cache
 
 if TYPE_CHECKING:
     from .snapshot import Snapshot
@@ -40,7 +42,8 @@ class Downloads:
         self._listing, self._listed = threading.Lock(), set[tuple[str, str]]()
         self._closed = threading.Event()
         self._workers: list[threading.Thread] = []
-        self._missing = 0
+        self._coming: dict[tuple[str, str, str], int] = {}
+        self._size = 0
         self._total: Any = None
 
     def want(self, snapshot: Snapshot, name: str) -> Future[Path]:
@@ -51,8 +54,9 @@ class Downloads:
             if key in self._known:
                 return self._known[key]
             if snapshot.cached(name) is None:
-                self._missing += file.size
-                _require_room(self._missing, snapshot)
+                self._coming[key] = file.size
+                self._size += file.size
+                _require_room(sum(self._coming.values()), snapshot)
             future: Future[Path] = Future()
             self._known[key] = future
             self._queue.put((snapshot, name, future))
@@ -68,6 +72,11 @@ class Downloads:
             return self.want(snapshot, name).result(patience)
         except NotYet:
             return None
+
+    def finish(self) -> None:
+        """Waits for what is wanted; what fails was not needed by this run, and the next asks again."""
+        with suppress(Exception):
+            wait(self._known.values())
 
     def close(self) -> None:
         """Stops what is under way; half a file is not kept."""
@@ -100,22 +109,29 @@ class Downloads:
                 errno.EIO, f"{text}: {file.path} came with {path.stat().st_size} bytes, not the {file.size}"
                 f" that the Hub lists; remove {path.resolve()} and run again", str(path),
             )  # fmt: skip
+        with self._lock:
+            self._coming.pop((snapshot.name.repo, snapshot.commit, file.path), None)
         if file.sha256 is not None:
             check(path, file.sha256, f"{text}: {file.path}", self._go_on)
+        elif not good(path.read_bytes(), file):
+            raise differs(f"{text}: {file.path}", path)
         return path
 
-    def _download(self, snapshot: Snapshot, name: str) -> Path:
-        self._keep_list(snapshot)
+    def _patiently(self, call: Any, *args: Any, **how: Any) -> Any:
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_fixed
 
-        file = snapshot.files[name]
-        patiently = Retrying(
+        again = Retrying(
             retry=retry_if_exception(lambda error: not self._closed.is_set() and transient(error)),
             stop=stop_after_attempt(_ATTEMPTS), wait=wait_fixed(1), reraise=True,
         )  # fmt: skip
+        return again(call, *args, **how)
+
+    def _download(self, snapshot: Snapshot, name: str) -> Path:
+        self._keep_list(snapshot)
+        file = snapshot.files[name]
         with explaining(f"{snapshot.name.text}: {file.path}"):
             return Path(
-                patiently(
+                self._patiently(
                     hub().hf_hub_download, snapshot.name.repo, file.path, revision=snapshot.commit,
                     cache_dir=snapshot.cache_dir, tqdm_class=self._bar(file.path), library_name="taskvec",
                 )
@@ -134,8 +150,9 @@ class Downloads:
                 return
             smallest = min(harmless, key=lambda file: file.size).path
             with explaining(snapshot.name.text):
-                hub().snapshot_download(
-                    snapshot.name.repo, revision=snapshot.commit, cache_dir=snapshot.cache_dir,
+                self._patiently(
+                    hub().snapshot_download, snapshot.name.repo, revision=snapshot.commit,
+                    cache_dir=snapshot.cache_dir,
                     allow_patterns=glob.escape(smallest), tqdm_class=self._bar(None),
                 )  # fmt: skip
             self._listed.add(key)
@@ -155,7 +172,7 @@ class Downloads:
                 self._total = bar(
                     desc="downloading", total=0, unit="B", unit_scale=True, leave=False, disable=hidden
                 )
-            self._total.total = self._missing
+            self._total.total = self._size
 
         class FileBar(bar):
             def __init__(self, *args: Any, **how: Any) -> None:
@@ -177,17 +194,17 @@ class Stopped(Exception):
 
 def room(snapshot: Snapshot) -> tuple[Path, int]:
     """The cache, and the free bytes on its disk."""
-    cache = Path(snapshot.cache_dir or constants().HF_HUB_CACHE).expanduser().absolute()
-    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    return cache, shutil.disk_usage(there).free
+    kept = cache(snapshot.cache_dir)
+    there = next(folder for folder in (kept, *kept.parents) if folder.exists())
+    return kept, shutil.disk_usage(there).free
 
 
 def _require_room(needed: int, snapshot: Snapshot) -> None:
-    cache, free = room(snapshot)
+    kept, free = room(snapshot)
     if needed > free:
         raise StorageError(
             errno.ENOSPC,
-            f"{cache}: has {free / 1e6:,.0f} MB free, and {needed / 1e6:,.0f} MB are to come; make room,"
-            " name another cache with --cache-dir, or read the donors from the Hub with --stream",
-            str(cache),
+            f"{kept}: has {free / 1e6:,.0f} MB free, and {needed / 1e6:,.0f} MB are to come; make room, or"
+            " name another cache with --cache-dir (or read donors past it, with --stream)",
+            str(kept),
         )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 """Statuses that may pass: those that huggingface_hub tries again itself, where it does."""
 
+_NOT_THERE = FileNotFoundError | ConnectionError
 _PAGE = "https://huggingface.co/"
 
 
@@ -31,7 +32,8 @@ def explaining(ref: str, *, writing: bool = False) -> Generator[None]:
         yield
     except TaskvecError:
         raise
-    except (*ours, *cached, http.HTTPError, http.InvalidURL, OSError) as error:
+    # ValueError and ImportError: an endpoint, a token or a proxy that cannot be used.
+    except (*ours, *cached, http.HTTPError, http.InvalidURL, OSError, ValueError, ImportError) as error:
         raise explained(error, ref, writing=writing) from error
 
 
@@ -40,10 +42,11 @@ def explained(error: BaseException, ref: str, *, writing: bool = False) -> Taskv
     hub = errors()
     chain = list(_causes(error))
     first = chain[0]
-    if constants().is_offline_mode():
+    local = isinstance(first, OSError) and first.errno is not None and not isinstance(first, _NOT_THERE)
+    if constants().is_offline_mode() and not local:
         # Of a folder or of one of its files: "org/name: config.json".
         what = "is not in the cache" if ": " in ref else "is no folder here, nor whole in the cache"
-        return _refused(f"{ref}: {what}, and HF_HUB_OFFLINE forbids asking the Hub")
+        return _refused(f"{ref}: {what}, and HF_HUB_OFFLINE forbids asking the Hub: run once without it")
     if isinstance(first, hub.HFValidationError):
         return UsageError(f"{ref}: no repository on the Hub can be called so; write it as org/name")
     answered = next((one for one in chain if isinstance(one, hub.HfHubHTTPError)), None)
@@ -53,7 +56,13 @@ def explained(error: BaseException, ref: str, *, writing: bool = False) -> Taskv
     if system is not None and not any(isinstance(one, httpx().TransportError) for one in chain):
         name = f" ({system.filename})" if system.filename else ""
         return StorageError(system.errno, f"{ref}: {system.strerror}{name}; mend that and run again")
+    if isinstance(first, httpx().LocalProtocolError | UnicodeError):
+        return UsageError(f"{ref}: the token holds characters that no header may hold; log in again")
     said = " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__
+    if isinstance(first, ValueError | ImportError | httpx().UnsupportedProtocol):
+        return UsageError(
+            f"{ref}: the Hub cannot be asked ({_plain(said)}); mend HF_ENDPOINT or the proxy settings"
+        )
     return _refused(
         f"{ref}: the Hub could not be reached ({_plain(said)}); check the network and run again", errno.EIO
     )
@@ -111,19 +120,30 @@ def _refused(message: str, number: int = errno.EACCES) -> StorageError:
 
 def transient(error: BaseException) -> bool:
     """Whether the same call may succeed a little later."""
-    return any(
-        isinstance(one, httpx().TransportError)
-        or (isinstance(one, errors().HfHubHTTPError) and one.response.status_code in TRANSIENT)
-        for one in _causes(error)
-    )
+    hub, http = errors(), httpx()
+    for one in _causes(error):
+        if isinstance(one, http.UnsupportedProtocol | http.LocalProtocolError):
+            return False
+        if isinstance(one, http.TransportError):
+            return True
+        if isinstance(one, hub.HfHubHTTPError):
+            return one.response.status_code in TRANSIENT
+        # Another thread has closed the shared connections, or the other side has.
+        if isinstance(one, OSError) and one.errno in (errno.EBADF, errno.ECONNRESET, errno.EPIPE):
+            return True
+    return False
+
+
+def asked(error: BaseException) -> float | None:
+    """Seconds that the server asks to wait, if it does."""
+    for one in _causes(error):
+        if isinstance(one, errors().HfHubHTTPError):
+            seconds = str(one.response.headers.get("Retry-After", ""))
+            return float(seconds) + 1 if seconds.isdigit() else None
+    return None
 
 
 def pause(state: RetryCallState) -> float:
     """Seconds to wait before the next attempt: as many as the server asks for, else one, two, four."""
     error = state.outcome and state.outcome.exception()
-    for one in _causes(error) if error else ():
-        if isinstance(one, errors().HfHubHTTPError):
-            asked = str(one.response.headers.get("Retry-After", ""))
-            if asked.isdigit():
-                return float(asked) + 1
-    return float(2 ** (state.attempt_number - 1))
+    return (asked(error) if error else None) or float(2 ** (state.attempt_number - 1))

@@ -1,32 +1,35 @@
 """Byte ranges of files on the Hub, each answer checked against what was asked for.
 
-huggingface_hub's session asks (its authentication, proxies, certificates), and its back-off waits where the
-Hub wants a pause. Here stands what it has no function for: the address of a large file is resolved once and
-used until it expires, and a connection that breaks goes on where it was.
+huggingface_hub's session asks (its authentication, proxies, certificates). Here stands what it has no
+function for: the address of a large file is resolved once and used until it expires, a connection that breaks
+goes on where it was, and a pause that the Hub asks for can be stopped.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .._core import version
-from ..errors import CorruptError, StorageError
-from .errors import explained, explaining
-from .library import constants, httpx, hub, utils
+from ..errors import CorruptError, StorageError, TaskvecError
+from .checked import good
+from .errors import asked, explained, transient
+from .library import constants, hub, utils
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .snapshot import File, Snapshot
 
-# Attempts without a byte gained, each after huggingface_hub's own.
-_ATTEMPTS = 5
+# Attempts without a byte gained.
+_ATTEMPTS = 6
 # A signed address has been resolved anew just before: if it is refused again, it is refused for good.
-_REFUSED = (400, 401, 403, 404, 410)
+_STALE = (400, 401, 403, 404, 410)
+# Seconds after which a wait looks up, so that it can be stopped.
+_TICK = 0.2
 
 
 class Ranges:
@@ -46,9 +49,8 @@ class Ranges:
         name = f"{self._snapshot.name.text}: {file.path}"
         failed = 0
         while begin < end:
-            address = self._address(file, name)
-            broken: BaseException | None = None
-            for piece in self._answer(file, name, address, begin, end):
+            broken: BaseException = EOFError("the connection ends early")
+            for piece in self._answer(file, name, begin, end):
                 if isinstance(piece, BaseException):
                     broken = piece
                     break
@@ -57,60 +59,54 @@ class Ranges:
                 yield piece
             if begin < end:
                 failed += 1
-                if failed == _ATTEMPTS and isinstance(broken, _Refused):
+                if failed == _ATTEMPTS and isinstance(broken, _Stale):
                     raise StorageError(
                         errno.EACCES,
                         f"{name}: is refused by the Hub's storage (status {broken}), at a new address too;"
                         " run again later",
                     )
                 if failed == _ATTEMPTS:
-                    raise explained(broken or EOFError("the connection ends early"), name) from broken
+                    raise explained(broken, name) from broken
                 # An address that has expired, or a server that is gone: ask for another.
                 with self._lock:
                     self._addresses.pop(file.path, None)
+                yield from _waiting(
+                    0 if isinstance(broken, _Stale) else asked(broken) or 2 ** (failed - 1) - 1
+                )
 
     def whole(self, file: File) -> bytes:
         """All of a small file, its content checked against the Hub's digest."""
         data = b"".join(self.read(file, 0, file.size))
-        if file.sha256 is not None:
-            good = hashlib.sha256(data).hexdigest() == file.sha256
-        else:
-            good = hashlib.sha1(b"blob %d\0%b" % (len(data), data)).hexdigest() == file.git
-        if not good:
+        if not good(data, file):
             raise CorruptError(
                 f"{self._snapshot.name.text}: {file.path} arrived as something else than the Hub lists under"
                 f" its digest; run again, and if it stays so tell the repository's owner"
             )
         return data
 
-    def _answer(
-        self, file: File, name: str, address: str, begin: int, end: int
-    ) -> Iterator[bytes | BaseException]:
-        """The body of one answer; an exception instead of a piece where it breaks off."""
-        patience = constants().HF_HUB_DOWNLOAD_TIMEOUT
-        headers = _headers(address) | {"Range": f"bytes={begin}-{end - 1}", "Accept-Encoding": "identity"}
-        with (
-            explaining(name),
-            utils().http_stream_backoff("GET", address, headers=headers, timeout=patience) as response,
-        ):
-            if response.status_code in _REFUSED and not _on_hub(str(response.url)):
-                # The storage's answer, not the Hub's: most likely the signature has expired.
-                yield _Refused(response.status_code)
-                return
-            utils().hf_raise_for_status(response)
-            _check(response, file, name, begin, end)
-            pieces = response.iter_raw()
-            while True:
-                # Inside: what is thrown out of this block would start huggingface_hub's back-off anew.
-                try:
-                    piece = next(pieces, None)
-                except (httpx().TransportError, OSError) as error:
-                    yield error
+    def _answer(self, file: File, name: str, begin: int, end: int) -> Iterator[bytes | BaseException]:
+        """The body of one answer; instead of a piece, the reason why it breaks off and may be asked again."""
+        headers = {"Range": f"bytes={begin}-{end - 1}", "Accept-Encoding": "identity"}
+        how: Any = {"timeout": constants().HF_HUB_DOWNLOAD_TIMEOUT}
+        try:
+            address = self._address(file, name)
+            how["headers"] = _headers(address) | headers
+            with utils().get_session().stream("GET", address, **how) as response:
+                if response.status_code in _STALE and not _on_hub(str(response.url)):
+                    # The storage's answer, not the Hub's: most likely the signature has expired.
+                    yield _Stale(response.status_code)
                     return
-                if piece is None:
-                    return
-                yield piece[: end - begin]
-                begin += len(piece)
+                utils().hf_raise_for_status(response)
+                _check(response, file, name, begin, end)
+                for piece in response.iter_raw():
+                    yield piece[: end - begin]
+                    begin += len(piece)
+        except TaskvecError:
+            raise
+        except Exception as error:
+            if not transient(error):
+                raise explained(error, name) from error
+            yield error
 
     def _address(self, file: File, name: str) -> str:
         """Where to read the file: of a large one the signed address that the Hub gives out."""
@@ -121,8 +117,7 @@ class Ranges:
             known = self._addresses.get(file.path)
         if known is not None:
             return known
-        with explaining(name):
-            found = hub().get_hf_file_metadata(url, retry_on_errors=True)
+        found = hub().get_hf_file_metadata(url)
         if (found.commit_hash, found.etag, found.size) != (self._snapshot.commit, file.sha256, file.size):
             raise CorruptError(
                 f"{name}: the Hub offers another file than it lists for this commit; run again, and if"
@@ -145,13 +140,26 @@ def _on_hub(address: str) -> bool:
     return (asked.scheme, asked.netloc.lower()) == (ours.scheme, ours.netloc.lower())
 
 
-class _Refused(Exception):
+def _waiting(seconds: float) -> Iterator[bytes]:
+    """Nothing, again and again, for so long: whoever takes it may stop at each."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        yield b""
+        time.sleep(min(left, _TICK))
+
+
+class _Stale(Exception):
     """The status with which a storage, not the Hub, refuses an address."""
 
 
 def _check(response: Any, file: File, name: str, begin: int, end: int) -> None:
     """Whether an answer holds just the bytes that were asked for."""
     length = response.headers.get("Content-Length")
+    if (encoding := response.headers.get("Content-Encoding", "identity")) != "identity":
+        raise CorruptError(
+            f"{name}: came encoded as {encoding}, which was not asked for; something between here and the Hub"
+            " alters answers, download the model instead"
+        )
     if response.status_code == 200 and (begin, end) == (0, file.size) and length in (None, str(file.size)):
         return
     if response.status_code != 206:

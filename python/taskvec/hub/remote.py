@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import taskvec._core as _core
 
+from ..errors import StorageError
+from .checked import check, differs, good
 from .downloads import room
 from .ranges import Ranges
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 _INDEX = "model.safetensors.index.json"
 # What checks read of every input, beside its shards.
 _BESIDE = {_INDEX, "config.json", "tokenizer.json", "README.md", "vector.json", "adapter_config.json"}
+_LARGEST = 100_000_000
 _PIECE = 1 << 20
 # Seconds after which a wait for a file looks up, so that it can be stopped.
 _PATIENCE = 0.2
@@ -53,6 +56,9 @@ class Remote:
         name = self._names[file]
         listed = self._snapshot.files[name]
         if path := self._snapshot.cached(name):
+            if self.streams and listed.sha256:
+                # Of what is not streamed, the download makes sure.
+                check(path, listed.sha256, f"{self._snapshot.name.text}: {listed.path}", lambda: None)
             with path.open("rb") as stream:
                 stream.seek(begin)
                 while begin < end and (piece := stream.read(min(_PIECE, end - begin))):
@@ -68,8 +74,14 @@ class Remote:
         file = self._snapshot.files.get(name)
         if file is None:
             return None
+        what = f"{self._snapshot.name.text}: {file.path}"
+        if file.size > _LARGEST:
+            raise StorageError(None, f"{what} has more than {_LARGEST} bytes; put the real file there")
         if path := self._snapshot.cached(name):
-            return path.read_bytes()
+            data = path.read_bytes()
+            if not good(data, file):
+                raise differs(what, path)
+            return data
         key = file.sha256 or file.git or file.path
         if key not in self._small:
             self._small[key] = self._ranges.whole(file)
@@ -89,12 +101,14 @@ class Remote:
             return weights & set(json.loads(self.read(_INDEX) or b"")["weight_map"].values())
         return set()
 
-    def missing(self, *, sidecars: bool) -> int:
-        """Bytes of its shards that the cache has not; with `sidecars`, of the files beside them too."""
+    def missing(self, *, sidecars: bool) -> dict[tuple[str, str, str], int]:
+        """The shards that the cache has not, with their bytes; with `sidecars`, the files beside them too."""
         needed = self.shards | _BESIDE
         if sidecars:
             needed |= {name for name in self._names if not _core.is_weights(name)}
-        return sum(size for name, size in self.files if name in needed and not self._snapshot.cached(name))
+        where, files = self._snapshot, self._snapshot.files
+        absent = [files[name] for name in needed & files.keys() if not where.cached(name)]
+        return {(where.name.repo, where.commit, file.path): file.size for file in absent}
 
     def room(self) -> int:
         """Free bytes on the disk of the cache."""

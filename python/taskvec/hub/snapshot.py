@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .names import HubName
+
+_MAIN = "main"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+# Seconds that the Hub has for an answer.
+_PATIENCE = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +58,14 @@ class Snapshot:
         return path if path and path.stat().st_size == file.size else None
 
 
-def snapshot(name: HubName, cache_dir: str | None, commits: dict[tuple[str, str | None], str]) -> Snapshot:
+def snapshot(name: HubName, cache_dir: str | None, commits: dict[tuple[str, str], str]) -> Snapshot:
     """Asks the Hub, or with HF_HUB_OFFLINE its cache, for the commit and what is in the folder.
 
     `commits` remembers what each revision was, so that all folders of a run that name it see the same one.
     `StorageError` says why there is no such folder, or why this user may not have it.
     """
     with explaining(name.text):
-        revision = (name.repo, name.revision)
+        revision = (name.repo, name.revision or _MAIN)
         if revision not in commits:
             commits[revision] = _commit(name, cache_dir)
         commit = commits[revision]
@@ -78,15 +85,31 @@ def snapshot(name: HubName, cache_dir: str | None, commits: dict[tuple[str, str 
 def _commit(name: HubName, cache_dir: str | None) -> str:
     from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
-    # huggingface_hub asks only once here.
+    revision = name.revision or _MAIN
+    if _COMMIT.fullmatch(revision):
+        return revision
+    if constants().is_offline_mode():
+        cached = hub().resolve_revision(
+            name.repo, revision=revision, cache_dir=cache_dir, local_files_only=True
+        )
+        return cached.resolved
+    # huggingface_hub asks only once here; and its function for revisions answers a Hub that fails with what
+    # the cache remembers, which may be an old commit.
     patiently = Retrying(
         retry=retry_if_exception(transient), stop=stop_after_attempt(4), wait=pause, reraise=True
     )
-    found = patiently(
-        hub().resolve_revision, name.repo, revision=name.revision, cache_dir=cache_dir,
-        local_files_only=constants().is_offline_mode(),
-    )  # fmt: skip
-    return found.resolved
+    found = patiently(hub().HfApi().model_info, name.repo, revision=name.revision, timeout=_PATIENCE)
+    ref = cache(cache_dir) / f"models--{name.repo.replace('/', '--')}" / "refs" / revision
+    # What a later run without the Hub goes by; where it cannot be written, there is none.
+    with suppress(OSError):
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        ref.write_text(found.sha)
+    return found.sha
+
+
+def cache(cache_dir: str | None) -> Path:
+    """Where downloads are kept."""
+    return Path(cache_dir or constants().HF_HUB_CACHE).expanduser().absolute()
 
 
 def _files(name: HubName, commit: str, cache_dir: str | None) -> Iterable[File]:
@@ -103,6 +126,8 @@ def _files(name: HubName, commit: str, cache_dir: str | None) -> Iterable[File]:
 def _offline(file: Any, name: HubName, commit: str, cache_dir: str | None) -> File:
     """The cached list has no SHA-256; but the cache calls large files by theirs."""
     found = hub().try_to_load_from_cache(name.repo, file.path, cache_dir=cache_dir, revision=commit)
-    blob = Path(found).resolve().name if isinstance(found, str) else ""
+    # One step only: with Xet that blob is itself a link, to a name that is another digest.
+    link = Path(found) if isinstance(found, str) else None
+    blob = link.readlink().name if link and link.is_symlink() else ""
     sha256 = blob if len(blob) == 64 and all(char in "0123456789abcdef" for char in blob) else None
     return File(file.path, file.size, sha256, None if sha256 else file.blob_id)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .. import verbs
 from ..errors import MismatchError, UsageError
-from ..folders import Folders
+from ..folders import Folders, pinned
 from ..options import Options
 from . import environment
 from .arms import Arm, arms, cells
@@ -87,10 +87,12 @@ def look(
     environment.prepare(offline=offline or read.offline)
     if read.backend != "hf" and shutil.which(python := read.backend.vllm.python) is None:
         raise UsageError(f"backend: python {python} cannot be run; name the Python that has vLLM")
-    with Folders(Options()) as folders:
-        target, *donors = map(folders.whole, (read.target, *_donors(read)))
-    donors = tuple(donors)
-    plan = _fits(read, target, donors)
+    with pinned():
+        # From headers alone, before anything is downloaded.
+        plan = _fits(read)
+        with Folders(Options()) as folders:
+            target, *others = map(folders.whole, (read.target, *_donors(read)))
+    donors = tuple(others)
     from . import prompts, tasks
 
     with environment.quiet():
@@ -128,8 +130,9 @@ def _donors(study: Study) -> tuple[str, ...]:
     return (study.vector or "",) if pair is None else (pair.minuend, pair.subtrahend)
 
 
-def _fits(study: Study, target: Ref, donors: tuple[Ref, ...]) -> CheckResult:
-    plan = verbs.check(target.path, *(one.path for one in donors), alpha=study.alpha, rounding=study.rounding)
+def _fits(study: Study) -> CheckResult:
+    target, donors = study.target, _donors(study)
+    plan = verbs.check(target, *donors, alpha=study.alpha, rounding=study.rounding)
     if not plan.compatible:
         first, *others = [problem.message for problem in plan.problems]
         more = f" (and {len(others)} more: `taskvec check` lists them)" if others else ""
@@ -137,7 +140,7 @@ def _fits(study: Study, target: Ref, donors: tuple[Ref, ...]) -> CheckResult:
     # Of the others only whether there can be such an arm: found out after hours of scoring otherwise.
     for arm in arms(study):
         if arm.alpha not in (None, study.alpha):
-            verbs.check(target.path, *(one.path for one in donors), alpha=arm.alpha, rounding=study.rounding)
+            verbs.check(target, *donors, alpha=arm.alpha, rounding=study.rounding)
     return plan
 
 

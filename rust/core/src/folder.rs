@@ -6,9 +6,31 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Endings of weight files in any format; none of them is copied.
-const WEIGHTS: &[&str] =
-    &["safetensors", "bin", "pt", "pth", "gguf", "ckpt", "h5", "msgpack", "onnx", "onnx_data", "tflite", "ot", "npz"];
+/// Endings of weight files in any format, and of pickles; none of them is copied.
+const WEIGHTS: &[&str] = &[
+    "safetensors",
+    "bin",
+    "pt",
+    "pth",
+    "gguf",
+    "ckpt",
+    "h5",
+    "msgpack",
+    "onnx",
+    "onnx_data",
+    "tflite",
+    "ot",
+    "npz",
+    "pkl",
+    "pickle",
+    "joblib",
+    "nemo",
+    "distcp",
+    "keras",
+    "mar",
+    "llamafile",
+    "engine",
+];
 
 /// Descriptions of what an earlier run wrote: beside other bytes they would lie.
 const DESCRIPTIONS: &[&str] = &["taskvec.json", "vector.json"];

@@ -196,13 +196,14 @@ impl Job<'_> {
         Ok(files)
     }
 
-    /// SHA-256 of every input shard that is on this machine and whose sum nobody knows, and of every output file into its
-    /// entry, in a pass of its own.
+    /// SHA-256 of every input shard that is on this machine, unless it was checked against the Hub's when it arrived, and
+    /// of every output file into its entry, in a pass of its own.
     fn sha256(&self, files: &mut [FileEntry]) -> Result<Vec<Vec<Option<String>>>> {
         let Self { plan, staging, control, .. } = *self;
         let checkpoints = || plan.inputs.list.iter().map(|input| &input.checkpoint);
         let unknown = |shard: &Shard, place: &Place| {
-            shard.on_disk().filter(|_| place.sha256(&shard.name).is_none()).map(|disk| disk.path.clone())
+            let checked = place.remote.is_some() && place.sha256(&shard.name).is_some();
+            shard.on_disk().filter(|_| !checked).map(|disk| disk.path.clone())
         };
         let inputs: Vec<Vec<_>> =
             checkpoints().map(|c| c.shards.iter().map(|shard| unknown(shard, &c.place)).collect()).collect();

@@ -151,8 +151,9 @@ fn inputs(plan: &Plan, hashed: Option<&[Vec<Option<String>>]>) -> Vec<Value> {
         let shard = &shards[number];
         let mut entry =
             json!({"name": shard.name, "size": shard.size, "header_xxh3_128": format!("{:032x}", shard.header_digest)});
-        let hashed = || hashed.and_then(|hashed| hashed[input][number].as_deref());
-        if let Some(sha256) = place.sha256(&shard.name).or_else(hashed) {
+        // What was read says more than what a cache calls it.
+        let hashed = hashed.and_then(|hashed| hashed[input][number].as_deref());
+        if let Some(sha256) = hashed.or_else(|| place.sha256(&shard.name)) {
             entry["sha256"] = sha256.into();
         }
         entry
