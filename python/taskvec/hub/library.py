@@ -6,25 +6,23 @@ import importlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
-
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 
 def hub() -> Any:
     """The library; without types, of which it has many that a strict checker does not know."""
-    return _imported("huggingface_hub")
+    return importlib.import_module("huggingface_hub")
 
 
 def constants() -> Any:
     """What the environment has set, as the library read it."""
-    return _imported("huggingface_hub.constants")
+    return importlib.import_module("huggingface_hub.constants")
 
 
 def utils() -> Any:
     """What it offers to those who build on it."""
-    return _imported("huggingface_hub.utils")
+    return importlib.import_module("huggingface_hub.utils")
 
 
 def httpx() -> Any:
@@ -50,12 +48,4 @@ def quiet(*, bars: bool) -> Generator[None]:
 
 def errors() -> Any:
     """Its exceptions."""
-    return _imported("huggingface_hub.errors")
-
-
-def _imported(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ValueError as error:
-        # It reads the endpoint when it is imported.
-        raise UsageError(f"huggingface_hub cannot be used ({error}); mend HF_ENDPOINT") from error
+    return importlib.import_module("huggingface_hub.errors")
