@@ -30,8 +30,7 @@ _commits: ContextVar[dict[tuple[str, str], str] | None] = ContextVar("_commits",
 @contextmanager
 def pinned() -> Generator[None]:
     """What a revision means is asked once for all calls inside: a command may plan first and then run."""
-    # Not empty: an empty one would not be shared.
-    token = _commits.set({("", ""): ""})
+    token = _commits.set({})
     try:
         yield
     finally:
@@ -45,7 +44,8 @@ class Folders:
         """Opens nothing yet; `bars` shows how downloads go."""
         self._options, self._bars = options, bars
         self._downloads: Downloads | None = None
-        self._commits = _commits.get() or {}
+        shared = _commits.get()
+        self._commits = {} if shared is None else shared
         self._small: dict[str, bytes] = {}
         self._ends = ExitStack()
 
