@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import taskvec._core as _core
 
-from .errors import MismatchError, StorageError, TaskvecError, UsageError
+from .errors import MismatchError, StorageError, UsageError
 from .hub.errors import explained, explaining
 from .hub.library import hub, quiet
 from .hub.names import parse
@@ -201,26 +201,25 @@ def _upload(
 ) -> Any:
     try:
         with explaining(name, writing=True):
-            return api.upload_folder(
-                repo_id=name,
-                folder_path=folder,
-                revision=branch,
-                commit_message=f"Upload by taskvec {_core.version}",
-                # Patterns are all it takes; as such the names must stand for themselves alone.
-                allow_patterns=[glob.escape(one) for one in sizes],
-                delete_patterns=[glob.escape(one) for one in foreign] or None,
-            )
-    except TaskvecError:
-        raise
-    except ValueError as error:
-        # What the Hub has against a model card comes as one, before anything is sent.
-        if "README.md" not in str(error):
-            raise explained(error, name, writing=True) from error
-        why = " ".join(str(error).split("\n", 1)[-1].split())
-        raise MismatchError(
-            f"{folder / 'README.md'}: the Hub refuses its metadata ({why}); mend the target's own card and"
-            " write the folder again"
-        ) from error
+            try:
+                return api.upload_folder(
+                    repo_id=name,
+                    folder_path=folder,
+                    revision=branch,
+                    commit_message=f"Upload by taskvec {_core.version}",
+                    # Patterns are all it takes; as such the names must stand for themselves alone.
+                    allow_patterns=[glob.escape(one) for one in sizes],
+                    delete_patterns=[glob.escape(one) for one in foreign] or None,
+                )
+            except ValueError as error:
+                # What the Hub has against a model card comes as one, before anything is sent.
+                if "README.md" not in str(error):
+                    raise
+                why = " ".join(str(error).split("\n", 1)[-1].split())
+                raise MismatchError(
+                    f"{folder / 'README.md'}: its metadata is refused ({why}); mend the target's own card"
+                    " and write the folder again"
+                ) from error
     except RuntimeError as error:
         # So it wraps whatever happened to one of the large files.
         raise explained(error, name, writing=True) from error
