@@ -57,9 +57,10 @@ class Folders:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stops downloads; where all went well, only when what was wanted has come."""
-        if kind is None and self._downloads is not None:
-            self._downloads.finish()
-        self._ends.close()
+        # Closed also where Ctrl-C ends the wait.
+        with self._ends:
+            if kind is None and self._downloads is not None:
+                self._downloads.finish()
 
     def target(self, ref: Folder) -> Ref:
         """A checkpoint that gives an output its files."""

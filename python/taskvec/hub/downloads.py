@@ -9,7 +9,6 @@ import shutil
 import threading
 from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as NotYet
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -75,8 +74,7 @@ class Downloads:
 
     def finish(self) -> None:
         """Waits for what is wanted; what fails was not needed by this run, and the next asks again."""
-        with suppress(Exception):
-            wait(self._known.values())
+        wait(self._known.values())
 
     def close(self) -> None:
         """Stops what is under way; half a file is not kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -103,7 +104,10 @@ def _commit(name: HubName, cache_dir: str | None) -> str:
     # What a later run without the Hub goes by; where it cannot be written, there is none.
     with suppress(OSError):
         ref.parent.mkdir(parents=True, exist_ok=True)
-        ref.write_text(found.sha)
+        # Put in place whole: another process may be reading it.
+        made = ref.with_name(f"{ref.name}.{os.getpid()}")
+        made.write_text(found.sha)
+        made.replace(ref)
     return found.sha
 
 
