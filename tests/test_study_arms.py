@@ -8,12 +8,12 @@ import pytest
 
 import chat
 from taskvec.study import load
-from taskvec.study.arms import arms, cells
+from taskvec.study.spec.arms import arms, cells
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taskvec.study.file import Study
+    from taskvec.study.spec.study_file import Study
 
 
 def study(tmp_path: Path, **changes: Any) -> Study:

@@ -18,7 +18,8 @@ import yaml
 import chat
 import taskvec.study
 from taskvec import cli
-from taskvec.study import environment, file
+from taskvec.study import environment
+from taskvec.study.spec import study_file as file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from taskvec.errors import StorageError, TaskvecError, UsageError
-from taskvec.study import file, load
+from taskvec.study import load
+from taskvec.study.spec import study_file as file
 
 TEXT = """\
 schema: taskvec/study/1

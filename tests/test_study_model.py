@@ -16,14 +16,15 @@ from lm_eval.models.huggingface import HFLM
 
 import chat
 from taskvec.errors import MismatchError, UsageError
-from taskvec.study import load, loading, tasks
+from taskvec.study import load
 from taskvec.study.environment import quiet
-from taskvec.study.loading import generation_config
-from taskvec.study.model import StudyLM
-from taskvec.study.score import score
+from taskvec.study.scoring import loading, tasks
+from taskvec.study.scoring.loading import generation_config
+from taskvec.study.scoring.score import score
+from taskvec.study.scoring.study_lm import StudyLM
 
 if TYPE_CHECKING:
-    from taskvec.study.tasks import Loaded
+    from taskvec.study.scoring.tasks import Loaded
 
 LINE = "Think step by step ."
 COUNT = 40

@@ -16,9 +16,9 @@ import pytest
 
 from runs import outcomes, typical, write_json, write_run
 from taskvec.errors import CorruptError, StorageError, UsageError
-from taskvec.study import page, plots
-from taskvec.study.build import load
-from taskvec.study.results import Results
+from taskvec.study.analysis.analyse import load
+from taskvec.study.reporting import page, plots
+from taskvec.study.rundir.results import Results
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -323,7 +323,7 @@ def test_a_report_needs_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "sys.modules.update(torch=None, transformers=None, lm_eval=None, pydantic=None, scipy=None)\n"
-        "from taskvec.study.page import rebuild; rebuild(sys.argv[1])"
+        "from taskvec.study.reporting.page import rebuild; rebuild(sys.argv[1])"
     )
     environment = {**os.environ, "MPLBACKEND": "tkagg"}  # No display is asked for either.
     subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path)], check=True, env=environment)

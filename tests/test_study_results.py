@@ -13,11 +13,11 @@ from scipy import stats
 
 from runs import effect, outcomes, typical, write_json, write_lines, write_run
 from taskvec.errors import CorruptError, StorageError, UsageError
-from taskvec.study.build import build, load
-from taskvec.study.conclusions import conclude
-from taskvec.study.results import Results
-from taskvec.study.statistics import LEVEL, holm
-from taskvec.study.words import p_figure
+from taskvec.study.analysis.analyse import build, load
+from taskvec.study.analysis.conclusions import conclude
+from taskvec.study.analysis.phrases import p_figure
+from taskvec.study.analysis.statistics import LEVEL, holm
+from taskvec.study.rundir.results import Results
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,14 +16,15 @@ import families
 import taskvec
 import taskvec.study
 from taskvec.errors import CorruptError, MismatchError, StorageError, UsageError
-from taskvec.study import runner, tasks
 from taskvec.study.environment import quiet
-from taskvec.study.loading import generation_config
-from taskvec.study.model import StudyLM
-from taskvec.study.score import score
+from taskvec.study.running import runner
+from taskvec.study.scoring import tasks
+from taskvec.study.scoring.loading import generation_config
+from taskvec.study.scoring.score import score
+from taskvec.study.scoring.study_lm import StudyLM
 
 if TYPE_CHECKING:
-    from taskvec.study.results import Results
+    from taskvec.study.rundir.results import Results
 
 COUNT = 10
 LINE = "Think step by step ."

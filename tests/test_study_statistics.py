@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from taskvec.study import statistics as ours
+from taskvec.study.analysis import power
+from taskvec.study.analysis import statistics as ours
 
 counts = st.integers(0, 400)
 
@@ -241,7 +242,7 @@ def simulated(n: int, changed: float, difference: float, level: float, studies: 
 )
 def test_power_is_what_simulation_finds(n: int, changed: float, difference: float, level: float) -> None:
     # 20,000 studies: a standard error of at most 0.0036.
-    assert ours.power(n, changed, difference, level) == pytest.approx(
+    assert power.power(n, changed, difference, level) == pytest.approx(
         simulated(n, changed, difference, level), abs=0.012
     )
 
@@ -249,28 +250,28 @@ def test_power_is_what_simulation_finds(n: int, changed: float, difference: floa
 @settings(deadline=None, max_examples=15)
 @given(st.integers(30, 700), st.sampled_from([0.05, 0.1, 0.3, 0.6]), st.sampled_from([0.05, 0.001]))
 def test_smallest_effect_is_where_power_reaches_four_fifths(n: int, changed: float, level: float) -> None:
-    least = ours.smallest_effect(n, changed, level)
+    least = power.smallest_effect(n, changed, level)
     if least is None:
-        assert ours.power(n, changed, changed, level) < 0.8
+        assert power.power(n, changed, changed, level) < 0.8
         return
     assert 0 < least <= changed
-    assert ours.power(n, changed, least, level) >= 0.8
-    assert ours.power(n, changed, least - 2e-4, level) < 0.8
+    assert power.power(n, changed, least, level) >= 0.8
+    assert power.power(n, changed, least - 2e-4, level) < 0.8
 
 
 def test_smallest_effect_is_near_connors_formula() -> None:
     """Connor 1987, who approximates; the exact test needs a little more."""
     z = stats.norm.ppf([0.975, 0.8])
     for n, changed in ((500, 0.2), (1319, 0.4), (1000, 0.1)):
-        least = ours.smallest_effect(n, changed)
+        least = power.smallest_effect(n, changed)
         assert least is not None
         needed = ((z[0] * math.sqrt(changed) + z[1] * math.sqrt(changed - least**2)) / least) ** 2
         assert needed == pytest.approx(n, rel=0.1)
 
 
 def test_power_note_names_what_can_be_seen() -> None:
-    note = ours.power_note(500)
+    note = power.power_note(500)
     assert "n = 500" in note
     assert "2.9 points if 5% do, 5.8 points if 20% do and 8.1 points if 40% do" in note
-    assert "n = 10 is too few" in ours.power_note(10)
-    assert ours.power_note(20).count("points") == 1
+    assert "n = 10 is too few" in power.power_note(10)
+    assert power.power_note(20).count("points") == 1

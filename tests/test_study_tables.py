@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runs import outcomes, typical, write_run
-from taskvec.study.build import load
-from taskvec.study.tables import lines
+from taskvec.study.analysis.analyse import load
+from taskvec.study.reporting.terminal import lines
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taskvec.study.results import Results
+    from taskvec.study.rundir.results import Results
 
 
 @pytest.fixture(scope="module")

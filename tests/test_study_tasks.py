@@ -12,11 +12,13 @@ import pytest
 
 import chat
 from taskvec.errors import MismatchError, StorageError, UsageError
-from taskvec.study import load, preflight, prompts, tasks
+from taskvec.study import load
 from taskvec.study.environment import quiet
+from taskvec.study.running import preflight
+from taskvec.study.scoring import prompts, tasks
 
 if TYPE_CHECKING:
-    from taskvec.study.tasks import Loaded
+    from taskvec.study.scoring.tasks import Loaded
 
 REGISTERED = Path(lm_eval.__file__).parent / "tasks"
 

@@ -17,11 +17,12 @@ import chat
 import taskvec
 import taskvec.study
 from taskvec.errors import MismatchError, StorageError, UsageError
-from taskvec.study import backend, environment, preflight, worker
-from taskvec.study.folder import RunFolder
+from taskvec.study import environment
+from taskvec.study.rundir.run_folder import RunFolder
+from taskvec.study.running import backend, preflight, worker
 
 if TYPE_CHECKING:
-    from taskvec.study.preflight import Ready
+    from taskvec.study.running.preflight import Ready
 
 ARMS: dict[str, Any] = {"think": True, "minus": False, "random": [], "donors": True}
 
@@ -167,8 +168,8 @@ def test_a_worker_needs_nothing_that_draws(monkeypatch: pytest.MonkeyPatch) -> N
 
 KILLED = """
 import sys
-from taskvec.study.folder import RunFolder
-from taskvec.study.worker import _run
+from taskvec.study.rundir.run_folder import RunFolder
+from taskvec.study.running.worker import _run
 folder = RunFolder(sys.argv[1])
 with folder.lock():
     _run(sys.argv[2], {}, folder, print)

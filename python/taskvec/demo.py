@@ -98,7 +98,7 @@ def _study(
     progress: Callable[[str, str, int, int], None] | None,
 ) -> None:
     from . import study
-    from .study import tables
+    from .study.reporting import terminal as tables
 
     out = root / "study"
     say("")

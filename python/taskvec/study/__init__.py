@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from .checked import Checked
-    from .file import Study
-    from .results import Results
+    from .rundir.results import Results
+    from .running.check_result import Checked
+    from .spec.study_file import Study
 
 __all__ = ["check", "load", "report", "run"]
 
@@ -31,7 +31,7 @@ def load(study: str | Path) -> Study:
         UsageError: there is no such study, or something in it is not as it must be ("FILE:LINE: …").
         StorageError: the file cannot be read.
     """
-    from . import file
+    from .spec import study_file as file
 
     return file.load(study)[0]
 
@@ -52,8 +52,8 @@ def check(
         MismatchError: its inputs do not fit together, or its target cannot chat.
         StorageError: the data of a benchmark cannot be had.
     """
-    from .checked import Checked
-    from .preflight import look
+    from .running.check_result import Checked
+    from .running.preflight import look
 
     return Checked(look(study, offline=offline, device=device, limit=limit))
 
@@ -90,7 +90,7 @@ def run(
         MismatchError: as `check`; or `out` holds another run.
         StorageError: as `check`; or a file cannot be written, or another run is at work in `out`.
     """
-    from . import preflight, runner
+    from .running import preflight, runner
 
     ready = preflight.look(study, offline=offline, device=device, limit=limit)
     return runner.run(ready, out, overwrite=overwrite, progress=progress)
@@ -112,6 +112,6 @@ def report(run: str | os.PathLike[str]) -> tuple[Results, Path]:
     """
     from pathlib import Path
 
-    from .page import rebuild
+    from .reporting.page import rebuild
 
     return rebuild(Path(run).expanduser())

@@ -14,8 +14,8 @@ from ..talk import show, split
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .file import Study
-    from .results import Results
+    from .rundir.results import Results
+    from .spec.study_file import Study
 
 _TALK = (flags.QUIET, flags.DEBUG, flags.JSON)
 _HOW = (
@@ -40,7 +40,7 @@ def study() -> None:
 @flags.with_options(_TALK)
 def list_studies(**given: Any) -> int:
     """List the studies that ship with taskvec."""
-    from .file import load, shipped
+    from .spec.study_file import load, shipped
 
     talk, _ = split(given)
     found = [load(name)[0] for name in shipped()]
@@ -58,7 +58,7 @@ def list_studies(**given: Any) -> int:
 @flags.with_options(_TALK)
 def show_study(name: str, **given: Any) -> int:
     """Say what is in a study: inputs, arms, benchmarks."""
-    from .file import load
+    from .spec.study_file import load
 
     talk, _ = split(given)
     found = load(name)[0]
@@ -119,7 +119,7 @@ def report(results: str, **given: Any) -> int:
 
 
 def _show_results(talk: Any, results: Results, page: Path) -> None:
-    from .tables import lines
+    from .reporting.terminal import lines
 
     def told() -> Iterator[str]:
         yield from lines(results)
@@ -130,7 +130,7 @@ def _show_results(talk: Any, results: Results, page: Path) -> None:
 
 
 def _described(study: Study) -> Iterator[str]:
-    from .arms import arms
+    from .spec.arms import arms
 
     yield f"{study.name}: {study.about}"
     yield f"  target      {study.target}"

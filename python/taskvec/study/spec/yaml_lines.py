@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import yaml
 
-from ..errors import UsageError
+from ...errors import UsageError
 
 Place = tuple[int | str, ...]
 """Keys and list positions from the top of the file."""

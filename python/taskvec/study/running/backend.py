@@ -6,10 +6,10 @@ import json
 import subprocess
 from typing import TYPE_CHECKING
 
-from ..errors import CorruptError, MismatchError, StorageError, TaskvecError, UsageError
+from ...errors import CorruptError, MismatchError, StorageError, TaskvecError, UsageError
 
 if TYPE_CHECKING:
-    from ..records import Json
+    from ...records import Json
 
 _BY_CODE = {1: MismatchError, 2: UsageError, 3: CorruptError}
 

@@ -10,17 +10,17 @@ from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import CorruptError, UsageError
-from . import statistics
+from ...errors import CorruptError, UsageError
+from ..rundir.results import SCHEMA, Results, as_written, read_json
+from ..rundir.run_folder import read_run
+from ..rundir.samples import Samples, paired, read
+from . import power, statistics
 from .conclusions import conclude
-from .folder import read_run
-from .pairing import Samples, paired, read
-from .results import SCHEMA, Results, as_written, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..records import Json
+    from ...records import Json
 
     _Cells = dict[tuple[str, str], Samples]
 
@@ -172,11 +172,9 @@ def _cell(samples: Samples) -> Json:
 
 def _benchmark(benchmark: Json) -> Json:
     n = benchmark["n"]
-    smallest = [
-        {"changed": share, "difference": statistics.smallest_effect(n, share)} for share in statistics.SHARES
-    ]
-    power = {"level": statistics.LEVEL, "power": statistics.POWER, "smallest": smallest}
-    return {**benchmark, "power": power, "power_note": statistics.power_note(n)}
+    smallest = [{"changed": share, "difference": power.smallest_effect(n, share)} for share in power.SHARES]
+    within = {"level": statistics.LEVEL, "power": power.POWER, "smallest": smallest}
+    return {**benchmark, "power": within, "power_note": power.power_note(n)}
 
 
 def _vector(tensors: list[Json] | None, targets: dict[str, float]) -> Json | None:

@@ -6,15 +6,15 @@ import json
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from .case import verdict
-from .markup import Row, element, table, terms
-from .tables import AGAINST
-from .words import interval, p_figure, points, share
+from ..analysis.case import verdict
+from ..analysis.phrases import interval, p_figure, points, share
+from .html import Row, element, table, terms
+from .terminal import AGAINST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .results import ArmResult, Benchmark, Comparison, Results
+    from ..rundir.results import ArmResult, Benchmark, Comparison, Results
 
 _METHODS = (
     "Arms are compared document by document. p is the exact McNemar test (McNemar 1947, as a two-sided"

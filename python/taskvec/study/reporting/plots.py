@@ -12,15 +12,15 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
-from .case import verdict
-from .tables import curve
-from .words import points
+from ...errors import UsageError
+from ..analysis.case import verdict
+from ..analysis.phrases import points
+from .terminal import curve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .results import ArmResult, Benchmark, Cell, Results
+    from ..rundir.results import ArmResult, Benchmark, Cell, Results
 
 _INK, _FAINT, _LINE, _PAPER = "#010001", "#010002", "#010003", "#010004"
 _PLUS, _MINUS, _RANDOM, _DONOR = "#010005", "#010006", "#010007", "#010008"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from ..records import Json
-    from .file import Benchmark, Study
+    from ...records import Json
+    from .study_file import Benchmark, Study
 
 Kind = Literal["baseline", "plus", "minus", "random", "donor", "sweep"]
 Prompt = Literal["plain", "think"]

@@ -10,14 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import CorruptError, MismatchError, StorageError, UsageError
+from ...errors import CorruptError, MismatchError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
-    from ..records import Json
-    from .arms import Arm
-    from .file import Benchmark
+    from ...records import Json
+    from ..spec.arms import Arm
+    from ..spec.study_file import Benchmark
 
 SCHEMA = "taskvec/run/1"
 _OURS = ("study.yaml", "run.json", "vector", "controls", "checkpoints", "arms", "samples", "job.json",

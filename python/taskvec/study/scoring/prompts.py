@@ -6,8 +6,8 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MismatchError, UsageError
-from .environment import library
+from ...errors import MismatchError, UsageError
+from ..environment import library
 from .tasks import seed
 
 if TYPE_CHECKING:

@@ -8,25 +8,25 @@ from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
-from .. import verbs
-from ..control import write_control
-from ..errors import MismatchError
-from ..live import unlike
-from ..refs import local
-from ..vector import Vector, is_vector
-from .environment import quiet
-from .folder import RunFolder
-from .loading import load_model, make_room, norms
-from .score import score
+from ... import verbs
+from ...control import write_control
+from ...errors import MismatchError
+from ...live import unlike
+from ...refs import local
+from ...vector import Vector, is_vector
+from ..environment import quiet
+from ..rundir.run_folder import RunFolder
+from ..scoring.loading import load_model, make_room, norms
+from ..scoring.score import score
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator
 
-    from .arms import Arm
+    from ..rundir.results import Results
+    from ..scoring.tasks import Loaded
+    from ..spec.arms import Arm
     from .preflight import Ready
-    from .results import Results
-    from .tasks import Loaded
 
 
 def run(
@@ -37,7 +37,7 @@ def run(
     progress: Callable[[str, str, int, int], None] | None,
 ) -> Results:
     """Runs a study that can run in the folder `out`; see `taskvec.study.run`."""
-    from . import page
+    from ..reporting import page
 
     folder = RunFolder(out)
     with folder.lock():
@@ -164,7 +164,7 @@ class Runner:
 
     def _asked_by(self, model: Any) -> Any:
         # Imported here: lm-eval's models take seconds to import.
-        from .model import StudyLM
+        from ..scoring.study_lm import StudyLM
 
         with quiet():
             return StudyLM(model, self._ready.tokenizer, self._ready.study.batch_size)

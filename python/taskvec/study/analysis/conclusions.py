@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .case import Case, figures, verdict
-from .statistics import LEVEL, SHARES, smallest_effect
-from .words import count, interval, listed, p_value, points, share
+from .phrases import count, interval, listed, p_value, points, share
+from .power import SHARES, smallest_effect
+from .statistics import LEVEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .results import Comparison, Results
+    from ..rundir.results import Comparison, Results
 
 FIFTH = 0.2
 """Random vectors that move a score by less than this share of what v does are called a small disturbance."""

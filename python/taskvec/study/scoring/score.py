@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MismatchError, UsageError
-from .environment import library, quiet
+from ...errors import MismatchError, UsageError
+from ..environment import library, quiet
 from .tasks import seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..records import Json
+    from ...records import Json
     from .tasks import Loaded
 
 

@@ -22,14 +22,14 @@ from pydantic import (
     model_validator,
 )
 
-from ..errors import StorageError, UsageError
-from .environment import DEVICE
-from .marks import Lines, parse, spelled
+from ...errors import StorageError, UsageError
+from ..environment import DEVICE
+from .yaml_lines import Lines, parse, spelled
 
 if TYPE_CHECKING:
-    from ..records import Json
+    from ...records import Json
 
-SHIPPED = Path(__file__).parent.parent / "studies"
+SHIPPED = Path(__file__).parents[2] / "studies"
 """The studies that come with the package."""
 
 _ID = r"[a-z0-9]+(-[a-z0-9]+)*"

@@ -7,8 +7,8 @@ import gc
 import math
 from typing import Any
 
-from ..errors import MismatchError
-from .environment import library, quiet
+from ...errors import MismatchError
+from ..environment import library, quiet
 
 _PIECE = 1 << 22
 

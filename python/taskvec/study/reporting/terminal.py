@@ -5,13 +5,13 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from .case import verdict
-from .words import points
+from ..analysis.case import verdict
+from ..analysis.phrases import points
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from .results import ArmResult, Benchmark, Results
+    from ..rundir.results import ArmResult, Benchmark, Results
 
 WIDTH = 100
 """Columns of the terminal that the lines fit in, unless a name alone is longer."""

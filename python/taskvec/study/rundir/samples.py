@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import CorruptError, StorageError
+from ...errors import CorruptError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from ..records import Json
+    from ...records import Json
 
 _FIELDS: dict[str, tuple[type, ...]] = {
     "doc_id": (int,),

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from ..errors import CorruptError, StorageError, TaskvecError
-from ..records import Json, Record, Result
-from ..results import Effect
+from ...errors import CorruptError, StorageError, TaskvecError
+from ...records import Json, Record, Result
+from ...results import Effect
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping

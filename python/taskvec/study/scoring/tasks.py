@@ -12,14 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from ..errors import StorageError, UsageError
-from .environment import library, quiet
+from ...errors import StorageError, UsageError
+from ..environment import library, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..records import Json
-    from .file import Benchmark, Study
+    from ...records import Json
+    from ..spec.study_file import Benchmark, Study
 
 # lm-eval's own seeds.
 _SEED, _OTHER_SEED = 0, 1234

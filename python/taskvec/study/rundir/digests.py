@@ -6,13 +6,13 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import StorageError
+from ...errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..records import Json
-    from ..refs import Ref
+    from ...records import Json
+    from ...refs import Ref
 
 _PIECE = 1 << 16
 _PIECES = 256

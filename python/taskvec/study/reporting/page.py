@@ -11,20 +11,20 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..analysis.analyse import load
+from ..analysis.phrases import count, share
+from ..rundir.results import as_written
+from ..rundir.run_folder import as_text
+from ..rundir.run_folder import write as write_text
 from . import plots
-from .build import load
-from .folder import as_text
-from .folder import write as write_text
-from .markup import element, figure, listing
+from .html import element, figure, listing
 from .page_tables import how_it_was_run, numbers
-from .results import as_written
-from .tables import AGAINST, curve
-from .words import count, share
+from .terminal import AGAINST, curve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .results import Results
+    from ..rundir.results import Results
 
 _ARMS = (
     "Scores with 95% intervals; the dashed line and the band are the target as it is, hollow points were"

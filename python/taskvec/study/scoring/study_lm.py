@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .environment import library
+from ..environment import library
 from .prompts import Turn, ask
 
 if TYPE_CHECKING:

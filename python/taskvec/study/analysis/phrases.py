@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .statistics import LEVEL
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_LEVEL = 0.05  # As in `statistics`, which needs this module.
 
 
 def share(value: float) -> str:
@@ -41,7 +41,7 @@ def p_figure(p: float) -> str:
         return f"{mantissa}e{int(exponent)}"
     figures = (f"{p:.{digits}g}" for digits in range(2, 18))
     # What is below the level must not read as if it stood on it.
-    return next(one for one in figures if p >= _LEVEL or float(one) < _LEVEL) if p < 0.995 else "1"
+    return next(one for one in figures if p >= LEVEL or float(one) < LEVEL) if p < 0.995 else "1"
 
 
 def listed(items: Sequence[str]) -> str:

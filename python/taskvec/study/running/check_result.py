@@ -6,12 +6,12 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .statistics import power_note
+from ..analysis.power import power_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..records import Json
+    from ...records import Json
     from .preflight import Ready
 
 _WIDTH = 100

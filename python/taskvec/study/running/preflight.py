@@ -11,23 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .. import verbs
-from ..errors import MismatchError, UsageError
-from ..folders import Folders, pinned
-from ..options import Options
-from . import environment
-from .arms import Arm, arms, cells
+from ... import verbs
+from ...errors import MismatchError, UsageError
+from ...folders import Folders, pinned
+from ...options import Options
+from .. import environment
+from ..rundir.digests import described
+from ..rundir.run_folder import SCHEMA
+from ..spec.arms import Arm, arms, cells
+from ..spec.study_file import load
 from .backend import ask_about
-from .file import load
-from .folder import SCHEMA
-from .inputs import described
 
 if TYPE_CHECKING:
-    from ..plan import CheckResult
-    from ..records import Json
-    from ..refs import Ref
-    from .file import Benchmark, Study
-    from .tasks import Loaded
+    from ...plan import CheckResult
+    from ...records import Json
+    from ...refs import Ref
+    from ..scoring.tasks import Loaded
+    from ..spec.study_file import Benchmark, Study
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def look(
         with Folders(Options()) as folders:
             target, *others = map(folders.whole, (read.target, *_donors(read)))
     donors = tuple(others)
-    from . import prompts, tasks
+    from ..scoring import prompts, tasks
 
     with environment.quiet():
         tokenizer = prompts.read_tokenizer(target.path)

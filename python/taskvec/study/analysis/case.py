@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .phrases import interval, p_value, points
 from .statistics import LEVEL
-from .words import interval, p_value, points
 
 if TYPE_CHECKING:
-    from .results import Benchmark, Comparison, Results
+    from ..rundir.results import Benchmark, Comparison, Results
 
 
 def verdict(found: Comparison | None) -> int:

@@ -1,0 +1,1 @@
+"""What the samples show: paired statistics, power, and what can be said of them in words."""

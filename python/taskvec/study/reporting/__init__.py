@@ -1,0 +1,1 @@
+"""Results for people: the page with its plots and tables, and the terminal."""

@@ -1,0 +1,1 @@
+"""A study at work: what is checked beforehand, the cells in order, the process of another backend."""

@@ -1,0 +1,242 @@
+"""The same scoring on a written checkpoint in a process of its own: `python -m taskvec.study.worker JOB`.
+
+For backends that read files and want an environment to themselves: vLLM pins another torch. That environment
+needs taskvec and lm-eval too. The rows are those of the in-memory arms, field by field; with lm-eval's `hf`
+model they are the same answers, which a test shows. The path through vLLM itself is untested: it could not be
+installed where taskvec was written.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections import defaultdict, deque
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ... import verbs
+from ...errors import MismatchError, TaskvecError, UsageError
+from .. import environment
+from ..rundir.run_folder import RunFolder, write
+from ..spec.study_file import Study, VllmBackend
+from .backend import failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...records import Json
+    from ...vector import Vector
+    from ..scoring.tasks import Loaded
+    from ..spec.arms import Arm
+    from .preflight import Ready
+
+
+def zero_changes_nothing(ready: Ready, folder: RunFolder, vector: Vector) -> None:
+    """Writes the target with α = 0 and compares every weight: what holds in memory must hold for files.
+
+    Raises:
+        MismatchError: a tensor differs.
+    """
+    where = folder.path / "checkpoints" / "alpha-0"
+    try:
+        verbs.apply(ready.target.path, vector, where, alpha=0.0, sync=False, overwrite=True)
+        found = verbs.diff(ready.target.path, where)
+    finally:
+        shutil.rmtree(where, ignore_errors=True)
+    if not found.identical:
+        raise MismatchError(
+            f"{ready.target.path} with α = 0 is not itself; this is a defect of taskvec, please report it"
+        )
+
+
+def score_apart(
+    ready: Ready,
+    folder: RunFolder,
+    arm: Arm,
+    missing: list[Loaded],
+    vector: Vector | None,
+    tell: Callable[[str, str, int], None],
+) -> None:
+    """Writes an arm's checkpoint, has it scored in the backend's environment, and removes it.
+
+    Args:
+        ready: the study.
+        folder: the run, where the worker puts its samples.
+        arm: the arm.
+        missing: the benchmarks to score.
+        vector: what the arm adds to the target; None for the target itself and for donors.
+        tell: called with (arm, benchmark, documents done of this arm).
+
+    Raises:
+        TaskvecError: what the worker ended with.
+    """
+    backend = ready.study.backend
+    python, args = (backend.vllm.python, backend.vllm.args) if isinstance(backend, VllmBackend) else ("", {})
+    where = ready.target.path
+    if arm.kind == "donor":
+        where = ready.donors[0 if arm.id == "minuend" else 1].path
+    made: Json = {"effect": None, "tensors": None, "seconds": 0.0}
+    if vector is not None:
+        where = str(folder.checkpoint(arm))
+        tell(arm.label, "writing its checkpoint", 0)
+        result = verbs.apply(
+            ready.target.path, vector, where, alpha=arm.alpha or 0.0, rounding=ready.study.rounding,
+            sync=False, overwrite=True,
+        ).to_json()  # fmt: skip
+        manifest = json.loads((Path(where) / "taskvec.json").read_bytes())
+        tensors = [{**one, **one["effect"]} for one in manifest["tensors"] if one.get("effect")]
+        made = {"effect": result["effect"], "tensors": tensors, "seconds": result["seconds"]}
+    folder.write_arm(arm, made)
+    job = job_for(ready, folder, arm, missing, where, "vllm", args)
+    try:
+        _run(python, job, folder, lambda title, done: tell(arm.label, title, done))
+    finally:
+        shutil.rmtree(folder.checkpoint(arm), ignore_errors=True)
+
+
+def job_for(
+    ready: Ready,
+    folder: RunFolder,
+    arm: Arm,
+    missing: list[Loaded],
+    checkpoint: str,
+    model: str,
+    args: Json,
+) -> Json:
+    """What a worker needs to know: all that decides an answer."""
+    chosen = [one.benchmark for one in missing]
+    study = ready.study.model_copy(update={"benchmarks": chosen})
+    return {
+        "study": study.to_json(),
+        "arm": arm.to_json(),
+        "run": str(folder.path),
+        "checkpoint": checkpoint,
+        "target": ready.target.path,
+        "model": model,
+        "args": args,
+        "device": ready.device,
+        "dtype": ready.dtype,
+    }
+
+
+def _run(python: str, job: Json, folder: RunFolder, tell: Callable[[str, int], None]) -> None:
+    path, log = folder.path / "job.json", folder.path / "worker.log"
+    write(path, json.dumps(job))
+    command = [python, "-m", "taskvec.study.worker", str(path)]
+    with (
+        log.open("w") as errors,
+        # With the run's lock: if this process is killed, no other run begins while the worker still writes.
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, pass_fds=folder.held
+        ) as process,
+    ):
+        try:
+            for line in process.stdout or ():
+                if line.startswith('{"benchmark"'):
+                    said = json.loads(line)
+                    tell(said["benchmark"], said["done"])
+        except BaseException:
+            process.terminate()
+            raise
+    path.unlink(missing_ok=True)
+    if process.returncode:
+        more = f" (all that the worker said is in {log})"
+        raise failed(process.returncode, log.read_text(errors="replace"), more)
+
+
+def _about(device: str) -> Json:
+    environment.prepare(offline=False, needed=environment.SCORING)
+    found = environment.about(device)
+    try:
+        return found | {"versions": found["versions"] | {"vllm": version("vllm")}}
+    except PackageNotFoundError:
+        raise UsageError("vllm is not installed; name the Python of an environment that has it") from None
+
+
+def work(job: Json) -> None:
+    """Scores one arm on a job's benchmarks; each cell's sample file appears when it is finished."""
+    study = Study.model_validate(job["study"])
+    environment.prepare(offline=study.offline, needed=environment.SCORING)
+    from ..scoring.prompts import read_tokenizer
+    from ..scoring.score import score
+    from ..scoring.tasks import load
+    from ..spec.arms import Arm
+
+    arm, folder = Arm(**job["arm"]), RunFolder(job["run"])
+    with environment.quiet():
+        model = (_vllm if job["model"] == "vllm" else _hf)(job, study, read_tokenizer(job["target"]))
+    before = 0
+    for loaded in load(study):
+
+        def tell(done: int, _: int, title: str = loaded.benchmark.name, before: int = before) -> None:
+            sys.__stdout__.write(json.dumps({"benchmark": title, "done": before + done}) + "\n")  # pyright: ignore
+            sys.__stdout__.flush()  # pyright: ignore[reportOptionalMemberAccess]
+
+        line = study.think if arm.prompt == "think" else None
+        folder.write_samples(arm, loaded.benchmark, score(model, loaded, line=line, progress=tell))
+        before += loaded.n
+
+
+def _hf(job: Json, study: Study, tokenizer: Any) -> Any:
+    from ..scoring.loading import generation_config
+    from ..scoring.study_lm import StudyLM
+
+    how = {"device": job["device"], "dtype": job["dtype"], **job["args"]}
+    model = StudyLM(job["checkpoint"], tokenizer, study.batch_size, **how)
+    model.model.generation_config = generation_config(job["target"])
+    return model
+
+
+def _vllm(job: Json, study: Study, tokenizer: Any) -> Any:
+    from ..scoring.prompts import ask
+    from ..scoring.study_lm import Generated
+
+    base: Any = environment.library("lm_eval.api.registry").get_model("vllm")
+
+    class VllmLM(base):
+        line: str | None = None
+        records: dict[tuple[str, int], Generated]
+        progress: Callable[[int, int], None] | None = None
+        rows: dict[tuple[int, ...], deque[Generated]]
+
+        def apply_chat_template(self, chat_history: Any, add_generation_prompt: bool = True) -> str:
+            return ask(tokenizer, chat_history, line=self.line, add_generation_prompt=add_generation_prompt)
+
+        def _model_generate(self, requests: Any, generate: bool = False, sampling_params: Any = None) -> Any:
+            parent: Any = super()
+            outputs = parent._model_generate(requests, generate, sampling_params)
+            for request, output in zip(requests, outputs, strict=True) if generate else ():
+                made = output.outputs[0]
+                cut = made.finish_reason == "length"
+                row = Generated(made.text, len(made.token_ids), cut, len(request))
+                self.rows[tuple(request)].append(row)
+            return outputs
+
+        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            self.rows = defaultdict(deque)
+            parent: Any = super()
+            answers = parent.generate_until(requests, disable_tqdm=True)
+            for request, prompt in zip(
+                requests, self.tok_encode([one.args[0] for one in requests]), strict=True
+            ):
+                self.records[request.task_name, request.doc_id] = self.rows[tuple(prompt)].popleft()
+            return answers
+
+    how = {"tokenizer": job["target"], "dtype": job["dtype"], "batch_size": study.batch_size, **job["args"]}
+    return VllmLM(pretrained=job["checkpoint"], **how)
+
+
+def main(argv: list[str]) -> int:
+    """Does the job in the file that is named; `--about DEVICE` says what is here."""
+    try:
+        if argv[0] == "--about":
+            sys.stdout.write(json.dumps(_about(argv[1])) + "\n")
+            return 0
+        work(json.loads(Path(argv[0]).read_bytes()))
+    except TaskvecError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
