@@ -1,0 +1,218 @@
+"""Messages between the judge and the worker: plain data, as JSON, over pipes.
+
+Only plain built-in types cross. What else a program returns arrives as a `Stranger`, which equals nothing, so
+that no method of the program's own is ever called where the tests are. This file needs the standard library
+alone, because `confined.py` imports it in a bare interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Json = Any
+"""What `json` reads and writes."""
+
+# What JSON holds as it is. Larger numbers go in hexadecimal, which takes linear time and has no limit.
+_LARGEST = 1 << 63
+
+
+class Lost(BaseException):
+    """The other side gave no answer that can be used; `str()` says why.
+
+    Not an `Exception`: a test that expects one must not take this for it.
+    """
+
+
+class Unsendable(TypeError):
+    """A value that is not plain data, where it has to be."""
+
+
+class Stranger:
+    """What arrives in place of a value that is not plain data: it equals nothing but itself."""
+
+    def __init__(self, name: str) -> None:
+        """Takes the name of the type that the value had."""
+        self.name = name
+
+    def __repr__(self) -> str:
+        """What it stands for."""
+        return f"<{self.name}>"
+
+
+class Channel:
+    """A line a message, over a pair of pipes."""
+
+    def __init__(self, inbox: int, outbox: int) -> None:
+        """Takes two file descriptors."""
+        self.inbox, self.outbox, self.read = inbox, outbox, bytearray()
+
+    def send(self, message: Json) -> None:
+        """Writes a message.
+
+        Raises:
+            Lost: nobody reads any more.
+        """
+        left = memoryview(json.dumps(message).encode() + b"\n")
+        try:
+            while left:
+                left = left[os.write(self.outbox, left) :]
+        except OSError:
+            raise Lost("ended early") from None
+
+    def receive(self, cap: int | None = None) -> dict[str, Any]:
+        """Waits for a message.
+
+        Args:
+            cap: bytes that it may have.
+
+        Raises:
+            Lost: the other side has gone, or what it sent is no message or too long a one.
+        """
+        searched = 0
+        while (end := self.read.find(b"\n", searched)) < 0:
+            searched = len(self.read)
+            if cap is not None and searched > cap:
+                raise Lost(f"an answer over {cap >> 20} MiB")
+            piece = os.read(self.inbox, 1 << 16)
+            if not piece:
+                raise Lost("ended early")
+            self.read += piece
+        line = bytes(self.read[:end])
+        del self.read[: end + 1]
+        try:
+            message: Json = json.loads(line)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):
+            raise Lost("an answer that cannot be read")
+        return message  # pyright: ignore[reportUnknownVariableType]
+
+
+def encode(value: Any, *, strict: bool = False) -> Json:
+    """What `decode` makes a copy of `value` from.
+
+    A value of a subclass counts as one of the built-in type: a `Counter` as a `dict`, a `numpy.float64` as a
+    `float`, a named tuple as a `tuple`. These are equal in Python too. Numbers of numpy become Python's.
+
+    Args:
+        value: anything.
+        strict: refuse what is not plain data, instead of sending a stranger.
+
+    Raises:
+        Unsendable: `strict`, and there is something that is not plain data in it.
+        RecursionError: it is nested too deeply, or contains itself.
+    """
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        number = int.__add__(value, 0)
+        return number if -_LARGEST < number < _LARGEST else {"int": hex(number)}
+    if isinstance(value, float):
+        return float.__pos__(value)
+    # The methods of the built-in types, not those of a subclass.
+    for kind, name in _SEQUENCES:
+        if isinstance(value, kind):
+            items = [encode(one, strict=strict) for one in kind.__iter__(value)]
+            return items if name is None else {name: items}
+    if isinstance(value, dict):
+        pairs: Any = dict.items(value)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        return {"dict": [[encode(key, strict=strict), encode(one, strict=strict)] for key, one in pairs]}
+    return _rare(value, strict)
+
+
+_SEQUENCES: tuple[tuple[Any, str | None], ...] = (
+    (list, None), (tuple, "tuple"), (set, "set"), (frozenset, "frozenset")
+)  # fmt: skip
+
+
+def _rare(value: Any, strict: bool) -> Json:
+    if isinstance(value, bytes | bytearray):
+        return {"bytes" if isinstance(value, bytes) else "bytearray": value.hex()}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    if isinstance(value, range):
+        return {"range": [encode(one) for one in (value.start, value.stop, value.step)]}
+    # A module that nobody has imported has made no value.
+    if (fractions := sys.modules.get("fractions")) and isinstance(value, fractions.Fraction):
+        return {"fraction": [encode(value.numerator), encode(value.denominator)]}
+    if (decimals := sys.modules.get("decimal")) and isinstance(value, decimals.Decimal):
+        return {"decimal": str(value)}
+    if (numpy := sys.modules.get("numpy")) and isinstance(value, numpy.number | numpy.bool_):
+        plain = value.item()
+        if isinstance(plain, bool | int | float | complex):
+            return encode(plain)
+    if strict and not isinstance(value, Stranger):
+        raise Unsendable(f"a value of type {type(value).__name__} is not plain data")
+    return {"other": str(type(value).__name__)[:100]}
+
+
+def decode(sent: Json) -> Any:
+    """The value that `encode` wrote.
+
+    Raises:
+        Exception: of many kinds, where it is nothing that `encode` writes; the other side is hostile.
+    """
+    if isinstance(sent, list):
+        return _all(sent)
+    if not isinstance(sent, dict):
+        return sent
+    items: Any = sent.items()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    ((name, content),) = items
+    return _DECODERS[name](content) if name in _DECODERS else Stranger(str(content))
+
+
+def _all(items: Json) -> list[Any]:
+    return [decode(one) for one in items]
+
+
+def _fraction(parts: Json) -> Any:
+    from fractions import Fraction
+
+    return Fraction(*_all(parts))
+
+
+def _decimal(digits: Json) -> Any:
+    from decimal import Decimal
+
+    return Decimal(digits)
+
+
+_DECODERS: dict[str, Callable[[Json], Any]] = {
+    "int": lambda digits: int(digits, 16),
+    "tuple": lambda items: tuple(_all(items)),
+    "set": lambda items: set(_all(items)),
+    "frozenset": lambda items: frozenset(_all(items)),
+    "dict": lambda pairs: {decode(key): decode(value) for key, value in pairs},
+    "bytes": bytes.fromhex,
+    "bytearray": bytearray.fromhex,
+    "complex": lambda parts: complex(*parts),
+    "range": lambda parts: range(*_all(parts)),
+    "fraction": _fraction,
+    "decimal": _decimal,
+}
+
+
+def mirror(before: Any, after: Any) -> None:
+    """Does to an argument of the tests what the program did to its copy of it.
+
+    Lists, dictionaries, sets and byte arrays change in place, as they would in one process; in a tuple too.
+    """
+    kind = before.__class__
+    if kind is not after.__class__:
+        return
+    if kind is tuple:
+        for mine, other in zip(before, after, strict=False):
+            mirror(mine, other)
+    elif kind in (list, bytearray):
+        before[:] = after
+    elif kind in (dict, set):
+        before.clear()
+        before.update(after)

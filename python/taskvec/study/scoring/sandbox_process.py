@@ -1,0 +1,187 @@
+"""The processes of a judgement: a bare interpreter for each side, given nothing of this one but its pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+MEMORY = 2 << 30
+"""Bytes of address space that a side may take."""
+JUDGE_SHARE = 4
+"""The judge's processor time, as a multiple of the worker's: its tests can be long."""
+# No name of the user's is in here. A fixed seed makes sets and dictionaries the same in every run, and so the
+# verdicts. numpy's libraries would start threads, which are forbidden.
+_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", **dict.fromkeys(_THREADS, "1")}
+# No site-packages, no folder of the user's or of the script on the path, no compiled files written.
+_FLAGS = ("-S", "-s", "-P", "-B")
+_SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
+_HERE = Path(__file__).resolve().parent
+# Seconds for a process that has closed its pipes to end, and for bubblewrap around it.
+_GRACE = 1.0
+_VERDICT_CAP = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where a side is started: the interpreter, what it may read, how long it may compute."""
+
+    python: str
+    readable: tuple[str, ...]
+    packages: dict[str, str]
+    cpu_seconds: int
+    bubblewrap: str | None = None
+
+    @classmethod
+    def of_this_interpreter(cls, cpu_seconds: int) -> Room:
+        """A room with the Python that runs this, without its packages but numpy; no bubblewrap around it."""
+        # In a virtual environment: the interpreter that it was made from, which needs no pyvenv.cfg.
+        python = Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
+        base = Path(sys.base_prefix).resolve()
+        packages = {
+            name: str(Path(spec.origin).parent)
+            for name in ("numpy",)
+            if (spec := find_spec(name)) is not None and spec.origin
+        }
+        places = [*_SYSTEM_LIBRARIES, base / "lib", base / "lib64"]
+        places += [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
+        for folder in packages.values():
+            # Wheels keep the libraries of a package beside it.
+            places += [folder, f"{folder}.libs"]
+        there = dict.fromkeys(str(place) for place in places if Path(place).exists())
+        return cls(str(python), tuple(there), packages, cpu_seconds)
+
+    def command(self, side: str, channels: list[tuple[int, int]]) -> list[str]:
+        """The command line of the `judge` or the `worker`, given the pipes that are its."""
+        settings = {
+            "channels": channels,
+            "readable": self.readable,
+            "packages": self.packages,
+            "cpu_seconds": self.cpu_seconds * (JUDGE_SHARE if side == "judge" else 1),
+            "memory": MEMORY,
+        }
+        script = str(_HERE / "confined.py")
+        return [*self.wrapped(), self.python, *_FLAGS, script, side, json.dumps(settings)]
+
+    def wrapped(self) -> list[str]:
+        """What stands before a command: bubblewrap, with new namespaces and only what is read mounted."""
+        if self.bubblewrap is None:
+            return []
+        paths = (*self.readable, self.python, str(_HERE))
+        binds = [part for path in paths for part in ("--ro-bind", path, path)]
+        # Without a process 1 of its own, which it would leave behind for this machine's to clean up.
+        alone = ("--unshare-all", "--as-pid-1", "--die-with-parent", "--cap-drop", "ALL", "--chdir", "/")
+        return [self.bubblewrap, *alone, *binds, "--"]
+
+
+def find_bubblewrap(room: Room) -> tuple[str | None, str]:
+    """The path of bubblewrap if it works here, else None; and what to say about it."""
+    path = shutil.which("bwrap")
+    if path is None:
+        return None, "bubblewrap is not installed"
+    inside = replace(room, bubblewrap=path)
+    try:
+        tried = subprocess.run(
+            [*inside.wrapped(), room.python, *_FLAGS, "-c", "print('inside')"],
+            env=_ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None, "bubblewrap does not start"
+    if tried.stdout != "inside\n":
+        said = (tried.stderr.strip().splitlines() or [f"exit status {tried.returncode}"])[-1]
+        return None, f"bubblewrap does not work here ({said[:100]})"
+    return path, "bubblewrap"
+
+
+class Side:
+    """A process that is started, and always ended by `end`."""
+
+    def __init__(self, room: Room, name: str, channels: list[tuple[int, int]]) -> None:
+        """Starts the `judge` or the `worker`, in a session that no Ctrl-C of the terminal reaches."""
+        self._process = subprocess.Popen(
+            room.command(name, channels),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=_ENVIRONMENT, cwd="/", start_new_session=True,
+            pass_fds=[one for pair in channels for one in pair],
+        )  # fmt: skip
+
+    def returned(self) -> int | None:
+        """What it ended with, or None if it goes on: −N for signal N, or 128 + N if bubblewrap saw it."""
+        try:
+            return self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def end(self) -> None:
+        """Kills it and all it has started, and waits for it."""
+        if self._process.returncode is None:
+            # Its number cannot be another process's: it has not been waited for.
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+class Pipes:
+    """File descriptors that are closed together."""
+
+    def __init__(self) -> None:
+        """Opens none yet."""
+        self._open: set[int] = set()
+
+    def pipe(self) -> tuple[int, int]:
+        """A new pipe: the end to read from, and the end to write to."""
+        both = os.pipe()
+        self._open.update(both)
+        return both
+
+    def close(self, *descriptors: int) -> None:
+        """Closes these, or without any named all that are left."""
+        for one in descriptors or tuple(self._open):
+            self._open.discard(one)
+            os.close(one)
+
+
+def say(descriptor: int, message: Any) -> bool:
+    """Writes a message as a line of JSON; whether all of it was taken."""
+    left = memoryview(json.dumps(message).encode() + b"\n")
+    try:
+        while left:
+            left = left[os.write(descriptor, left) :]
+    except OSError:
+        return False
+    return True
+
+
+def hear(descriptor: int, until: float) -> dict[str, Any] | None:
+    """The next message, or None if none comes: the writer is gone.
+
+    Raises:
+        TimeoutError: `time.monotonic()` is past `until`.
+    """
+    read, poll = bytearray(), select.poll()
+    poll.register(descriptor, select.POLLIN)
+    while not read.endswith(b"\n"):
+        left = until - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            raise TimeoutError
+        piece = os.read(descriptor, 1 << 16)
+        if not piece or len(read) > _VERDICT_CAP:
+            return None
+        read += piece
+    message: dict[str, Any] = json.loads(read)
+    return message
