@@ -1,0 +1,111 @@
+"""Whole numbers written out: "There are 1,200 of them" becomes "There are twelve hundred of them"."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from .perturb_text import Around, listed, prose, quoted, within
+
+if TYPE_CHECKING:
+    from random import Random
+
+LIMIT = 10**6
+"""Numbers from here on keep their digits."""
+
+_ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+NUMBER_WORDS = {*_ONES, *_TENS} | listed("hundred thousand million billion trillion dozen half")
+"""Words that say a number; one beside digits would be read together with them."""
+
+# Digits, with commas where thousands have them, after a blank or a bracket, and with nothing attached: no
+# sign, unit, fraction, range, decimal, time or ordinal.
+_NUMBER = re.compile(r"(?:(?<!\S)|(?<=\s\())(?:[1-9]\d{0,2}(?:,\d{3})+|0|[1-9]\d*)(?=[.,;:!?)]*(?:\s|$))")
+_OPERATORS = listed("+ - : − – * × x / ÷ = < > ≤ ≥ ^ % $ € £ # & |")
+# What makes a number a name, a time, a date or a measure that is written in digits.
+_MEASURES = listed(
+    """
+    percent pm am p.m a.m p.m. a.m. o'clock bc ad bce ce st nd rd th mod
+    mm cm dm m km mg g kg ml cl dl l oz lb lbs ft in yd mi mph kph hz khz mhz kb mb gb tb w kw kwh v
+    hr hrs min mins sec secs s ms sq cu cc c f k deg degrees celsius fahrenheit
+    """
+)
+_MARKS = tuple(".,;!?)")
+_YEARS = range(1500, 2101)
+# Words that have a capital because a sentence begins with them.
+_OPENERS = listed(
+    """
+    If In For At On The When After Every And But Of From With By About Only These Those All Suppose Since Over
+    Then There Each Exactly Another Nearly Almost Around Within
+    """
+)
+
+
+def number_words(text: str, rng: Random, around: Around) -> str | None:
+    """Writes out every whole number of a text that is a count; None where there is none.
+
+    Args:
+        text: the question, or its context; its options, and what it quotes, stay as they are.
+        rng: not used: all of them are written out.
+        around: not used.
+    """
+    del rng, around
+    end, inside = prose(text), quoted(text)
+    found = [
+        match
+        for match in _NUMBER.finditer(text, 0, end)
+        if not within(match.start(), inside) and _is_count(text, match)
+    ]
+    for match in reversed(found):
+        words = in_words(int(match[0].replace(",", "")))
+        if _begins(text, match.start()):
+            words = words[0].upper() + words[1:]
+        text = text[: match.start()] + words + text[match.end() :]
+    return text if found else None
+
+
+def in_words(number: int) -> str:
+    """A number from 0 to 999,999 in English words, without "and".
+
+    Hundreds up to 9,900 are counted as they are spoken: 1,200 is "twelve hundred", 2,000 "two thousand".
+    """
+    if not 0 <= number < LIMIT:
+        raise ValueError(f"{number} is not from 0 to {LIMIT - 1}")
+    if number < 20:
+        return _ONES[number]
+    if number < 100:
+        return _TENS[number // 10 - 2] + (f"-{_ONES[number % 10]}" if number % 10 else "")
+    spoken_in_hundreds = 1000 < number < 10000 and number % 100 == 0 and number % 1000
+    unit, name = (100, "hundred") if number < 1000 or spoken_in_hundreds else (1000, "thousand")
+    rest = f" {in_words(number % unit)}" if number % unit else ""
+    return f"{in_words(number // unit)} {name}{rest}"
+
+
+def _is_count(text: str, match: re.Match[str]) -> bool:
+    number = int(match[0].replace(",", ""))
+    if number >= LIMIT or ("," not in match[0] and number in _YEARS):
+        return False
+    before = text[: match.start()].rsplit(None, 1)[-1:]
+    # A mark parts a number from what is beside it.
+    after = [] if text[match.end() : match.end() + 1] in _MARKS else text[match.end() :].split(None, 1)[:1]
+    return not any(_belongs(token) for token in [*(one for one in before if one[-1] not in _MARKS), *after])
+
+
+def _belongs(token: str) -> bool:
+    """Whether what is beside a number makes it part of a name, date, measure, formula or other number."""
+    if token[0].isupper() and token not in _OPENERS:
+        return True
+    word = token.strip("().,;:!?").casefold()
+    parts = {word, *word.split("-")}
+    return bool(
+        token in _OPERATORS or parts & (_MEASURES | NUMBER_WORDS) or any(char.isdigit() for char in word)
+    )
+
+
+def _begins(text: str, at: int) -> bool:
+    """Whether a sentence begins here, in a text that has capitals."""
+    before = text[:at].rstrip()
+    return text != text.lower() and (not before or before[-1] in ".!?")

@@ -1,0 +1,172 @@
+"""Puts a perturbation on lm-eval tasks that are already built: only the evaluated question differs.
+
+Shots, options, description and target stay byte for byte as they are, also where shots are drawn from the
+same documents; `options` alone moves the target, with its option.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...errors import UsageError
+from ..environment import library
+from .perturb_code import docstring
+from .perturb_fields import answer, choices, fixed, prompt, question_fields, texts
+from .perturb_options import reordered
+from .perturb_text import Around, prose, words_of
+from .perturbations import KINDS, generator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from random import Random
+
+    from ...records import Json
+    from .perturbations import Kind
+
+LEAST = 0.8
+"""Of the documents of a benchmark that must be touched."""
+
+# A worked solution of which only the number at the end is compared, or a number by itself.
+_NUMBER_AT_END = re.compile(r"(?:^|[\s$#=])-?\$?\d[\d,]*(?:\.\d+)?\.?\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What a perturbation did to the documents that are evaluated, by (task name, doc_id of lm-eval)."""
+
+    documents: dict[tuple[str, int], bool]
+    """Whether it changed the document."""
+    doc_hashes: dict[tuple[str, int], str]
+    """lm-eval's `doc_hash` of the document as it was."""
+
+    @property
+    def share(self) -> float:
+        """Of documents that were changed."""
+        return sum(self.documents.values()) / max(1, len(self.documents))
+
+
+def apply(
+    tasks: Iterable[Any], kind: str, *, benchmark: str, limit: int | None = None, seed: int = 0
+) -> Touched:
+    """Perturbs the questions of a benchmark's tasks, in place.
+
+    Args:
+        tasks: lm-eval's `ConfigurableTask` objects, whose shots are drawn as before.
+        kind: a key of `KINDS`.
+        benchmark: named in errors.
+        limit: documents of each task that are evaluated; None for all.
+        seed: of the study.
+
+    Raises:
+        UsageError: there is no such kind, it is not for code, which field is the question cannot be told, or
+            fewer than 80 % of the documents were touched. The tasks are then as they were.
+    """
+    if kind not in KINDS:
+        raise UsageError(
+            f"benchmark {benchmark!r}: there is no perturbation {kind!r}; choose one of {', '.join(KINDS)}"
+        )
+    made = [(task, *_perturbed(task, kind, benchmark, limit, seed)) for task in tasks]
+    touched = Touched(
+        {(task.task_name, at): was for task, _, _, marks in made for at, was in enumerate(marks)},
+        {
+            (task.task_name, at): doc_hash(clean[at])
+            for task, clean, _, marks in made
+            for at in range(len(marks))
+        },
+    )
+    if touched.share < LEAST:
+        raise UsageError(
+            f"benchmark {benchmark!r}: perturbation {kind} does not fit this task: it changes"
+            f" {sum(touched.documents.values())} of {len(touched.documents)} documents, and {LEAST:.0%} are"
+            " needed; choose another perturbation"
+        )
+    for task, clean, documents, _ in made:
+        _install(task, clean, documents)
+    return touched
+
+
+def doc_hash(document: Json) -> str:
+    """What lm-eval's sample rows hold as `doc_hash`."""
+    utils: Any = library("lm_eval.utils")
+    text = json.dumps(document, indent=2, default=utils.handle_non_serializable, ensure_ascii=False)
+    return utils.hash_string(text)
+
+
+def _perturbed(
+    task: Any, name: str, benchmark: str, limit: int | None, seed: int
+) -> tuple[list[Json], list[Json], list[bool]]:
+    """The documents as they were, as they are now, and whether each of the first `limit` was touched."""
+    kind = KINDS[name]
+    clean = [dict(one) for one in task.eval_docs]
+    fields = question_fields(task, clean, benchmark)
+    code = getattr(task, "UNSAFE_CODE", False) or docstring(clean[0][fields[-1]]) is not None
+    if code and kind.code is None:
+        fitting = " or ".join(one for one, other in KINDS.items() if other.code is not None)
+        raise UsageError(
+            f"benchmark {benchmark!r}: perturbation {name} is not for code, as task {task.task_name} has;"
+            f" choose {fitting}"
+        )
+    vocabulary = frozenset(word for one in clean for text in texts(one) for word in words_of(text))
+    documents, marks = list(clean), list[bool]()
+    for at, document in enumerate(clean[:limit]):
+        rng = generator(seed, name, doc_hash(document))
+        changed = (
+            reordered(task, document, fields[-1], rng)
+            if kind.prose is None
+            else _changed(task, document, fields, kind, bool(code), vocabulary, rng)
+        )
+        marks.append(changed is not None)
+        if changed is not None:
+            documents[at] = changed
+    return clean, documents, marks
+
+
+def _changed(
+    task: Any,
+    document: Json,
+    fields: Sequence[str],
+    kind: Kind,
+    code: bool,
+    vocabulary: frozenset[str],
+    rng: Random,
+) -> Json | None:
+    gold = str(answer(task, document))
+    is_number = _NUMBER_AT_END.search(gold) is not None
+    if kind is KINDS["number-words"] and not (is_number and task.OUTPUT_TYPE == "generate_until"):
+        return None
+    change = kind.code if code else kind.prose
+    filled = [one for one in fields if document[one].strip()]
+    if change is None or not filled:
+        return None
+    chosen = {"all": filled, "first": filled[:1], "context": (filled[:-1] or filled)[-1:]}[kind.where]
+    # Words of a worked solution are those of the question, and only its number is compared.
+    options = [*(choices(task, document) or ()), *(document[one][prose(document[one]) :] for one in filled)]
+    spared = words_of("\n".join(options if is_number else [*options, gold]))
+    changed = dict(document)
+    for name in chosen:
+        after = "\n".join(document[one] for one in filled[filled.index(name) + 1 :])
+        around = Around("\n".join(texts(document)), after, frozenset(spared), vocabulary)
+        changed[name] = change(document[name], rng, around) or document[name]
+    # A template may tidy the change away again, and a function of the task may take more from the question.
+    seen = prompt(task, document) != prompt(task, changed)
+    return changed if seen and fixed(task, document) == fixed(task, changed) else None
+
+
+def _install(task: Any, clean: list[Json], documents: list[Json]) -> None:
+    """Lets a task evaluate `documents`, and draw its shots as if they were `clean`."""
+    # Methods of this object alone: lm-eval asks the one or the other for what is evaluated.
+    setattr(task, "test_docs" if task.has_test_docs() else "validation_docs", lambda: documents)
+    if not hasattr(task, "sampler"):
+        return
+    # Where shots come from the evaluated documents themselves, a sampler leaves out the one that is asked,
+    # which it knows by its content.
+    was = {id(new): old for new, old in zip(documents, clean, strict=True)}
+    sample = task.sampler.sample
+
+    def sample_as_before(n: int, eval_doc: Json | None = None, **rest: Any) -> Any:
+        return sample(n, eval_doc=None if eval_doc is None else was[id(eval_doc)], **rest)
+
+    task.sampler.sample = sample_as_before
