@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     _Cells = dict[tuple[str, str], Samples]
 
+_CARRIED = ("study", "study_digest", "command", "started", "versions", "device", "dtype", "inputs")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
@@ -72,12 +73,17 @@ def _built(folder: Path, run: Json) -> Results:
     missing = [f"{arm}.{benchmark['id']}" for arm, benchmark in wanted if (arm, benchmark["id"]) not in cells]
     found: Json = {
         "schema": SCHEMA,
-        **{key: run[key] for key in ("study", "versions", "device", "dtype", "inputs")},
+        **{key: run[key] for key in _CARRIED},
         "vector": _vector(made["plus"]["tensors"], run.get("target_norms", {})),
         "benchmarks": [_benchmark(one) for one in run["benchmarks"]],
         "arms": [{**arm, **made[arm["id"]], "cells": _cells(run, arm, cells)} for arm in run["arms"]],
         "comparisons": [{**one, "p_holm": p} for one, p in zip(comparisons, corrected, strict=True)],
+        "families": {"primary": 0, "secondary": sum(p is not None for p in corrected)},
         "tests": sum(p is not None for p in corrected),
+        "token_changes": [],
+        "random_means": [],
+        "robustness": [],
+        "changed_answers": [],
         "conclusions": [],
         "complete": not missing,
         "missing": missing,
@@ -131,6 +137,8 @@ def _comparisons(run: Json, cells: _Cells) -> Iterator[Json]:
                 "interval": list(found.interval),
                 "wrong_to_right": found.wrong_to_right,
                 "right_to_wrong": found.right_to_wrong,
+                "test": None if found.p is None else "mcnemar",
+                "family": "secondary",
                 "p": found.p,
             }
 
@@ -164,8 +172,14 @@ def _cell(samples: Samples) -> Json:
         "score": sum(scores) / len(scores),
         "interval": list(statistics.score_interval(scores)),
         "extraction_failures": None if extracted is None else 1 - extracted,
+        "empty": samples.mean("empty"),
         "truncated": samples.mean("truncated"),
         "mean_tokens": samples.mean("tokens"),
+        "tokens_interval": None,
+        "seconds": None,
+        "touched": samples.mean("touched"),
+        "readings": {},
+        "subtasks": {},
         "samples": f"samples/{samples.file.name}",
     }
 
@@ -190,7 +204,7 @@ def _vector(tensors: list[Json] | None, targets: dict[str, float]) -> Json | Non
         mine, its = squares.get(layer, (0.0, 0.0))
         squares[layer] = mine + norm**2, None if its is None or target is None else its + target**2
     layers = [
-        {"layer": layer, "norm": sqrt(mine), "relative": sqrt(mine / its) if its else None}
+        {"layer": layer, "norm": sqrt(mine), "relative": sqrt(mine / its) if its else None, "cosine": None}
         for layer, (mine, its) in sorted(squares.items(), key=lambda item: _place(item[0]))
     ]
     return {"norm": sqrt(sum(mine for mine, _ in squares.values())), "layers": layers}

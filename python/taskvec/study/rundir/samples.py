@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _FIELDS: dict[str, tuple[type, ...]] = {
     "doc_id": (int,),
+    "task": (str,),
+    "cluster": (str, type(None)),
     "doc_hash": (str,),
     "prompt_hash": (str,),
     "target": (str,),
@@ -28,9 +30,14 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "answer": (str, type(None)),
     "correct": (int, float),
     "extracted": (bool, type(None)),
+    "empty": (bool, type(None)),
+    "touched": (bool, type(None)),
+    "readings": (dict,),
+    "verdict": (str, type(None)),
     "tokens": (int, type(None)),
     "truncated": (bool, type(None)),
     "prompt_tokens": (int, type(None)),
+    "seconds": (int, float, type(None)),
 }
 
 
@@ -115,10 +122,16 @@ def _row(place: str, line: bytes) -> Json:
         raise CorruptError(
             f"{place}: `{wrong[0]}` is missing or of the wrong type; delete the file and run again"
         )
-    try:
-        finite = isfinite(row["correct"])
-    except OverflowError:  # A whole number beyond every float.
-        finite = False
-    if not finite:
-        raise CorruptError(f"{place}: `correct` is not a finite number; delete the file and run again")
+    numbers = {"correct": row["correct"], **{f"readings.{key}": one for key, one in row["readings"].items()}}
+    if row["seconds"] is not None:
+        numbers["seconds"] = row["seconds"]
+    if odd := [key for key, one in numbers.items() if not _is_finite(one)]:
+        raise CorruptError(f"{place}: `{odd[0]}` is not a finite number; delete the file and run again")
     return row
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and isfinite(value)
+    except OverflowError:  # A whole number beyond every float.
+        return False
