@@ -29,16 +29,18 @@ def outcomes(n: int, right: int, first: int = 0) -> list[float]:
     return [float((at - first) % n < right) for at in range(n)]
 
 
-def effect(alpha: float | None, gain: float = 1.0) -> dict[str, Any] | None:
-    """An arm's totals, as rounding would have left them."""
+def effect(
+    alpha: float | None, gain: float = 1.0, norm: float = 2.0, cosine: float = 1.0
+) -> dict[str, Any] | None:
+    """An arm's totals, or those of a tensor, as rounding would have left them."""
     if alpha is None:
         return None
     return {
-        "norm_v": 2.0,
-        "norm_requested": 2.0 * abs(alpha),
-        "norm_effective": 2.0 * abs(alpha) * gain,
+        "norm_v": norm,
+        "norm_requested": norm * abs(alpha),
+        "norm_effective": norm * abs(alpha) * gain / cosine,
         "gain": gain,
-        "cosine": 0.99,
+        "cosine": cosine,
         "changed": 0.3,
         "survival": 0.9,
         "nonfinite_inputs": 0,
@@ -55,6 +57,7 @@ def write_run(
     rows: Mapping[str, Mapping[str, Any]] | None = None,
     gains: Mapping[str, float] | None = None,
     study: Mapping[str, Any] | None = None,
+    run: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes a RUN folder.
 
@@ -67,6 +70,7 @@ def write_run(
             number.
         gains: Effective gain by arm, where it is not 1.
         study: What to change in the study.
+        run: What else to change in `run.json`.
     """
     for name in ("samples", "arms"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -85,6 +89,20 @@ def write_run(
             "limit": None,
             "n": n,
             "note": None,
+            "of": None,
+            "perturbation": None,
+            "readings": [],
+            "data": [
+                {
+                    "task": f"mini_{name}",
+                    "repository": f"made/{name}",
+                    "configuration": None,
+                    "revision": "0" * 40,
+                    "fingerprint": "f" * 16,
+                    "files": None,
+                }
+            ],
+            "subtasks": [],
             **(benchmarks or {}).get(name, {}),
         }
         for name, n in lengths.items()
@@ -92,7 +110,7 @@ def write_run(
     chosen = [
         {"id": name, "prompt": "plain", "alpha": None, "seed": None, **ARMS[name]} for name in arms or cells
     ]
-    run = {
+    written = {
         "schema": "taskvec/run/1",
         "identity": {},
         "study": {
@@ -116,12 +134,17 @@ def write_run(
         ],
         "arms": chosen,
         "benchmarks": entries,
+        "study_digest": "d1" * 16,
+        "command": "taskvec study run made-up -o RUN",
+        "started": "2026-11-24T12:00:00Z",
+        **(run or {}),
     }
-    write_json(folder / "run.json", run)
+    write_json(folder / "run.json", written)
     for arm in chosen:
-        made = effect(arm["alpha"], (gains or {}).get(arm["id"], 1.0))
+        gain = (gains or {}).get(arm["id"], 1.0)
+        made = effect(arm["alpha"], gain)
         tensors = [
-            {"name": name, "norm_v": norm, "gain": 1.0}
+            {"name": name, **(effect(arm["alpha"], gain, norm, cosine=0.8) or {})}
             for name, norm in (
                 ("model.norm.weight", 0.0),
                 ("model.layers.10.mlp.up_proj.weight", 4.0),
@@ -148,14 +171,21 @@ def sample(number: int, score: float, prompt: str, changes: Mapping[str, Any]) -
         "doc_id": number,
         "doc_hash": f"doc {number}",
         "prompt_hash": f"{prompt} {number}",
+        "task": "made",
+        "cluster": None,
         "target": str(number),
         "response": f"#### {number}",
         "answer": str(number) if score else "?",
         "correct": score,
         "extracted": True,
+        "empty": False,
+        "touched": None,
+        "readings": {},
+        "verdict": None,
         "tokens": 10 + number % 5,
         "truncated": False,
         "prompt_tokens": 20,
+        "seconds": 0.25,
     }
     return row | {key: value(number) if callable(value) else value for key, value in changes.items()}
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from ...errors import CorruptError, StorageError, TaskvecError
 from ...records import Json, Record, Result
 from ...results import Effect
+from .compared import ChangedAnswer, Comparison, Families, RandomMean, Robustness, TokenChange
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -40,6 +41,8 @@ class LayerNorm(Record):
     norm: float
     relative: float | None
     """Norm over that of the target's same tensors."""
+    cosine: float | None
+    """Cosine of α·v and of what +v's weights changed by, after rounding; None where one of them is zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,21 @@ class VectorShape(Record):
     def from_json(cls, json: Json) -> Self:
         """Reads `vector`."""
         return cls.of(json, layers=LayerNorm.of_all(json["layers"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Data(Record):
+    """Where the documents of one task come from; None is what is not known of them."""
+
+    task: str
+    repository: str | None
+    configuration: str | None
+    revision: str | None
+    """The commit of the repository."""
+    fingerprint: str | None
+    """Of the rows, as `datasets` computes it."""
+    files: tuple[str, ...] | None
+    """Local files in place of the repository."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +92,40 @@ class Benchmark(Record):
     """Documents."""
     note: str | None
     """Why no chain of steps can show here."""
+    original: str | None
+    """The clean benchmark that this one is a perturbation of, `of` in JSON; None for a clean one."""
+    perturbation: str | None
+    """The kind of perturbation; None for a clean benchmark."""
+    readings: tuple[str, ...]
+    """Names of further readings of the same answers."""
+    data: tuple[Data, ...]
+    """One entry for each task."""
+    subtasks: tuple[str, ...]
+    """Names of the tasks of a group; empty where there is one task."""
     power: Mapping[str, Any]
     """`level`, `power`, and under `smallest` the difference within reach by share of changed answers."""
     power_note: str
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Reads one of `benchmarks`."""
+        return cls.of(json, original=json["of"], data=Data.of_all(json["data"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Record):
+    """A further reading of a cell's answers: another filter or metric. It is described, not tested."""
+
+    score: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SubtaskScore(Record):
+    """One task of a group."""
+
+    n: int
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +136,31 @@ class Cell(Record):
     score: float
     interval: tuple[float, float]
     extraction_failures: float | None
-    """Share of outputs from which no answer could be read."""
+    """Share of outputs from which no answer could be read, the empty ones included."""
+    empty: float | None
+    """Share of outputs that are blank."""
     truncated: float | None
     """Share of outputs cut off at the cap."""
     mean_tokens: float | None
+    tokens_interval: tuple[float, float] | None
+    """Interval of the mean number of tokens."""
+    seconds: float | None
+    """Wall time of the cell's batches, model loading left out."""
+    touched: float | None
+    """Share of documents that the perturbation changed; None for a clean benchmark."""
+    readings: Mapping[str, Reading]
+    """By the reading's name."""
+    subtasks: Mapping[str, SubtaskScore]
+    """By task; empty where there is one task."""
     samples: str
     """The sample file, below the RUN folder."""
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Reads one of an arm's `cells`."""
+        readings = {name: Reading.of(one) for name, one in json["readings"].items()}
+        subtasks = {name: SubtaskScore.of(one) for name, one in json["subtasks"].items()}
+        return cls.of(json, readings=MappingProxyType(readings), subtasks=MappingProxyType(subtasks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,26 +185,9 @@ class ArmResult(Record):
     @classmethod
     def from_json(cls, json: Json) -> Self:
         """Reads one of `arms`."""
-        cells = {benchmark: Cell.of(cell) for benchmark, cell in json["cells"].items()}
+        cells = {benchmark: Cell.from_json(cell) for benchmark, cell in json["cells"].items()}
         effect = json["effect"] and Effect.of(json["effect"])
         return cls.of(json, effect=effect, cells=MappingProxyType(cells))
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison(Record):
-    """One arm against another on one benchmark, paired by document."""
-
-    arm: str
-    against: str
-    benchmark: str
-    n: int
-    difference: float
-    interval: tuple[float, float]
-    wrong_to_right: int
-    right_to_wrong: int
-    p: float | None
-    p_holm: float | None
-    """Corrected over all tests of the study."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +196,12 @@ class Results(Result):
 
     study: Mapping[str, Any]
     """The study file, defaults filled in."""
+    study_digest: str
+    """First 32 hexadecimal digits of the SHA-256 of the study file's text, as it was at the first run."""
+    command: str | None
+    """The command line of the first run; None for a run from Python."""
+    started: str | None
+    """When the first run began, in UTC (ISO 8601)."""
     versions: Mapping[str, str]
     device: str
     dtype: str
@@ -154,8 +211,15 @@ class Results(Result):
     arms: tuple[ArmResult, ...]
     """In the order in which they ran."""
     comparisons: tuple[Comparison, ...]
+    families: Families
     tests: int
-    """Tests that Holm's correction is over."""
+    """Tests of both families."""
+    token_changes: tuple[TokenChange, ...]
+    """Of benchmarks whose answers are generated."""
+    random_means: tuple[RandomMean, ...]
+    robustness: tuple[Robustness, ...]
+    changed_answers: tuple[ChangedAnswer, ...]
+    """Up to three gained and three lost of each benchmark, in order of their documents."""
     conclusions: tuple[str, ...]
     """What the data do and do not show, in words."""
     complete: bool
@@ -170,9 +234,14 @@ class Results(Result):
             _json=json,
             inputs=Input.of_all(json["inputs"]),
             vector=json["vector"] and VectorShape.from_json(json["vector"]),
-            benchmarks=Benchmark.of_all(json["benchmarks"]),
+            benchmarks=tuple(Benchmark.from_json(one) for one in json["benchmarks"]),
             arms=tuple(ArmResult.from_json(arm) for arm in json["arms"]),
             comparisons=Comparison.of_all(json["comparisons"]),
+            families=Families.of(json["families"]),
+            token_changes=TokenChange.of_all(json["token_changes"]),
+            random_means=RandomMean.of_all(json["random_means"]),
+            robustness=tuple(Robustness.from_json(one) for one in json["robustness"]),
+            changed_answers=tuple(ChangedAnswer.from_json(one) for one in json["changed_answers"]),
         )
 
     def arm(self, name: str) -> ArmResult | None:
