@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,11 @@ def element(name: str, text: str, kind: str = "") -> str:
     return f"<{name}{_class(kind)}>{escape(text)}</{name}>"
 
 
+def section(title: str, name: str, inner: str) -> str:
+    """A section of this id with its heading, around markup."""
+    return f'<section id="{name}">{element("h2", title)}\n{inner}\n</section>'
+
+
 def listing(items: Iterable[str]) -> str:
     """A list of plain texts, warnings marked."""
     marked = (element("li", item, "warning" if item.startswith("Warning: ") else "") for item in items)
@@ -22,13 +28,23 @@ def listing(items: Iterable[str]) -> str:
 
 def table(caption: str, note: str, columns: Sequence[str], rows: Iterable[Row]) -> str:
     """A table that scrolls by itself where it is wider than the page; each row begins with its heading."""
-    head = "".join(f'<th scope="col">{escape(one)}</th>' for one in columns)
+    rows = list(rows)
+    kinds = rows[0].kinds if rows else []
+    head = "".join(
+        f'<th scope="col"{_class(kind)}>{escape(one)}</th>'
+        for one, kind in zip_longest(columns, ["", *kinds], fillvalue="")
+    )
     body = "".join(row.markup() for row in rows)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)} <small>{escape(note)}</small></caption>"
+        f"<caption><span>{escape(caption)} <small>{escape(note)}</small></span></caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def folded(summary: str, inner: str) -> str:
+    """What is shown when its summary is clicked; in print it is always shown."""
+    return f"<details>{element('summary', summary)}{inner}</details>"
 
 
 class Row:
@@ -37,11 +53,24 @@ class Row:
     def __init__(self, heading: str, kind: str = "") -> None:
         """Begins with the row's heading."""
         self._kind = kind
+        self.kinds: list[str] = []
+        """Of the cells behind the heading."""
         self._cells = [f'<th scope="row">{escape(heading)}</th>']
 
     def add(self, text: object, kind: str = "") -> Row:
         """One more cell; None is an empty one."""
+        self.kinds.append(kind)
         self._cells.append(f"<td{_class(kind)}>{'' if text is None else escape(str(text))}</td>")
+        return self
+
+    def noted(self, text: str, note: str, kind: str = "") -> Row:
+        """One more cell, with a note in smaller letters."""
+        self._cells.append(f"<td{_class(kind)}>{escape(text)} {element('small', note)}</td>")
+        return self
+
+    def drawn(self, svg: str) -> Row:
+        """One more cell, which holds a drawing."""
+        self._cells.append(f'<td class="plot">{svg}</td>')
         return self
 
     def link(self, text: str, to: str) -> Row:
@@ -54,11 +83,20 @@ class Row:
         return f"<tr{_class(self._kind)}>{''.join(self._cells)}</tr>"
 
 
-def figure(title: str, note: str, described: str, svg: str) -> str:
-    """A figure with a caption; `described` says what it shows to those who do not see it."""
+def figure(title: str, note: str, described: str, wide: str, narrow: str) -> str:
+    """A figure with a caption, drawn twice: the page's style shows the drawing that fits the screen.
+
+    Args:
+        title: What it shows.
+        note: In smaller letters behind the title.
+        described: What it shows, in words, to those who do not see it.
+        wide: The drawing for a desk.
+        narrow: The drawing for a phone.
+    """
     return (
         f"<figure><figcaption>{escape(title)} <small>{escape(note)}</small></figcaption>"
-        f'<div role="img" aria-label="{escape(described)}">{svg}</div></figure>'
+        f'<div role="img" aria-label="{escape(described)}">'
+        f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div></div></figure>'
     )
 
 
@@ -67,7 +105,7 @@ def terms(pairs: Iterable[tuple[str, object]]) -> str:
     return (
         "<dl>"
         + "".join(
-            f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
+            f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>"
             for name, value in pairs
             if value not in (None, "")
         )

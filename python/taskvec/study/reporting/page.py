@@ -17,26 +17,33 @@ from ..rundir.results import as_written
 from ..rundir.run_folder import as_text
 from ..rundir.run_folder import write as write_text
 from . import plots
-from .html import element, figure, listing
-from .page_tables import how_it_was_run, numbers
-from .terminal import AGAINST, curve
+from .answers import answers
+from .common import clean, curve
+from .costs import costs
+from .html import element, figure, listing, section
+from .overview import arms, glance
+from .page_tables import numbers
+from .provenance import provenance
+from .robustness import robustness
+from .scales import same_span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..rundir.results import Results
 
-_ARMS = (
-    "Scores with 95% intervals; the dashed line and the band are the target as it is, hollow points were"
-    " asked for steps. Beside each: the score in percent and the change in points, in brackets where no"
-    f" difference is shown. {AGAINST}"
-)
 _CURVE = (
-    "Scores over α: −v to the left, the target itself at 0, random vectors of the same size as crosses. The"
-    " effective gain says how much of the request is left after rounding to the checkpoint's dtype: 1 is all"
-    " of it, and where it is far from 1 the weights did not get the α that the point is named for."
+    "Scores over α: −v to the left, the target itself at 0, random vectors of the same size as crosses."
+    " The effective gain says how much of the request is left after rounding to the checkpoint's dtype:"
+    " 1 is all of it, and where it is far from 1 the weights did not get the α that the point is named"
+    " for."
+)
+_LAYERS = (
+    "The norm of v in each layer, over that of the target's same tensors where it is known, and the"
+    " cosine of v and of what rounding let through: 1 where the direction is kept."
 )
 _SENTENCE = re.compile(r"(?<=\.) (?=[A-Z−]|n = )")
+_P_VALUE = re.compile(r"\bp ([=<]) ")
 # Nothing from elsewhere, whatever a name in the results may hold.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -81,6 +88,7 @@ def render(results: Results) -> str:
     """
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     name = str(results.study["name"])
+    sections = list(_sections(results))
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
@@ -88,99 +96,120 @@ def render(results: Results) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             element("title", f"{name}: a taskvec study"),
             f"<style>\n{style}</style>\n</head>\n<body>\n<main>",
-            *_head(results, name),
-            *_conclusions(results),
-            *_arms(results),
-            *_curve(results),
-            *_layers(results),
-            *numbers(results),
-            *how_it_was_run(results),
-            *_power(results),
+            *_head(results, name, [to for to, _ in sections]),
+            *(markup for _, markup in sections),
             element("footer", f"Scored with taskvec {results.versions.get('taskvec', '?')}."),
             "</main>\n</body>\n</html>\n",
         ]
     )
 
 
-def _head(results: Results, name: str) -> Iterator[str]:
+def _head(results: Results, name: str, links: list[str]) -> Iterator[str]:
+    """What was asked on the left; beside it the sum, the facts in a line, and where things are."""
     inputs = {one.role: one.name for one in results.inputs}
     skill = inputs.get("vector") or f"({inputs.get('minuend')} − {inputs.get('subtrahend')})"
-    yield "<header>" + element("p", "A taskvec study", "kind") + element("h1", name)
-    yield element("p", str(results.study["about"]), "asked")
+    yield "<header><div>" + element("p", "A taskvec study", "kind") + element("h1", name)
+    yield element("p", str(results.study["about"]), "asked") + "</div><div>"
     yield element(
         "p", f"{inputs.get('target')} + α · {skill}, α = {results.study.get('alpha', 1):g}", "formula"
     )
     facts = (
         count(len(results.arms), "arm"),
-        count(len(results.benchmarks), "benchmark"),
-        count(results.tests, "test"),
+        count(len(clean(results)), "benchmark"),
+        f"{count(results.tests, 'test')}, {results.families.primary:,} of them primary",
         results.device,
         results.dtype,
+        (results.started or "")[:10],
+        f"study {results.study_digest[:12]}",
     )
-    yield element("p", " · ".join(facts), "faint") + "</header>"
+    yield element("p", " · ".join(fact for fact in facts if fact), "faint")
+    yield "<nav>" + " ".join(f'<a href="#{to}">{to}</a>' for to in links)
+    yield "</nav></div></header>"
     if not results.complete:
         cells = f"{count(len(results.missing), 'cell')} still to be scored: {', '.join(results.missing)}."
         yield f'<p class="warning" role="note"><strong>Not finished.</strong> {escape(cells)}</p>'
 
 
+def _sections(results: Results) -> Iterator[tuple[str, str]]:
+    """Id and markup of each section that has something in it."""
+    for title, name, of in (
+        ("At a glance", "glance", glance),
+        ("What the data show", "conclusions", _conclusions),
+        ("Arms", "arms", arms),
+        ("How much of v: the α curve", "curve", _curve),
+        ("What is left under perturbation", "robustness", robustness),
+        ("Accuracy and tokens", "tokens", costs),
+        ("Answers that changed", "answers", answers),
+        ("Where v is", "layers", _layers),
+        ("All numbers", "numbers", numbers),
+        ("How it was run", "run", provenance),
+        ("What the documents could show", "power", _power),
+    ):
+        if inner := "\n".join(of(results)):
+            yield name, section(title, name, inner)
+
+
 def _conclusions(results: Results) -> Iterator[str]:
     """The whole in large letters; of each benchmark the answer first, then what bounds it, point by point."""
-    yield "<section>" + element("h2", "What the data show")
     titles = [f"{one.title}: " for one in results.benchmarks]
+    beside: list[str] = []
     for text in results.conclusions:
         title = next((title for title in titles if text.startswith(title)), None)
-        if title is None:
-            yield element("p", text, "all" if text.startswith("In all: ") else "")
-            continue
-        first, stop, rest = text.removeprefix(title).partition(". ")
-        yield element("h3", title.removesuffix(": ")) + element("p", first + stop.rstrip(), "found")
-        if rest:
-            yield listing(_SENTENCE.split(rest))
-    yield "</section>"
+        if title:
+            beside.append(_conclusion(title, text))
+        elif beside:
+            beside.append(f"<div>{element('p', _unbroken(text))}</div>")
+        else:
+            yield element("p", _unbroken(text), "all" if text.startswith("In all: ") else "")
+    yield f'<div class="grid">{"".join(beside)}</div>'
 
 
-def _arms(results: Results) -> Iterator[str]:
-    yield "<section>" + element("h2", "Arms") + element("p", _ARMS, "faint") + '<div class="grid">'
-    for one in results.benchmarks:
-        known = [arm for arm in results.arms if one.id in arm.cells]
-        scores = ", ".join(f"{arm.label} {share(arm.cells[one.id].score)}" for arm in known)
-        yield figure(one.title, f"n = {one.n}", f"Scores: {scores}.", plots.arms(results, one))
-    yield "</div></section>"
+def _conclusion(title: str, text: str) -> str:
+    first, stop, rest = _unbroken(text).removeprefix(title).partition(". ")
+    heading = element("h3", title.removesuffix(": "))
+    bounds = listing(_SENTENCE.split(rest)) if rest else ""
+    return f"<div>{heading}{element('p', first + stop.rstrip(), 'found')}{bounds}</div>"
+
+
+def _unbroken(text: str) -> str:
+    """No line breaks within "p = 0.03"."""
+    return _P_VALUE.sub("p\u00a0\\1\u00a0", text)
 
 
 def _curve(results: Results) -> Iterator[str]:
     swept = results.of_kind("sweep")
     if not swept:
         return
-    yield "<section>" + element("h2", "How much of v: the α curve") + element("p", _CURVE, "faint")
-    yield '<div class="grid small">'
+    yield element("p", _CURVE, "faint") + '<div class="grid">'
     along = curve(results)
-    for one in results.benchmarks:
-        if any(one.id in arm.cells for arm in swept):
-            known = [arm for arm in along if one.id in arm.cells]
-            scores = ", ".join(f"{share(arm.cells[one.id].score)} at {arm.alpha or 0:g}" for arm in known)
-            yield figure(one.title, "score", f"Scores over α: {scores}.", plots.sweep(results, one))
-    drawn = plots.gains(results)
-    if drawn:
+    shown = [one for one in clean(results) if any(one.id in arm.cells for arm in swept)]
+    drawn = [*along, *results.of_kind("random")]
+    cells = [[arm.cells[one.id] for arm in drawn if one.id in arm.cells] for one in shown]
+    ends = [[end for cell in some for end in (cell.score, *cell.interval)] for some in cells]
+    for one, scale in zip(shown, same_span(ends), strict=True):
+        known = [arm for arm in along if one.id in arm.cells]
+        scores = ", ".join(f"{share(arm.cells[one.id].score)} at {arm.alpha or 0:g}" for arm in known)
+        wide, narrow = (plots.sweep(results, one, scale, width) for width in (plots.HALF, plots.NARROW))
+        yield figure(one.title, "score", f"Scores over α: {scores}.", wide, narrow)
+    wide, narrow = (plots.gains(results, width) for width in (plots.HALF, plots.NARROW))
+    if wide:
         gains = [(arm.alpha, arm.effect.gain) for arm in along if arm.effect]
         described = ", ".join(f"{gain:.2f} at {alpha:g}" for alpha, gain in gains if gain is not None)
-        yield figure("Effective gain", "1 is ideal", f"Effective gain over α: {described}.", drawn)
-    yield "</div></section>"
+        yield figure("Effective gain", "1 is ideal", f"Effective gain over α: {described}.", wide, narrow)
+    yield "</div>"
 
 
 def _layers(results: Results) -> Iterator[str]:
-    drawn = plots.layers(results)
-    if results.vector is None or not drawn:
+    wide, narrow = (plots.layers(results, width) for width in (plots.FULL, plots.NARROW))
+    if results.vector is None or not wide:
         return
-    what = "Norm of v over the target's, by layer" if plots.by_share(results) else "Norm of v by layer"
+    yield element("p", _LAYERS, "faint")
     norms = ", ".join(f"{one.layer} {one.norm:.3g}" for one in results.vector.layers)
-    yield "<section>" + element("h2", "Where v is")
-    yield figure(what, f"norm of all of v: {results.vector.norm:.4g}", f"Norm of v by layer: {norms}.", drawn)
-    yield "</section>"
+    note = f"norm of all of v: {results.vector.norm:.4g}"
+    drawn = figure("v by layer", note, f"Norm of v by layer: {norms}.", wide, narrow)
+    yield f'<div class="full">{drawn}</div>'
 
 
 def _power(results: Results) -> Iterator[str]:
-    yield "<section>" + element("h2", "What the documents could show")
-    for one in results.benchmarks:
-        yield element("h3", one.title) + element("p", one.power_note)
-    yield "</section>"
+    said = (element("h3", one.title) + element("p", one.power_note) for one in clean(results))
+    yield '<div class="grid">' + "".join(f"<div>{one}</div>" for one in said) + "</div>"

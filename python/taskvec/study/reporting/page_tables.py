@@ -1,61 +1,63 @@
-"""The report's tables: every number of the results, and how they came about."""
+"""The report's tables: every number of the results."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ..analysis.case import verdict
-from ..analysis.phrases import interval, p_figure, points, share
-from .html import Row, element, table, terms
-from .terminal import AGAINST
+from ..analysis.phrases import count, interval, p_figure, points, share
+from .common import AGAINST, clean, own_baseline, own_change, title
+from .costs import duration
+from .html import Row, element, folded, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..rundir.results import ArmResult, Benchmark, Comparison, Results
+    from ..rundir.compared import Comparison, RandomMean
+    from ..rundir.results import ArmResult, Benchmark, Results
 
 _METHODS = (
-    "Arms are compared document by document. p is the exact McNemar test (McNemar 1947, as a two-sided"
-    " binomial test on the documents that one of the two arms answers rightly and the other wrongly),"
-    " corrected"
-    " for all tests of the study together by Holm's step-down method (Holm 1979). Intervals are 95%"
-    " intervals:"
-    " Wilson's (1927) for the share of right answers; for differences, and for scores that are not just"
-    " right or"
-    " wrong, the percentile bootstrap over documents (10,000 draws). Where fewer than ten documents differ"
-    " from the commonest value, as where hardly any answer changed, the bootstrap is too narrow, and each end"
-    " is the farther one of its own and of Tango's score interval (1998) for a difference, Wilson's for a"
-    " score. An interval of a difference is not corrected."
+    "Arms are compared document by document. p is that of the exact McNemar test (McNemar 1947, as a"
+    " two-sided binomial test on the documents that one of the two arms answers rightly and the other"
+    " wrongly), or, where scores are not just right or wrong, of an exact sign-flip test on the"
+    " documents' differences. It is corrected within its family of tests by Holm's step-down method"
+    " (Holm 1979); the α sweep is described without tests. Intervals are 95% intervals: Wilson's (1927)"
+    " for the share of right answers; for differences, and for scores that are not just right or wrong,"
+    " the percentile bootstrap over documents (10,000 draws). Where fewer than ten documents differ"
+    " from the commonest value, as where hardly any answer changed, the bootstrap is too narrow, and"
+    " each end is the farther one of its own and of Tango's score interval (1998) for a difference,"
+    " Wilson's for a score. An interval of a difference is not corrected."
 )
+_MAIN = ("baseline", "plus", "baseline-think", "plus-think")
 
 
 def numbers(results: Results) -> Iterator[str]:
     """Scores and changes by benchmark, the other comparisons, and what each arm's weights are."""
-    yield "<section>" + element("h2", "All numbers")
-    yield element("p", f"{AGAINST} {_METHODS}", "faint")
-    columns = (
-        "arm", "score", "interval", "change", "interval", "gained", "lost", "p", "p, Holm",
-        "unreadable", "cut off", "tokens", "samples",
-    )  # fmt: skip
-    for one in results.benchmarks:
-        yield table(
-            one.title,
-            f"n = {one.n}, {one.metric}; scores and rates in percent, changes in points",
-            columns,
-            (_arm_row(results, arm, one) for arm in results.arms if one.id in arm.cells),
-        )
+    yield element("p", f"{families(results)} {AGAINST} {_METHODS}", "faint wide-text")
+    for one in clean(results):
+        yield from _benchmark(results, one)
+        perturbed = [other for other in results.benchmarks if other.original == one.id]
+        if perturbed:
+            tables = "".join(part for other in perturbed for part in _benchmark(results, other))
+            yield folded(f"{one.title}: {count(len(perturbed), 'perturbation')} one by one", tables)
     yield table(
         "v against asking for steps, and against each random vector",
-        "",
-        ("benchmark and pair", "difference", "interval", "gained", "lost", "p", "p, Holm"),
+        "differences in points",
+        ("benchmark and pair", "difference", "interval", "gained", "lost", "p", "p in family", "family"),
         (
             _compared(Row(_pair(results, one), _shown(one)), one)
             for one in results.comparisons
             if one.arm == "plus" and one.against != "baseline"
         ),
     )
+    if results.random_means:
+        yield table(
+            "The mean of the random vectors",
+            "against the target as it is, in points, and as a share of v's change",
+            ("benchmark", "seeds", "change", "interval", "share of v's", "interval"),
+            (_random_mean(results, one) for one in results.random_means),
+        )
     yield table(
         "What each arm's weights are",
         "what rounding left of the request α·v, over all elements",
@@ -65,22 +67,111 @@ def numbers(results: Results) -> Iterator[str]:
         ),
         (_weights(arm) for arm in results.arms),
     )  # fmt: skip
-    yield "</section>"
+    if results.vector:
+        layers = table(
+            "v by layer",
+            "norm, its share of the target's, and the cosine of v and of what was added",
+            ("layer", "norm", "over the target's", "cosine"),
+            (
+                Row(one.layer)
+                .add(f"{one.norm:.4g}")
+                .add(None if one.relative is None else f"{100 * one.relative:.3g}%")
+                .add(None if one.cosine is None else f"{one.cosine:.4g}")
+                for one in results.vector.layers
+            ),
+        )
+        yield folded("v by layer, in numbers", layers)
 
 
-def _arm_row(results: Results, arm: ArmResult, benchmark: Benchmark) -> Row:
-    cell = arm.cells[benchmark.id]
-    against = "baseline-think" if arm.id == "plus-think" else "baseline"
-    found = results.compared(arm.id, against, benchmark.id)
+def families(results: Results) -> str:
+    """How many tests there are, and what they are corrected for."""
+    first, second = results.families.primary, results.families.secondary
+    if not first + second:
+        return "Nothing was tested."
+    return (
+        f"The primary family holds {count(first, 'test')}, chosen before the first run, the secondary one"
+        f" {second:,}."
+    )
+
+
+def _benchmark(results: Results, benchmark: Benchmark) -> Iterator[str]:
+    """Scores and changes, then what the outputs were like, then the tasks of a group."""
+    arms = [arm for arm in results.arms if benchmark.id in arm.cells]
+    yield table(
+        benchmark.title,
+        f"n = {benchmark.n:,}, {benchmark.metric}; scores in percent, changes in points",
+        (
+            "arm", "score", "interval", "change", "interval", "gained", "lost", "p", "p in family", "family",
+            *(name for reading in benchmark.readings for name in (reading, "interval")),
+        ),
+        (_scored(results, arm, benchmark) for arm in arms),
+    )  # fmt: skip
+    yield table(
+        f"{benchmark.title}: outputs",
+        "rates in percent; tokens are means, their change is against the same arm as the score's",
+        (
+            "arm", "unreadable", "empty", "cut off", "tokens", "interval", "change", "interval", "time",
+            "samples",
+        ),
+        (_outputs(results, arm, benchmark) for arm in arms),
+    )  # fmt: skip
+    if benchmark.subtasks:
+        main = [arm for arm in arms if arm.id in _MAIN]
+        rows = (_subtask(name, main, benchmark) for name in benchmark.subtasks)
+        columns = ("task", "n", *(arm.label for arm in main))
+        inner = table(f"{benchmark.title} by task", "scores in percent", columns, rows)
+        yield folded(f"{benchmark.title}: {count(len(benchmark.subtasks), 'task')} one by one", inner)
+
+
+def _scored(results: Results, arm: ArmResult, benchmark: Benchmark) -> Row:
+    cell, found = arm.cells[benchmark.id], own_change(results, arm, benchmark)
     row = Row(arm.label, _shown(found)).add(_percent(cell.score)).add(_percents(cell.interval))
     if found is None:
-        for _ in range(6):
+        for _ in range(7):
             row.add(None)
     else:
         _compared(row, found)
-    row.add(_percent(cell.extraction_failures)).add(_percent(cell.truncated))
-    row.add(None if cell.mean_tokens is None else f"{cell.mean_tokens:.1f}")
+    for name in benchmark.readings:
+        reading = cell.readings[name]
+        row.add(_percent(reading.score)).add(_percents(reading.interval))
+    return row
+
+
+def _outputs(results: Results, arm: ArmResult, benchmark: Benchmark) -> Row:
+    cell = arm.cells[benchmark.id]
+    row = Row(arm.label).add(_percent(cell.extraction_failures)).add(_percent(cell.empty))
+    row.add(_percent(cell.truncated)).add(None if cell.mean_tokens is None else f"{cell.mean_tokens:.1f}")
+    row.add(None if cell.tokens_interval is None else _tokens(cell.tokens_interval))
+    found = next(
+        (
+            one
+            for one in results.token_changes
+            if (one.arm, one.against, one.benchmark) == (arm.id, own_baseline(arm), benchmark.id)
+        ),
+        None,
+    )
+    row.add(None if found is None else f"{found.difference:+.1f}".replace("-", "−"))
+    row.add(None if found is None else _tokens(found.interval))
+    row.add(None if cell.seconds is None else duration(cell.seconds))
     return row.link("open", quote(cell.samples))
+
+
+def _subtask(name: str, arms: list[ArmResult], benchmark: Benchmark) -> Row:
+    scores = [arm.cells[benchmark.id].subtasks.get(name) for arm in arms]
+    row = Row(name).add(next((one.n for one in scores if one), None))
+    for one in scores:
+        row.add(None if one is None else _percent(one.score))
+    return row
+
+
+def _random_mean(results: Results, found: RandomMean) -> Row:
+    row = Row(title(results, found.benchmark)).add(found.seeds)
+    row.add(points(found.difference), "change").add(interval(found.interval))
+    row.add("–" if found.share is None else f"{100 * found.share:.0f}%".replace("-", "−"))
+    ends = found.share_interval
+    return row.add(
+        None if ends is None else " to ".join(f"{100 * end:.0f}%" for end in ends).replace("-", "−")
+    )
 
 
 def _compared(row: Row, found: Comparison) -> Row:
@@ -88,13 +179,12 @@ def _compared(row: Row, found: Comparison) -> Row:
     row.add(found.wrong_to_right).add(found.right_to_wrong)
     for p in (found.p, found.p_holm):
         row.add("–" if p is None else p_figure(p))
-    return row
+    return row.add(found.family)
 
 
 def _pair(results: Results, found: Comparison) -> str:
     against = results.arm(found.against)
-    title = next(one.title for one in results.benchmarks if one.id == found.benchmark)
-    return f"{title}: +v against {against.label if against else found.against}"
+    return f"{title(results, found.benchmark)}: +v against {against.label if against else found.against}"
 
 
 def _shown(found: Comparison | None) -> str:
@@ -119,48 +209,13 @@ def _weights(arm: ArmResult) -> Row:
     return row.add(None if arm.seconds is None else f"{arm.seconds:.1f}")
 
 
-def how_it_was_run(results: Results) -> Iterator[str]:
-    """Inputs, settings and versions, the benchmarks as they were set, and the study itself."""
-    study = results.study
-    backend = study.get("backend", "hf")
-    yield "<section>" + element("h2", "How it was run")
-    yield terms(
-        [
-            *((one.role, f"{one.name} ({one.digest})") for one in results.inputs),
-            ("think line", study.get("think")),
-            ("rounding", study.get("rounding")),
-            ("backend", backend if isinstance(backend, str) else ", ".join(backend)),
-            ("device", results.device),
-            ("dtype", results.dtype),
-            ("batch size", study.get("batch_size")),
-            *results.versions.items(),
-        ]
-    )
-    yield table(
-        "Benchmarks",
-        "as lm-eval was told to run them",
-        (
-            "benchmark", "task", "version", "kind", "metric", "filter", "shots", "token cap", "limit", "n",
-            "note",
-        ),
-        (_asked(one) for one in results.benchmarks),
-    )  # fmt: skip
-    text = json.dumps(results.to_json()["study"], ensure_ascii=False, indent=2)
-    yield "<details><summary>The study, defaults filled in</summary>" + element("pre", text)
-    yield "</details></section>"
-
-
-def _asked(one: Benchmark) -> Row:
-    row = Row(one.title).add(one.task, "text").add(one.version).add(one.kind, "text")
-    row.add(one.metric, "text").add(one.filter, "text")
-    for number in (one.shots, one.max_new_tokens, one.limit, one.n):
-        row.add(number)
-    return row.add(one.note, "prose")
-
-
 def _percent(value: float | None) -> str | None:
     return None if value is None else f"{100 * value:.1f}"
 
 
 def _percents(ends: tuple[float, float]) -> str:
     return f"{_percent(ends[0])} to {_percent(ends[1])}"
+
+
+def _tokens(ends: tuple[float, float]) -> str:
+    return " to ".join(f"{end:.1f}" for end in ends).replace("-", "−")

@@ -1,0 +1,50 @@
+"""What the page and the terminal have in common: which arms and benchmarks are shown, and against what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..analysis.phrases import points
+
+if TYPE_CHECKING:
+    from ..rundir.results import ArmResult, Benchmark, Comparison, Results
+
+AGAINST = "Changes are against the target as it is; those of +v with think against the target with think."
+"""What a change in a table is against."""
+
+
+def clean(results: Results) -> list[Benchmark]:
+    """The benchmarks that are no perturbation of another."""
+    return [one for one in results.benchmarks if one.original is None]
+
+
+def generated(results: Results) -> list[Benchmark]:
+    """The clean benchmarks whose answers are generated."""
+    return [one for one in clean(results) if one.kind == "generate"]
+
+
+def title(results: Results, benchmark: str) -> str:
+    """What a benchmark is called."""
+    return next(one.title for one in results.benchmarks if one.id == benchmark)
+
+
+def own_baseline(arm: ArmResult) -> str:
+    """The id of the arm that an arm's change is against."""
+    return "baseline-think" if arm.id == "plus-think" else "baseline"
+
+
+def own_change(results: Results, arm: ArmResult, benchmark: Benchmark) -> Comparison | None:
+    """An arm against its own baseline; None for a baseline itself, and before both have been scored."""
+    return results.compared(arm.id, own_baseline(arm), benchmark.id)
+
+
+def bracketed(difference: float, is_shown: bool) -> str:
+    """A change in points, in brackets where no difference is shown."""
+    return points(difference) if is_shown else f"({points(difference)})"
+
+
+def curve(results: Results) -> tuple[ArmResult, ...]:
+    """The arms of the α curve in order: −v, the baseline as α = 0, the sweep and +v."""
+    kinds = ("baseline", "plus", "minus", "sweep")
+    arms = [arm for arm in results.arms if arm.kind in kinds and arm.prompt == "plain"]
+    return tuple(sorted(arms, key=lambda arm: arm.alpha or 0.0))
