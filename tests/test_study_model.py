@@ -165,7 +165,7 @@ def test_the_line_changes_the_prompt_and_nothing_else(root: Path) -> None:
     words, choice = loaded(root)
     lm = asking(model(root))
     for one in (words, choice):
-        plain, think, again = (score(lm, one, line=line) for line in (None, LINE, None))
+        plain, think, again = (chat.untimed(score(lm, one, line=line)) for line in (None, LINE, None))
         assert plain == again
         for before, after in zip(plain, think, strict=True):
             assert before["prompt_hash"] != after["prompt_hash"]
@@ -201,7 +201,7 @@ def test_documents_of_a_group_are_counted_through(root: Path, tmp_path: Path) ->
     benchmark = {"id": "both", "task": "both", "max_new_tokens": chat.CAP, "limit": 3}
     content = chat.study(root, tmp_path / "tasks", benchmarks=[benchmark])
     (both,) = tasks.load(load(chat.write_study(tmp_path / "study.yaml", content)))
-    rows = score(asking(model(root)), both, line=None)
+    rows = chat.untimed(score(asking(model(root)), both, line=None))
     assert [row["doc_id"] for row in rows] == list(range(6))
     assert rows[:3] == [{**row, "doc_id": row["doc_id"] - 3} for row in rows[3:]]
 

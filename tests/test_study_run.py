@@ -53,9 +53,9 @@ def small(root: Path, folder: Path, **changes: Any) -> Path:
 
 
 def rows(run: Path, arm: str, benchmark: str) -> list[dict[str, Any]]:
-    return [
-        json.loads(line) for line in (run / "samples" / f"{arm}.{benchmark}.jsonl").read_text().splitlines()
-    ]
+    """A cell's rows, but for how long they took."""
+    lines = (run / "samples" / f"{arm}.{benchmark}.jsonl").read_text().splitlines()
+    return chat.untimed([json.loads(line) for line in lines])
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def answers(checkpoint: Path, root: Path, benchmark: str, line: str | None) -> l
     with quiet():
         lm = StudyLM(str(checkpoint), chat.tokenizer(), 4, device="cpu", dtype="float32")
         lm.model.generation_config = generation_config(str(root / "instruct"))
-    return score(lm, loaded, line=line)
+    return chat.untimed(score(lm, loaded, line=line))
 
 
 @pytest.mark.parametrize("arm", ["plus", "plus-think", "minus", "alpha-0.5"])
@@ -146,7 +146,7 @@ def test_a_model_itself_is_asked_as_the_target_is(arm: str, name: str, root: Pat
 def test_a_finished_run_scores_nothing(root: Path, tmp_path: Path, scored: list[str]) -> None:
     run = shutil.copytree(root / "RUN", tmp_path / "RUN")
     (run / "results.json").unlink()
-    told: list[tuple[str, str, int, int]] = []
+    told: list[tuple[Any, ...]] = []
     taskvec.study.run(root / "study.yaml", run, progress=lambda *at: told.append(at))
     assert (scored, told) == ([], [])
     assert (run / "results.json").read_text() == (root / "RUN" / "results.json").read_text()
@@ -155,15 +155,15 @@ def test_a_finished_run_scores_nothing(root: Path, tmp_path: Path, scored: list[
 def test_only_what_is_missing_is_scored(root: Path, tmp_path: Path, scored: list[str]) -> None:
     run = shutil.copytree(root / "RUN", tmp_path / "RUN")
     gone = [run / "samples" / name for name in ("minus.choice.jsonl", "subtrahend.words.jsonl")]
-    before = [path.read_bytes() for path in gone]
     for path in gone:
         path.unlink()
-    told: list[tuple[str, str, int, int]] = []
+    told: list[tuple[Any, ...]] = []
     taskvec.study.run(root / "study.yaml", run, progress=lambda *at: told.append(at))
     assert scored == ["choice", "words"]
-    assert [path.read_bytes() for path in gone] == before
-    assert told[0][2:] == (19 * COUNT, 21 * COUNT)
-    assert told[-1][2:] == (21 * COUNT, 21 * COUNT)
+    for arm, benchmark in (("minus", "choice"), ("subtrahend", "words")):
+        assert rows(run, arm, benchmark) == rows(root / "RUN", arm, benchmark)
+    assert told[0][2:4] == (19 * COUNT, 21 * COUNT)
+    assert told[-1][2:4] == (21 * COUNT, 21 * COUNT)
 
 
 class Stopped(Exception):
@@ -177,14 +177,15 @@ def test_an_interrupted_run_goes_on(
     """Stopped in the middle of the third cell of four."""
     study = small(root, tmp_path, benchmarks=chat.study(root, root / "tasks")["benchmarks"])
 
-    def stop(arm: str, benchmark: str, done: int, total: int) -> None:
+    def stop(arm: str, benchmark: str, done: int, total: int, left: float | None) -> None:
         if done > 2 * COUNT:
             raise error
 
     with pytest.raises((error, MismatchError)):
         taskvec.study.run(study, tmp_path / "RUN", progress=stop)
     finished = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "RUN" / "samples").iterdir()}
-    assert sorted(finished) == ["baseline.choice.jsonl", "baseline.words.jsonl"]
+    assert sorted(finished) == [".plus.words.answers.jsonl", "baseline.choice.jsonl", "baseline.words.jsonl"]
+    del finished[".plus.words.answers.jsonl"]
     assert not (tmp_path / "RUN" / "results.json").exists()
     partial, page = taskvec.study.report(tmp_path / "RUN")
     assert page == tmp_path / "RUN" / "report.html"
@@ -216,8 +217,11 @@ def test_a_cell_half_written_is_not_there(
         patch.setattr(Path, "replace", fail)
         with pytest.raises(StorageError, match=r"samples/baseline\.\w+\.jsonl cannot be written: No space"):
             taskvec.study.run(study, tmp_path / "RUN")
-    assert list((tmp_path / "RUN" / "samples").iterdir()) == []
+    # What was answered is not lost with it.
+    (left,) = (tmp_path / "RUN" / "samples").iterdir()
+    assert left.name == ".baseline.words.answers.jsonl"
     assert taskvec.study.run(study, tmp_path / "RUN").complete
+    assert not left.exists()
 
 
 def test_more_arms_may_be_added(root: Path, tmp_path: Path, scored: list[str]) -> None:

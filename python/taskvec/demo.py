@@ -14,6 +14,8 @@ from .study import environment
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .progress import Progress
+
 ROLES = ("base", "sft", "grpo", "instruct")
 _FAMILY = Path(__file__).parent / "mini"
 _ALPHA = "1"
@@ -29,7 +31,7 @@ def run(
     *,
     overwrite: bool,
     say: Callable[[str], None],
-    progress: Callable[[str, str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> bool:
     """Copies the family to the folder `out`, runs everything on it, and says if all went as promised.
 
@@ -95,7 +97,7 @@ def _study(
     *,
     overwrite: bool,
     say: Callable[[str], None],
-    progress: Callable[[str, str, int, int], None] | None,
+    progress: Progress | None,
 ) -> None:
     from . import study
     from .study.reporting import terminal as tables

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, Self
 from .talk import say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
+
+    Progress = Callable[[str, str, int, int, float | None], None]
+    """What a study tells as batches finish: arm, benchmark, documents done, documents in all, and the seconds
+    that are left, None where nothing tells yet."""
 
 
 class Bar:
@@ -79,24 +84,41 @@ class Documents:
         if self._bar is not None:
             self._bar.close()
 
-    def __call__(self, arm: str, benchmark: str, done: int, total: int) -> None:
-        """Draws the state of things."""
+    def __call__(self, arm: str, benchmark: str, done: int, total: int, left: float | None) -> None:
+        """Draws the state of things; `left` is in seconds."""
         if self._quiet:
             return
         before, self._at = self._at, (arm, benchmark)
+        ahead = "" if left is None else f", {time_left(left)}"
         if not sys.stderr.isatty():
             if before != self._at:
-                say(f"{done:,} of {total:,} documents done; now {arm}: {benchmark}")
+                say(f"{done:,} of {total:,} documents done{ahead}; now {arm}: {benchmark}")
             return
         title = f"{arm}: {benchmark}"
         if self._bar is None:
             from tqdm import tqdm
 
-            # What an earlier run has done counts as done, not as speed.
+            # Its own estimate takes every document to cost the same.
             self._bar = tqdm(
-                desc=title, total=total, initial=done, file=sys.stderr, unit=" documents", mininterval=0.2,
-                leave=False,
+                desc=title, total=total, initial=done, file=sys.stderr, mininterval=0.2, leave=False,
+                bar_format="{desc} |{bar}| {n_fmt} of {total_fmt} documents{postfix}",
             )  # fmt: skip
         elif before != self._at:
-            self._bar.set_description(title)
+            self._bar.set_description(title, refresh=False)
+        self._bar.set_postfix_str(ahead.removeprefix(", "), refresh=False)
         self._bar.update(done - self._bar.n)
+        if before != self._at:
+            self._bar.refresh()
+
+
+def time_left(seconds: float) -> str:
+    """A length of time as people say it."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "under a minute left"
+    if minutes < 60:
+        return f"about {minutes} min left"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"about {hours} h {minutes} min left" if hours < 10 and minutes else f"about {hours} h left"
+    return f"about {round(hours / 24)} days left"

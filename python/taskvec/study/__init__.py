@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
     from pathlib import Path
 
+    from ..progress import Progress
     from .rundir.results import Results
     from .running.check_result import Checked
     from .spec.study_file import Study
@@ -66,13 +66,13 @@ def run(
     device: str | None = None,
     limit: int | None = None,
     overwrite: bool = False,
-    progress: Callable[[str, str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Results:
     """Runs a study in the folder `out` and writes its `results.json` and `report.html`.
 
     All arms but the donors are made in memory on one loaded target. A cell (an arm on a benchmark) is
-    finished when its file in `samples` is there; the same call takes an interrupted run up and scores no
-    cell twice.
+    finished when its file in `samples` is there; the same call takes an interrupted run up after the last
+    batch that was finished, and asks nothing twice.
 
     A run without the network leaves the process so: the libraries read that switch once, when imported.
 
@@ -83,7 +83,8 @@ def run(
         device: `cpu`, `cuda`, `cuda:1` or `auto` instead of the study's.
         limit: documents of each task at most.
         overwrite: start anew where `out` holds a run.
-        progress: called with (arm, benchmark, documents done, documents in all) as batches finish.
+        progress: called with (arm, benchmark, documents done, documents in all, seconds left or None) as
+            batches finish.
 
     Raises:
         UsageError: as `check`; or `out` holds something else than a run.

@@ -23,6 +23,8 @@ SCHEMA = "taskvec/run/1"
 _OURS = ("study.yaml", "run.json", "vector", "controls", "checkpoints", "arms", "samples", "job.json",
          "worker.log", "results.json", "report.html")  # fmt: skip
 _LOCK = "run.lock"
+# What the first run says for all later ones.
+_FIRST = ("started", "study_digest", "primary")
 
 
 class RunFolder:
@@ -51,10 +53,15 @@ class RunFolder:
         """The answers of a cell."""
         return self.path / "samples" / f"{arm.id}.{benchmark.id}.jsonl"
 
+    def answers(self, arm: Arm, benchmark: Benchmark) -> Path:
+        """What of a cell is answered while it is not finished."""
+        return self.path / "samples" / f".{arm.id}.{benchmark.id}.answers.jsonl"
+
     def write_samples(self, arm: Arm, benchmark: Benchmark, rows: Iterable[Json]) -> None:
         """Finishes a cell."""
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write(self.samples(arm, benchmark), text)
+        self.answers(arm, benchmark).unlink(missing_ok=True)
 
     def write_arm(self, arm: Arm, made: Json) -> None:
         """Says how an arm's weights were made."""
@@ -63,9 +70,12 @@ class RunFolder:
     def begin(self, run: Json, study: str, *, overwrite: bool) -> None:
         """Starts a run, or takes up one of the same identity.
 
+        When it was started, by which text and with which primary tests stays what the first run said: arms
+        that are added later change no test that was announced before.
+
         Raises:
-            MismatchError: it holds a run of another study, or of this one on other inputs, or what is left
-                of a run that nothing says which it was.
+            MismatchError: it holds a run of another study, of this one on other inputs or with other primary
+                tests, or what is left of a run that nothing says which it was.
         """
         path = self.path / "run.json"
         if overwrite:
@@ -83,12 +93,21 @@ class RunFolder:
                     f"{self.path} holds a run that is not this one: {found}; give another folder, or"
                     " --overwrite"
                 )
+            if "primary" in old and _sorted(old["primary"]) != _sorted(run.get("primary")):
+                raise MismatchError(
+                    f"{self.path} holds a run whose primary tests were fixed when it began, as"
+                    f" {_named(old['primary'])}, and the study now asks for {_named(run.get('primary'))};"
+                    " change `primary` back, give another folder, or --overwrite"
+                )
             # What is known only once the target has been read stays known.
-            run = old | run
+            run = old | run | {key: old[key] for key in _FIRST if key in old}
         # What a run that was killed was at work on: no other is, as long as the lock is held.
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         for scratch in (self.path / "controls").glob(".control-*"):
             shutil.rmtree(scratch, ignore_errors=True)
+        for answers in (self.path / "samples").glob(".*.answers.jsonl"):
+            if (self.path / "samples" / f"{answers.name[1 : -len('.answers.jsonl')]}.jsonl").is_file():
+                answers.unlink()
         write(path, as_text(run))
         write(self.path / "study.yaml", study)
 
@@ -205,6 +224,18 @@ def write(path: Path, text: str, errors: str = "strict") -> None:
 def as_text(value: Json) -> str:
     """JSON as it is written to a run's files."""
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+
+
+def _sorted(primary: Any) -> list[str]:
+    """Tests in an order of their own: which stands first in the file is of no matter."""
+    return sorted(json.dumps(one, sort_keys=True) for one in primary or ())
+
+
+def _named(primary: Any) -> str:
+    return (
+        ", ".join(f"{one['arm']} against {one['against']} on {one['benchmark']}" for one in primary or ())
+        or "none"
+    )
 
 
 def _difference(old: Any, new: Any, place: str) -> str | None:

@@ -14,15 +14,19 @@ from ...errors import MismatchError
 from ...live import unlike
 from ...refs import local
 from ...vector import Vector, is_vector
-from ..environment import quiet
-from ..rundir.run_folder import RunFolder
+from ..environment import library, quiet
+from ..rundir.answers import Answers
+from ..rundir.run_folder import RunFolder, read_run
 from ..scoring.loading import load_model, make_room, norms
 from ..scoring.score import score
+from .batch_size import set_batch_size
+from .time_left import TimeLeft
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
+    from ...progress import Progress
     from ..rundir.results import Results
     from ..scoring.tasks import Loaded
     from ..spec.arms import Arm
@@ -34,7 +38,7 @@ def run(
     out: str | os.PathLike[str],
     *,
     overwrite: bool,
-    progress: Callable[[str, str, int, int], None] | None,
+    progress: Progress | None,
 ) -> Results:
     """Runs a study that can run in the folder `out`; see `taskvec.study.run`."""
     from ..reporting import page
@@ -49,14 +53,16 @@ def run(
 class Runner:
     """Scores the cells of a run that are missing."""
 
-    def __init__(
-        self, ready: Ready, folder: RunFolder, progress: Callable[[str, str, int, int], None] | None
-    ) -> None:
+    def __init__(self, ready: Ready, folder: RunFolder, progress: Progress | None) -> None:
         """Does nothing yet."""
         self._ready, self._folder, self._progress = ready, folder, progress
         cells = ready.cells()
         self._all = sum(loaded.n for _, loaded in cells)
-        self._done = sum(loaded.n for arm, loaded in cells if folder.samples(arm, loaded.benchmark).is_file())
+        self._done = {
+            (arm.id, loaded.benchmark.id): loaded.n for arm, loaded in cells if self._is_there(arm, loaded)
+        }
+        """Documents done, by cell."""
+        self._time = TimeLeft(loaded for arm, loaded in cells if not self._is_there(arm, loaded))
 
     def go(self) -> None:
         """Scores them all."""
@@ -69,9 +75,10 @@ class Runner:
 
             zero_changes_nothing(self._ready, self._folder, vector)
             for arm, missing in todo:
-                score_apart(self._ready, self._folder, arm, missing, self._source(arm, vector), self._tell)
-                self._done += sum(loaded.n for loaded in missing)
-                self._tell(arm.label, "done", 0)
+                source = self._source(arm, vector)
+                score_apart(self._ready, self._folder, arm, missing, source, self._tell, self._report)
+                for loaded in missing:
+                    self._report(arm, loaded, loaded.n)
             return
         self._on_target([one for one in todo if one[0].kind != "donor"], vector)
         for arm, missing in todo:
@@ -80,21 +87,28 @@ class Runner:
 
     def _missing(self, arm: Arm) -> list[Loaded]:
         return [
-            loaded
-            for one, loaded in self._ready.cells()
-            if one == arm and not self._folder.samples(arm, loaded.benchmark).is_file()
+            loaded for one, loaded in self._ready.cells() if one == arm and not self._is_there(arm, loaded)
         ]
 
-    def _tell(self, arm: str, benchmark: str, done: int) -> None:
+    def _is_there(self, arm: Arm, loaded: Loaded) -> bool:
+        return self._folder.samples(arm, loaded.benchmark).is_file()
+
+    def _tell(self, arm: str, what: str) -> None:
         if self._progress is not None:
-            self._progress(arm, benchmark, self._done + done, self._all)
+            self._progress(arm, what, sum(self._done.values()), self._all, self._time.seconds())
+
+    def _report(self, arm: Arm, loaded: Loaded, done: int) -> None:
+        """Tells how many documents of a cell are done."""
+        self._done[arm.id, loaded.benchmark.id] = done
+        self._time.report(arm.id, loaded.benchmark.id, done)
+        self._tell(arm.label, loaded.benchmark.name)
 
     def _vector(self) -> Vector:
         """The study's v, extracted on the first run."""
         if self._ready.study.donors is None:
             return Vector(self._ready.donors[0].path)
         if not is_vector(local(self._folder.vector)):
-            self._tell("v", "extracting", 0)
+            self._tell("v", "extracting")
             minuend, subtrahend = self._ready.donors
             verbs.extract(minuend.path, subtrahend.path, self._folder.vector)
         return Vector(self._folder.vector)
@@ -107,7 +121,7 @@ class Runner:
             return vector
         where = self._folder.control(arm)
         if not is_vector(local(where)):
-            self._tell(arm.label, "drawing", 0)
+            self._tell(arm.label, "drawing")
             write_control(vector, where, arm.seed or 0)
         return Vector(where)
 
@@ -115,7 +129,7 @@ class Runner:
         if not todo:
             return
         target = self._ready.target
-        self._tell(target.name, "loading", 0)
+        self._tell(target.name, "loading")
         model = self._load(target.path)
         lm = self._asked_by(model)
         _must_be(model, target.path, "it was loaded")
@@ -153,7 +167,7 @@ class Runner:
         """One donor, asked as the target is: by its tokenizer, template and generation config."""
         start = time.perf_counter()
         make_room()
-        self._tell(arm.label, "loading", 0)
+        self._tell(arm.label, "loading")
         path = self._ready.donors[0 if arm.id == "minuend" else 1].path
         lm = self._asked_by(self._load(path))
         self._folder.write_arm(arm, {"effect": None, "tensors": None, "seconds": time.perf_counter() - start})
@@ -167,22 +181,29 @@ class Runner:
         from ..scoring.study_lm import StudyLM
 
         with quiet():
-            return StudyLM(model, self._ready.tokenizer, self._ready.study.batch_size)
+            return StudyLM(model, self._ready.tokenizer)
 
     def _score(self, arm: Arm, missing: list[Loaded], lm: Any) -> None:
         line = self._ready.study.think if arm.prompt == "think" else None
         for loaded in missing:
-            title = loaded.benchmark.name
-            self._tell(arm.label, title, 0)
-            rows = score(
-                lm,
-                loaded,
-                line=line,
-                progress=lambda done, _, title=title: self._tell(arm.label, title, done),
-            )
+            self._tell(arm.label, loaded.benchmark.name)
+            set_batch_size(lm, loaded, self._ready.study, self._folder)
+
+            def tell(done: int, _: int, loaded: Loaded = loaded) -> None:
+                self._report(arm, loaded, done)
+
+            with Answers(self._folder.answers(arm, loaded.benchmark)) as lm.answers:
+                rows = score(lm, loaded, line=line, progress=tell)
             self._folder.write_samples(arm, loaded.benchmark, rows)
-            self._done += loaded.n
-            self._tell(arm.label, title, 0)
+            self._note_memory()
+
+    def _note_memory(self) -> None:
+        """The most that was ever held on a GPU, from the first run on."""
+        torch = library("torch")
+        if torch.cuda.is_available() and self._ready.device != "cpu":
+            before = read_run(self._folder.path).get("device_memory", 0)
+            peak = torch.cuda.max_memory_allocated(self._ready.device)
+            self._folder.note(device_memory=max(before, peak))
 
 
 def _must_be(model: Any, target: str, after: str) -> None:

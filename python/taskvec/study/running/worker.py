@@ -12,7 +12,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections import defaultdict, deque
+import time
+from collections import Counter, defaultdict, deque
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ... import verbs
 from ...errors import MismatchError, TaskvecError, UsageError
 from .. import environment
+from ..rundir.answers import Answers
 from ..rundir.run_folder import RunFolder, write
 from ..spec.study_file import Study, VllmBackend
 from .backend import failed
@@ -58,7 +60,8 @@ def score_apart(
     arm: Arm,
     missing: list[Loaded],
     vector: Vector | None,
-    tell: Callable[[str, str, int], None],
+    tell: Callable[[str, str], None],
+    report: Callable[[Arm, Loaded, int], None],
 ) -> None:
     """Writes an arm's checkpoint, has it scored in the backend's environment, and removes it.
 
@@ -68,7 +71,8 @@ def score_apart(
         arm: the arm.
         missing: the benchmarks to score.
         vector: what the arm adds to the target; None for the target itself and for donors.
-        tell: called with (arm, benchmark, documents done of this arm).
+        tell: called with (arm, what is done for it).
+        report: called with (arm, benchmark, documents done) as batches finish.
 
     Raises:
         TaskvecError: what the worker ended with.
@@ -81,7 +85,7 @@ def score_apart(
     made: Json = {"effect": None, "tensors": None, "seconds": 0.0}
     if vector is not None:
         where = str(folder.checkpoint(arm))
-        tell(arm.label, "writing its checkpoint", 0)
+        tell(arm.label, "writing its checkpoint")
         result = verbs.apply(
             ready.target.path, vector, where, alpha=arm.alpha or 0.0, rounding=ready.study.rounding,
             sync=False, overwrite=True,
@@ -92,7 +96,8 @@ def score_apart(
     folder.write_arm(arm, made)
     job = job_for(ready, folder, arm, missing, where, "vllm", args)
     try:
-        _run(python, job, folder, lambda title, done: tell(arm.label, title, done))
+        by_id = {one.benchmark.id: one for one in missing}
+        _run(python, job, folder, lambda name, done: report(arm, by_id[name], done))
     finally:
         shutil.rmtree(folder.checkpoint(arm), ignore_errors=True)
 
@@ -164,20 +169,24 @@ def work(job: Json) -> None:
     from ..scoring.score import score
     from ..scoring.tasks import load
     from ..spec.arms import Arm
+    from .batch_size import set_batch_size
 
     arm, folder = Arm(**job["arm"]), RunFolder(job["run"])
     with environment.quiet():
         model = (_vllm if job["model"] == "vllm" else _hf)(job, study, read_tokenizer(job["target"]))
-    before = 0
+    line = study.think if arm.prompt == "think" else None
     for loaded in load(study):
 
-        def tell(done: int, _: int, title: str = loaded.benchmark.name, before: int = before) -> None:
-            sys.__stdout__.write(json.dumps({"benchmark": title, "done": before + done}) + "\n")  # pyright: ignore
+        def tell(done: int, _: int, name: str = loaded.benchmark.id) -> None:
+            sys.__stdout__.write(json.dumps({"benchmark": name, "done": done}) + "\n")  # pyright: ignore
             sys.__stdout__.flush()  # pyright: ignore[reportOptionalMemberAccess]
 
-        line = study.think if arm.prompt == "think" else None
-        folder.write_samples(arm, loaded.benchmark, score(model, loaded, line=line, progress=tell))
-        before += loaded.n
+        if job["model"] != "vllm":
+            set_batch_size(model, loaded, study, folder)
+        # vLLM forms its own batches, and its answers come all at once: of them nothing is written before.
+        with Answers(folder.answers(arm, loaded.benchmark)) as model.answers:
+            rows = score(model, loaded, line=line, progress=tell)
+        folder.write_samples(arm, loaded.benchmark, rows)
 
 
 def _hf(job: Json, study: Study, tokenizer: Any) -> Any:
@@ -185,20 +194,21 @@ def _hf(job: Json, study: Study, tokenizer: Any) -> Any:
     from ..scoring.study_lm import StudyLM
 
     how = {"device": job["device"], "dtype": job["dtype"], **job["args"]}
-    model = StudyLM(job["checkpoint"], tokenizer, study.batch_size, **how)
+    model = StudyLM(job["checkpoint"], tokenizer, **how)
     model.model.generation_config = generation_config(job["target"])
     return model
 
 
 def _vllm(job: Json, study: Study, tokenizer: Any) -> Any:
     from ..scoring.prompts import ask
-    from ..scoring.study_lm import Generated
+    from ..scoring.study_lm import Chosen, Generated
 
     base: Any = environment.library("lm_eval.api.registry").get_model("vllm")
 
     class VllmLM(base):
         line: str | None = None
-        records: dict[tuple[str, int], Generated]
+        records: dict[tuple[str, int], Generated | Chosen]
+        answers: Answers | None = None
         progress: Callable[[int, int], None] | None = None
         rows: dict[tuple[int, ...], deque[Generated]]
 
@@ -207,11 +217,13 @@ def _vllm(job: Json, study: Study, tokenizer: Any) -> Any:
 
         def _model_generate(self, requests: Any, generate: bool = False, sampling_params: Any = None) -> Any:
             parent: Any = super()
+            start = time.perf_counter()
             outputs = parent._model_generate(requests, generate, sampling_params)
+            seconds = (time.perf_counter() - start) / len(requests)
             for request, output in zip(requests, outputs, strict=True) if generate else ():
                 made = output.outputs[0]
                 cut = made.finish_reason == "length"
-                row = Generated(made.text, len(made.token_ids), cut, len(request))
+                row = Generated(made.text, len(made.token_ids), cut, len(request), seconds)
                 self.rows[tuple(request)].append(row)
             return outputs
 
@@ -223,6 +235,15 @@ def _vllm(job: Json, study: Study, tokenizer: Any) -> Any:
                 requests, self.tok_encode([one.args[0] for one in requests]), strict=True
             ):
                 self.records[request.task_name, request.doc_id] = self.rows[tuple(prompt)].popleft()
+            return answers
+
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            parent: Any = super()
+            start = time.perf_counter()
+            answers = parent.loglikelihood(requests, disable_tqdm=True)
+            each = (time.perf_counter() - start) / len(requests)
+            for document, count in Counter((one.task_name, one.doc_id) for one in requests).items():
+                self.records[document] = Chosen(count * each)
             return answers
 
     how = {"tokenizer": job["target"], "dtype": job["dtype"], "batch_size": study.batch_size, **job["args"]}

@@ -11,6 +11,8 @@ from ...errors import MismatchError
 from ..environment import library, quiet
 
 _PIECE = 1 << 22
+# What allocators of torch say that raise a plain RuntimeError: the CPU's, Apple's and cuBLAS's.
+_NO_ROOM = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def load_model(path: str, target: str, device: str, dtype: str) -> Any:
@@ -24,12 +26,12 @@ def load_model(path: str, target: str, device: str, dtype: str) -> Any:
             )
             model.generation_config = generation_config(target)
             return model.to(device).eval()
-        except torch.OutOfMemoryError as error:
-            raise MismatchError(
-                f"{path}: {device} has not the memory for it as {dtype}; choose another device or a smaller"
-                " dtype"
-            ) from error
         except Exception as error:
+            if no_room(error):
+                raise MismatchError(
+                    f"{path}: {device} has not the memory for it as {dtype}; choose another device or a"
+                    " smaller dtype"
+                ) from error
             # transformers, safetensors and the model's own code fail each in their way.
             said = (str(error).strip().splitlines() or [""])[0]
             raise MismatchError(
@@ -62,6 +64,14 @@ def _norm(tensor: Any) -> float:
     # In pieces: in float64 an embedding would take four times its memory again, beside the model.
     pieces = tensor.reshape(-1).split(_PIECE)
     return math.hypot(*(float(torch.linalg.vector_norm(one, dtype=torch.float64)) for one in pieces))
+
+
+def no_room(error: Exception) -> bool:
+    """Whether memory ran out, on the device or on the host."""
+    torch = library("torch")
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(one in str(error) for one in _NO_ROOM)
 
 
 def make_room() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from ...errors import MismatchError, UsageError
+from ...errors import MismatchError, TaskvecError, UsageError
 from ..environment import library, quiet
 from .tasks import seed
 
@@ -62,12 +62,15 @@ def _evaluate(model: Any, loaded: Loaded) -> Any:
             fewshot_as_multiturn=True,
             confirm_run_unsafe_code=loaded.benchmark.confirm_unsafe,
         )
+    except TaskvecError:
+        # From the model: no memory, or answers that cannot be read or written.
+        raise
     except Exception as error:
-        # The task's own code, or no memory on the device: nothing that the next arm would be spared.
+        # The task's own code: nothing that the next arm would be spared.
         said = (str(error).strip().splitlines() or [""])[0]
         raise MismatchError(
             f"benchmark {loaded.benchmark.id!r} cannot be scored ({type(error).__name__}: {said}); mend the"
-            " task, or lower batch_size if memory ran out; what is finished is kept"
+            " task; what is finished is kept"
         ) from error
     return results["samples"]
 

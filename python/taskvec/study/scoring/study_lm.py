@@ -1,23 +1,37 @@
 """lm-eval's model over a live torch model: asks as the arm asks, and records what was generated.
 
 lm-eval keeps the text of an answer alone. Whether it was cut off, and how long it was, is seen here, where
-the tokens are.
+the tokens are. Batches are formed here too, as lm-eval forms them, and handed to it one at a time: so each
+can be written down when it is finished, and left out when an earlier run has answered it.
 """
 
 from __future__ import annotations
 
+import json
+import time
 from bisect import bisect_left
-from collections import defaultdict, deque
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ...errors import MismatchError
 from ..environment import library
+from ..rundir.answers import Answer, Question, digest
+from .loading import make_room, no_room
 from .prompts import Turn, ask
+from .stopping import RowStop, holds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from ...records import Json
+    from ..rundir.answers import Answers
+
+    Said = tuple[Any, Json | None]
+    """What was said to a request, and how a text was made: as in `Answer`."""
 
 _HFLM: Any = library("lm_eval.models.huggingface").HFLM
+_CRITERIA: Any = library("transformers").StoppingCriteriaList
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,31 +39,44 @@ class Generated:
     """One answer as it came out of the model."""
 
     text: str
+    """As lm-eval takes it: what comes before the stop string."""
     tokens: int
     """New tokens, the one that ended it included."""
     truncated: bool
     """It reached the cap: neither an end token nor a stop string came before."""
     prompt_tokens: int
+    seconds: float
+    """Wall time of its batch, divided by the rows of the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One choice among given answers."""
+
+    seconds: float
+    """Of all its requests; for each the wall time of its batch, divided by the requests of the batch."""
 
 
 class StudyLM(_HFLM):
-    """`HFLM` with the think line and a record of what was generated.
+    """`HFLM` with the think line, rows that end by themselves, and a record of what was generated.
 
     Attributes:
         line: the line that ends the last user turn; None for plain prompts.
-        records: what was generated, by (task name, document number).
-        progress: called with (requests done, requests in all) after each batch.
+        records: what was answered, by (task name, document number).
+        progress: called with (requests done, requests in all), first with those of an earlier run and then
+            after each batch.
+        answers: where answers are written as batches finish; None where nothing is.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, batch_size: int, **how: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int = 1, **how: Any) -> None:
         """Takes a live model, or the path of one, and the tokenizer that asks it."""
         self._parent.__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **how)
         self.line: str | None = None
-        self.records: dict[tuple[str, int], Generated] = {}
+        self.records: dict[tuple[str, int], Generated | Chosen] = {}
         self.progress: Callable[[int, int], None] | None = None
-        self._asked: list[str] = []
-        self._rows: dict[str, deque[Generated]] = {}
-        self._done = self._all = 0
+        self.answers: Answers | None = None
+        self._choices: list[Any] = []
+        self._made: list[tuple[str, Json]] = []
 
     @property
     def _parent(self) -> Any:
@@ -62,64 +89,160 @@ class StudyLM(_HFLM):
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Answers, each recorded under its document."""
-        self._rows, self._done, self._all = defaultdict[str, deque[Generated]](deque), 0, len(requests)
-        answers = self._parent.generate_until(requests, disable_tqdm=True)
-        for request, answer in zip(requests, answers, strict=True):
-            # Requests are reordered by prompt, and equal prompts keep their order.
-            row = self._rows[request.args[0]].popleft()
-            if not row.text.startswith(answer):
-                raise RuntimeError(f"an answer of {request.task_name} was recorded for another document")
-            self.records[request.task_name, request.doc_id] = row
-        return answers
+
+        def length(one: tuple[int, Any]) -> tuple[int, str]:
+            return -len(self.tok_encode(one[1].args[0])), one[1].args[0]
+
+        def settings(one: tuple[int, Any]) -> Any:
+            return one[1].args[1]
+
+        # lm-eval's own order and groups: longest first, and only equal settings in one batch.
+        order: Any = library("lm_eval.models.utils").Collator(
+            list(enumerate(requests)), sort_fn=length, group_by="gen_kwargs", group_fn=settings
+        )
+        batches = [[at for at, _ in batch] for batch in order.get_batched(n=self.batch_size)]
+        answers = self._in_batches(
+            requests, batches, lambda batch: self._generate([requests[at] for at in batch])
+        )
+        for request, one in zip(requests, answers, strict=True):
+            self.records[request.task_name, request.doc_id] = Generated(
+                one.answer, **(one.made or {}), seconds=one.seconds
+            )
+        return [one.answer for one in answers]
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihoods, without lm-eval's bars."""
+        self._choices = requests
         return self._parent.loglikelihood(requests, disable_tqdm=True)
 
-    def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **how: Any) -> Any:
-        # Choices of one token that follow the same prompt are one row of a batch.
-        self._done, self._all = 0, len({(*prompt, *rest[:-1]) for _, prompt, rest in requests})
-        return self._parent._loglikelihood_tokens(requests, *args, **how)
+    def _loglikelihood_tokens(self, requests: list[Any], *_: Any, **__: Any) -> list[tuple[float, bool]]:
+        # As lm-eval: choices of one token that follow the same prompt are one row of a batch, longest first.
+        rows: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+        for at, (_, prompt, rest) in enumerate(requests):
+            rows[(*prompt, *rest[:-1])].append(at)
+        order = [rows[row] for row in sorted(rows, key=lambda row: (-len(row), row))]
+        size = self.batch_size
+        batches = [
+            [at for row in order[first : first + size] for at in row] for first in range(0, len(order), size)
+        ]
+        answers = self._in_batches(
+            self._choices,
+            batches,
+            lambda batch: [(one, None) for one in self._weigh([requests[at] for at in batch])],
+        )
+        seconds: defaultdict[tuple[str, int], float] = defaultdict(float)
+        for request, one in zip(self._choices, answers, strict=True):
+            seconds[request.task_name, request.doc_id] += one.seconds
+        self.records |= {document: Chosen(spent) for document, spent in seconds.items()}
+        return [one.answer for one in answers]
 
-    def tok_batch_encode(self, strings: list[str], *args: Any, **how: Any) -> Any:
-        """Encodes the prompts of a batch, and remembers which they are."""
-        self._asked = list(strings)
-        return self._parent.tok_batch_encode(strings, *args, **how)
+    def _weigh(self, batch: list[Any]) -> list[tuple[float, bool]]:
+        return self._parent._loglikelihood_tokens(batch, disable_tqdm=True)
 
-    def _model_call(self, inps: Any, *args: Any, **how: Any) -> Any:
-        logits = self._parent._model_call(inps, *args, **how)
-        self._tell(inps.shape[0])
-        return logits
+    def _in_batches(
+        self, requests: list[Any], batches: list[list[int]], ask: Callable[[list[int]], list[Said]]
+    ) -> list[Answer]:
+        """The answers to all requests, batch by batch, those left out that were answered before."""
+        questions = _questions(requests, batches)
+        found = {} if self.answers is None else self.answers.take_up(questions)
+        self._tell(len(found), len(requests))
+        for batch in batches:
+            asked = [questions[at] for at in batch]
+            if asked[0] in found:
+                continue
+            start = time.perf_counter()
+            said = self._with_room(asked[0].task, lambda batch=batch: ask(batch))
+            seconds = (time.perf_counter() - start) / len(batch)
+            new = {one: Answer(*what, seconds) for one, what in zip(asked, said, strict=True)}
+            if self.answers is not None:
+                self.answers.add(new.items())
+            found |= new
+            self._tell(len(found), len(requests))
+        return [found[one] for one in questions]
+
+    def _with_room(self, task: str, ask: Callable[[], list[Said]]) -> list[Said]:
+        """Asks a batch; a second time, with what the allocator held given back, where memory ran out."""
+        for _ in range(2):
+            try:
+                return ask()
+            except Exception as error:
+                if not no_room(error):
+                    raise
+            # Here, where the error no longer holds the tensors of the batch.
+            make_room()
+        size = self.batch_size
+        less = (
+            f"set batch_size: {size // 2} or auto" if size > 1 else "take another device or a smaller dtype"
+        )
+        raise MismatchError(
+            f"task {task}: {self.device} ran out of memory at batch_size {size}; make room there and give the"
+            f" same command, which goes on after the last finished batch, or {less} and begin anew with"
+            " --overwrite"
+        )
+
+    def _generate(self, batch: list[Any]) -> list[Said]:
+        """One batch of equal settings, longest first, which lm-eval then leaves as it is."""
+        self._made = []
+        said: list[Said] = []
+        texts = self._parent.generate_until(batch, disable_tqdm=True)
+        for request, text, (whole, made) in zip(batch, texts, self._made, strict=True):
+            if not whole.startswith(text):
+                raise RuntimeError(f"an answer of {request.task_name} was recorded for another document")
+            said.append((text, made))
+        return said
 
     def _model_generate(self, context: Any, max_length: int, stop: list[str], **how: Any) -> Any:
-        rows = self._parent._model_generate(context, max_length, stop, **how)
-        width = context.shape[1]
+        # All arms are greedy; transformers warns of a temperature then.
+        how = {key: value for key, value in how.items() if key != "temperature"}
+        width, ends = context.shape[1], self._end_tokens()
+        rows = self.model.generate(
+            input_ids=context,
+            max_length=max_length,
+            stopping_criteria=_CRITERIA([RowStop(self.tokenizer, stop, ends, width)]),
+            pad_token_id=self.tokenizer.pad_token_id,
+            use_cache=True,
+            **how,
+        )
         lengths = how["attention_mask"].sum(dim=1).tolist()
-        for prompt, row, length in zip(self._asked, rows.tolist(), lengths, strict=True):
-            self._rows[prompt].append(self._generated(row[width:], stop, length))
-        self._tell(len(lengths))
+        for row, length in zip(rows, lengths, strict=True):
+            whole, made = self._as_made(row[width:].tolist(), stop, length)
+            # `generate` fills up after an end token alone, and only a model that has one.
+            row[width + made["tokens"] :] = self.tokenizer.pad_token_id
+            self._made.append((whole, made))
         return rows
 
-    def _generated(self, tokens: list[int], stop: list[str], prompt_tokens: int) -> Generated:
-        text = self.tok_decode(tokens)
+    def _as_made(self, tokens: list[int], stop: list[str], prompt_tokens: int) -> tuple[str, Json]:
+        """The text of a row's new tokens, and how long it is without what filled it up."""
         ends = self._end_tokens()
         length = next((at + 1 for at, token in enumerate(tokens) if token in ends), None)
         kept = tokens if length is None else tokens[: length - 1]
 
         def stopped(count: int) -> bool:
-            # Special tokens too: lm-eval ends generation at them where they are stop strings.
-            so_far = self.tok_decode(kept[:count], skip_special_tokens=False)
-            return any(one in so_far for one in stop if one)
+            return holds(self.tokenizer, kept[:count], stop)
 
         if stopped(len(kept)):
             length = bisect_left(range(len(kept) + 1), True, key=stopped)
-        return Generated(text, length or len(tokens), length is None, prompt_tokens)
+        made = {"tokens": length or len(tokens), "truncated": length is None, "prompt_tokens": prompt_tokens}
+        return self.tok_decode(tokens), made
 
     def _end_tokens(self) -> set[int]:
         ends = self.model.generation_config.eos_token_id
         return {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
 
-    def _tell(self, rows: int) -> None:
-        self._done = min(self._done + rows, self._all)
+    def _tell(self, done: int, total: int) -> None:
         if self.progress is not None:
-            self.progress(self._done, self._all)
+            self.progress(done, total)
+
+
+def _questions(requests: Sequence[Any], batches: list[list[int]]) -> list[Question]:
+    """What is asked, in the order of the requests."""
+    batch_of = {at: number for number, batch in enumerate(batches) for at in batch}
+    seen: Counter[tuple[str, int]] = Counter()
+    found: list[Question] = []
+    for at, request in enumerate(requests):
+        document = request.task_name, request.doc_id
+        prompt, rest = request.args[:2]
+        asked = digest(prompt, rest if isinstance(rest, str) else json.dumps(rest, sort_keys=True))
+        found.append(Question(*document, seen[document], batch_of[at], asked))
+        seen[document] += 1
+    return found
