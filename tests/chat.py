@@ -42,7 +42,7 @@ def tokenizer(*, template: str | None = TEMPLATE) -> Any:
     return made
 
 
-def model(seed: int) -> Any:
+def model(seed: int, context: int = CONTEXT) -> Any:
     """Random weights, bf16, tied; large enough that answers vary."""
     torch.manual_seed(seed)
     config = transformers.Qwen3Config(
@@ -53,7 +53,7 @@ def model(seed: int) -> Any:
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=16,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=context,
         tie_word_embeddings=True,
         initializer_range=0.4,
         bos_token_id=None,
@@ -72,10 +72,10 @@ def write_model(folder: Path, made: Any, *, template: str | None = TEMPLATE) -> 
     return folder
 
 
-def write_family(root: Path) -> Path:
+def write_family(root: Path, context: int = CONTEXT) -> Path:
     """Folders instruct, sft and grpo; grpo is sft moved by a little everywhere."""
-    write_model(root / "instruct", model(0))
-    sft = model(1)
+    write_model(root / "instruct", model(0, context))
+    sft = model(1, context)
     write_model(root / "sft", sft)
     with torch.no_grad():
         rng = torch.Generator().manual_seed(2)
@@ -153,7 +153,7 @@ def write_tasks(folder: Path, *configs: dict[str, Any], count: int = 7) -> Path:
     return folder
 
 
-def study(family: Path, tasks: Path, **changes: Any) -> dict[str, Any]:
+def study(family: Path, tasks: Path | None, **changes: Any) -> dict[str, Any]:
     """A study of the family on both tasks."""
     return {
         "schema": "taskvec/study/1",
@@ -164,7 +164,7 @@ def study(family: Path, tasks: Path, **changes: Any) -> dict[str, Any]:
         "think": "Think step by step .",
         "arms": {"random": [1, 2, 3], "sweep": [0.5]},
         "offline": True,
-        "tasks": str(tasks),
+        "tasks": tasks and str(tasks),
         "device": "cpu",
         "batch_size": 4,
         "benchmarks": [

@@ -13,7 +13,7 @@ from taskvec.study.spec.arms import arms, cells
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from taskvec.study.spec.study_file import Study
+    from taskvec.study.spec.sections import Study
 
 
 def study(tmp_path: Path, **changes: Any) -> Study:

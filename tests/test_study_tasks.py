@@ -50,8 +50,12 @@ def test_what_a_benchmark_is(tmp_path: Path) -> None:
     assert first.to_json() == {
         "id": "words", "title": "Words", "task": "tiny_words", "version": "2.0", "kind": "generate",
         "metric": "exact_match", "filter": "last", "shots": 0, "max_new_tokens": chat.CAP, "limit": None,
-        "n": 7, "note": None,
+        "n": 7, "note": None, "readings": [], "of": None, "perturbation": None, "derived": False,
+        "sweep": True, "subtasks": [], "data": list(first.data),
     }  # fmt: skip
+    (data,) = first.data
+    assert (data["task"], data["repository"], data["revision"]) == ("tiny_words", None, None)
+    assert set(data["fingerprint"]) == {"test", "train"}
     assert (second.kind, second.metric, second.filter, second.n) == ("choice", "acc", "none", 7)
     assert second.note is not None
     assert "chain of thought cannot show" in second.note
@@ -93,7 +97,7 @@ REFUSED = {
     "shots that are pinned": ({"num_fewshot": 0}, {"shots": 2}, "made for 0 shots, not 2; choose shots: 0"),
     "no such metric": ({}, {"metric": "acc"}, "no metric 'acc'; choose one of exact_match"),
     "no such filter": ({}, {"filter": "loose"}, "no filter 'loose'; choose one of last, strict"),
-    "code of the model": ({"unsafe_code": True}, {}, "model wrote; choose confirm_unsafe: true"),
+    "code of the model": ({"unsafe_code": True}, {}, "confined for humaneval and humaneval_plus alone"),
     "several answers": ({"repeats": 3}, {}, "samples several answers"),
     "a loss": ({"output_type": "loglikelihood_rolling", "metric_list": [{"metric": "byte_perplexity"}],
                 "filter_list": None, "generation_kwargs": None}, {}, "of the kind loglikelihood_rolling"),
@@ -341,9 +345,9 @@ def test_only_the_tasks_named_are_read(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(lm_eval.tasks, "TaskManager", spied)
     chat.write_tasks(tmp_path / "tasks")
     with pytest.raises(StorageError):
-        loaded(tmp_path, words(), words(task="gsm8k"))
+        loaded(tmp_path, words(), words(task="triviaqa"))
     assert {path.relative_to(REGISTERED) if path.is_relative_to(REGISTERED) else path for path in seen} == {
-        tmp_path / "tasks", Path("gsm8k")
+        tmp_path / "tasks", Path("triviaqa")
     }  # fmt: skip
 
 

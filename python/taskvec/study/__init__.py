@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..progress import Progress
     from .rundir.results import Results
     from .running.check_result import Checked
-    from .spec.study_file import Study
+    from .spec.sections import Study
 
 __all__ = ["check", "load", "report", "run"]
 
@@ -37,7 +37,12 @@ def load(study: str | Path) -> Study:
 
 
 def check(
-    study: str | Path, *, offline: bool = False, device: str | None = None, limit: int | None = None
+    study: str | Path,
+    *,
+    offline: bool = False,
+    device: str | None = None,
+    limit: int | None = None,
+    target: str | None = None,
 ) -> Checked:
     """Whether a study can run, and what it would do; no weight is read.
 
@@ -46,6 +51,7 @@ def check(
         offline: allow no network, whatever the study says.
         device: `cpu`, `cuda`, `cuda:1` or `auto` instead of the study's.
         limit: documents of each task at most.
+        target: the model that receives v, instead of the study's: a folder or a ref.
 
     Raises:
         UsageError: the study asks for what makes no sense, or the extra `eval` is missing.
@@ -55,7 +61,7 @@ def check(
     from .running.check_result import Checked
     from .running.preflight import look
 
-    return Checked(look(study, offline=offline, device=device, limit=limit))
+    return Checked(look(study, offline=offline, device=device, limit=limit, target=target))
 
 
 def run(
@@ -65,7 +71,10 @@ def run(
     offline: bool = False,
     device: str | None = None,
     limit: int | None = None,
+    target: str | None = None,
     overwrite: bool = False,
+    allow_code_execution: bool = False,
+    command: str | None = None,
     progress: Progress | None = None,
 ) -> Results:
     """Runs a study in the folder `out` and writes its `results.json` and `report.html`.
@@ -82,7 +91,11 @@ def run(
         offline: allow no network, whatever the study says.
         device: `cpu`, `cuda`, `cuda:1` or `auto` instead of the study's.
         limit: documents of each task at most.
+        target: the model that receives v, instead of the study's: a folder or a ref.
         overwrite: start anew where `out` holds a run.
+        allow_code_execution: your consent to running code that the model wrote, in a sandbox; benchmarks such
+            as `humaneval` need it. No study file can give it.
+        command: the command line to write down, where there is one.
         progress: called with (arm, benchmark, documents done, documents in all, seconds left or None) as
             batches finish.
 
@@ -93,7 +106,10 @@ def run(
     """
     from .running import preflight, runner
 
-    ready = preflight.look(study, offline=offline, device=device, limit=limit)
+    ready = preflight.look(
+        study, offline=offline, device=device, limit=limit, target=target, consent=allow_code_execution,
+        command=command,
+    )  # fmt: skip
     return runner.run(ready, out, overwrite=overwrite, progress=progress)
 
 

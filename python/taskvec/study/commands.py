@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .rundir.results import Results
-    from .spec.study_file import Study
+    from .spec.sections import Study
 
 _TALK = (flags.QUIET, flags.DEBUG, flags.JSON)
 _HOW = (
     click.option("--offline", is_flag=True, help="No network at all, whatever the study says."),
     click.option("--device", metavar="D", help="cpu, cuda, cuda:1 or auto, instead of the study's."),
+    click.option("--target", metavar="REF", help="The model that receives v, instead of the study's."),
     click.option(
         "--limit", type=int, metavar="N", help="Only the first N documents of each task; for a trial."
     ),
@@ -86,6 +89,11 @@ def check_study(name: str, **given: Any) -> int:
 @click.argument("name", metavar="STUDY")
 @click.option("-o", "--out", required=True, metavar="RUN", help="The folder of the run.")
 @click.option("--overwrite", is_flag=True, help="Start anew where the folder holds a run.")
+@click.option(
+    "--allow-code-execution",
+    is_flag=True,
+    help="Run code that the model wrote, in a sandbox; benchmarks such as humaneval need this consent.",
+)
 @flags.with_options(_HOW, _TALK)
 def run_study(name: str, out: str, **given: Any) -> int:
     """Run a study, or go on with an interrupted run of it.
@@ -97,7 +105,7 @@ def run_study(name: str, out: str, **given: Any) -> int:
 
     talk, how = split(given)
     with Documents(quiet=talk.quiet) as bar:
-        results = run(name, out, progress=bar, **how)
+        results = run(name, out, progress=bar, command=shlex.join(["taskvec", *sys.argv[1:]]), **how)
     _show_results(talk, results, Path(out) / "report.html")
     return 0
 
@@ -131,6 +139,7 @@ def _show_results(talk: Any, results: Results, page: Path) -> None:
 
 def _described(study: Study) -> Iterator[str]:
     from .spec.arms import arms
+    from .spec.asked import asked
 
     yield f"{study.name}: {study.about}"
     yield f"  target      {study.target}"
@@ -142,7 +151,8 @@ def _described(study: Study) -> Iterator[str]:
     yield f"  α           {study.alpha:g}, rounding {study.rounding}"
     yield f"  arms        {'; '.join(arm.label for arm in arms(study))}"
     yield f"  think line  {study.think}"
-    for one in study.benchmarks:
-        cap = f", at most {one.max_new_tokens} new tokens" if one.max_new_tokens else ""
+    for one in asked(study):
+        cap = f", at most {one.cap} new tokens" if one.cap else ""
         first = f", the first {one.limit:,} documents" if one.limit else ""
-        yield f"  benchmark   {one.id}: {one.name} ({one.task}{cap}{first})"
+        only = ", baseline and +v alone" if one.derived else ""
+        yield f"  benchmark   {one.id}: {one.name} ({one.task}{cap}{first}{only})"

@@ -8,7 +8,8 @@ from .exact_tests import LEVEL
 from .phrases import interval, p_value, points
 
 if TYPE_CHECKING:
-    from ..rundir.results import Benchmark, Comparison, Results
+    from ..rundir.compared import Comparison
+    from ..rundir.results import Benchmark, Results
 
 
 def verdict(found: Comparison | None) -> int:

@@ -10,7 +10,7 @@ from .phrases import count, listed, percent, points
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..rundir.results import Comparison
+    from ..rundir.compared import Comparison
     from .case import Case
 
 FIFTH = 0.2

@@ -12,7 +12,7 @@ from .power import SHARES, reach, smallest_effect
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..rundir.results import Comparison
+    from ..rundir.compared import Comparison
     from .case import Case
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from ..analysis.phrases import points
 
 if TYPE_CHECKING:
-    from ..rundir.results import ArmResult, Benchmark, Comparison, Results
+    from ..rundir.compared import Comparison
+    from ..rundir.results import ArmResult, Benchmark, Results
 
 AGAINST = "Changes are against the target as it is; those of +v with think against the target with think."
 """What a change in a table is against."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..analysis.phrases import interval, p_figure, points, share
-from ..analysis.statistics import LEVEL
+from ..analysis.exact_tests import LEVEL
 from .common import bracketed, title
 from .html import Row, element, table
 from .scales import shared

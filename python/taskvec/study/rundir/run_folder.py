@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ...records import Json
     from ..spec.arms import Arm
-    from ..spec.study_file import Benchmark
+    from ..spec.sections import Benchmark
 
 SCHEMA = "taskvec/run/1"
 _OURS = ("study.yaml", "run.json", "vector", "controls", "checkpoints", "arms", "samples", "job.json",

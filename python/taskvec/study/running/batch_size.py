@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ...records import Json
     from ..rundir.run_folder import RunFolder
     from ..scoring.tasks import Loaded
-    from ..spec.study_file import Study
+    from ..spec.sections import Study
 
 ON_CPU = 16
 """More rows at a time are hardly faster there."""

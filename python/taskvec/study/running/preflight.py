@@ -8,6 +8,7 @@ import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +20,7 @@ from .. import environment
 from ..rundir.digests import described
 from ..rundir.run_folder import SCHEMA
 from ..spec.arms import Arm, arms, cells
+from ..spec.asked import NO_CONSENT, asked, primary
 from ..spec.study_file import load
 from .backend import ask_about
 
@@ -26,8 +28,13 @@ if TYPE_CHECKING:
     from ...plan import CheckResult
     from ...records import Json
     from ...refs import Ref
+    from ..scoring.code import Judge
     from ..scoring.tasks import Loaded
-    from ..spec.study_file import Benchmark, Study
+    from ..spec.sections import Benchmark, Study
+
+
+# What of a benchmark's entry decides an answer or a score, beside the prompts themselves.
+_ASKED = ("task", "metric", "filter", "readings", "shots", "max_new_tokens", "limit", "perturbation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,8 @@ class Ready:
     dtype: str
     run: Json
     """What `run.json` says."""
+    judge: Judge
+    """Runs programs that the model wrote, if there are any and the user allows it."""
 
     def cells(self) -> list[tuple[Arm, Loaded]]:
         """What is to be scored."""
@@ -67,7 +76,14 @@ class Ready:
 
 
 def look(
-    study: str | Path, *, offline: bool = False, device: str | None = None, limit: int | None = None
+    study: str | Path,
+    *,
+    offline: bool = False,
+    device: str | None = None,
+    limit: int | None = None,
+    target: str | None = None,
+    consent: bool | None = None,
+    command: str | None = None,
 ) -> Ready:
     """Reads a study and checks all that needs no weights.
 
@@ -76,14 +92,20 @@ def look(
         offline: allow no network, whatever the study says.
         device: instead of the study's.
         limit: documents of each task at most.
+        target: instead of the study's.
+        consent: whether code that the model wrote may run; None where nothing is to be run.
+        command: the command line to write down.
 
     Raises:
-        UsageError: the study asks for something that makes no sense, or the extra `eval` is missing.
+        UsageError: the study asks for something that makes no sense, the extra `eval` is missing, or code
+            would run that is not allowed to, or cannot be confined here.
         MismatchError: the inputs do not fit together, or the target cannot chat.
         StorageError: the data of a benchmark cannot be had.
     """
     read, text = load(study)
-    read = _changed(read, device, limit)
+    read = _changed(read, device, limit, target)
+    if consent is False and any(one.known and one.known.code for one in asked(read)):
+        raise UsageError(NO_CONSENT)
     environment.prepare(offline=offline or read.offline)
     if read.backend != "hf" and shutil.which(python := read.backend.vllm.python) is None:
         raise UsageError(f"backend: python {python} cannot be run; name the Python that has vLLM")
@@ -91,17 +113,23 @@ def look(
         # From headers alone, before anything is downloaded.
         plan = _fits(read)
         with Folders(Options()) as folders:
-            target, *others = map(folders.whole, (read.target, *_donors(read)))
+            whole, *others = map(folders.whole, (read.target, *_donors(read)))
     donors = tuple(others)
     from ..scoring import prompts, tasks
+    from ..scoring.code import Judge
 
     with environment.quiet():
-        tokenizer = prompts.read_tokenizer(target.path)
-        context, kept = _config(target)
+        tokenizer = prompts.read_tokenizer(whole.path)
+        context, kept = _config(whole)
         found = _about(read)
-        loaded = tasks.load(read)
+        judge = Judge(allowed=bool(consent))
+        loaded = tasks.load(read, judge)
+    if any(one.judge for one in loaded):
+        # Before any answer is paid for; trying the sandbox runs nothing of a model's.
+        judge.open() if consent is not None else judge.probe()
+    with environment.quiet():
         line = read.think if read.arms.think else None
-        asked = {
+        digests = {
             one.benchmark.id: _digest(prompts.check(one, tokenizer, context, line), one) for one in loaded
         }
     where = found["device"]
@@ -109,12 +137,12 @@ def look(
         kept if read.dtype == "auto" and where != "cpu" else "float32" if read.dtype == "auto" else read.dtype
     )
     return Ready(
-        read, text, target, donors, plan, arms(read), loaded, tokenizer, where, dtype,
-        _run(read, target, donors, loaded, asked, found, dtype),
+        read, text, whole, donors, plan, arms(read), loaded, tokenizer, where, dtype,
+        _run(read, text, whole, donors, loaded, digests, found, dtype) | {"command": command}, judge,
     )  # fmt: skip
 
 
-def _changed(study: Study, device: str | None, limit: int | None) -> Study:
+def _changed(study: Study, device: str | None, limit: int | None, target: str | None) -> Study:
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit} is not a number of documents; give 1 or more")
 
@@ -122,7 +150,8 @@ def _changed(study: Study, device: str | None, limit: int | None) -> Study:
         return one.model_copy(update={"limit": min(limit or 1, one.limit or limit or 1)})
 
     update: Json = {} if limit is None else {"benchmarks": [fewer(one) for one in study.benchmarks]}
-    return study.model_copy(update=update | ({} if device is None else {"device": device}))
+    given = {"device": device, "target": target}
+    return study.model_copy(update=update | {key: one for key, one in given.items() if one is not None})
 
 
 def _donors(study: Study) -> tuple[str, ...]:
@@ -207,8 +236,8 @@ def _named(value: Any) -> str:
 
 
 def _run(
-    study: Study, target: Ref, donors: tuple[Ref, ...], loaded: tuple[Loaded, ...], asked: dict[str, str],
-    found: Json, dtype: str,
+    study: Study, text: str, target: Ref, donors: tuple[Ref, ...], loaded: tuple[Loaded, ...],
+    digests: dict[str, str], found: Json, dtype: str,
 ) -> Json:  # fmt: skip
     roles = ("vector",) if study.donors is None else ("minuend", "subtrahend")
     inputs = [described(role, ref) for role, ref in zip(("target", *roles), (target, *donors), strict=True)]
@@ -226,9 +255,9 @@ def _run(
         "study": {key: value for key, value in whole.items() if key in telling},
         "inputs": {one["role"]: one["digest"] for one in inputs},
         "benchmarks": {
-            one["id"]: {key: value for key, value in one.items() if key not in ("title", "sweep")}
-            | {"asked": asked[one["id"]]}
-            for one in whole["benchmarks"]
+            one.benchmark.id: {key: value for key, value in one.to_json().items() if key in _ASKED}
+            | {"asked": digests[one.benchmark.id]}
+            for one in loaded
         },
         "versions": versions,
         "device": named,
@@ -244,4 +273,7 @@ def _run(
         "inputs": inputs,
         "arms": [arm.to_json() for arm in arms(study)],
         "benchmarks": [one.to_json() for one in loaded],
+        "primary": primary(study, {arm.id for arm in arms(study)}),
+        "study_digest": hashlib.sha256(text.encode()).hexdigest()[:32],
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }

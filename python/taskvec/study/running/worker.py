@@ -23,7 +23,7 @@ from ...errors import MismatchError, TaskvecError, UsageError
 from .. import environment
 from ..rundir.answers import Answers
 from ..rundir.run_folder import RunFolder, write
-from ..spec.study_file import Study, VllmBackend
+from ..spec.sections import Study, VllmBackend
 from .backend import failed
 
 if TYPE_CHECKING:
@@ -112,10 +112,10 @@ def job_for(
     args: Json,
 ) -> Json:
     """What a worker needs to know: all that decides an answer."""
-    chosen = [one.benchmark for one in missing]
-    study = ready.study.model_copy(update={"benchmarks": chosen})
     return {
-        "study": study.to_json(),
+        "study": ready.study.to_json(),
+        "benchmarks": [one.benchmark.id for one in missing],
+        "allow_code_execution": ready.judge.allowed,
         "arm": arm.to_json(),
         "run": str(folder.path),
         "checkpoint": checkpoint,
@@ -165,6 +165,7 @@ def work(job: Json) -> None:
     """Scores one arm on a job's benchmarks; each cell's sample file appears when it is finished."""
     study = Study.model_validate(job["study"])
     environment.prepare(offline=study.offline, needed=environment.SCORING)
+    from ..scoring.code import Judge
     from ..scoring.prompts import read_tokenizer
     from ..scoring.score import score
     from ..scoring.tasks import load
@@ -175,7 +176,8 @@ def work(job: Json) -> None:
     with environment.quiet():
         model = (_vllm if job["model"] == "vllm" else _hf)(job, study, read_tokenizer(job["target"]))
     line = study.think if arm.prompt == "think" else None
-    for loaded in load(study):
+    judge = Judge(allowed=job["allow_code_execution"])
+    for loaded in load(study, judge, job["benchmarks"]):
 
         def tell(done: int, _: int, name: str = loaded.benchmark.id) -> None:
             sys.__stdout__.write(json.dumps({"benchmark": name, "done": done}) + "\n")  # pyright: ignore

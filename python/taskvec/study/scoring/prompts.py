@@ -125,7 +125,7 @@ def check(loaded: Loaded, tokenizer: Any, context: int, think: str | None) -> li
             )
     longest = plain if think is None else render(loaded, tokenizer, think)
     most = max(count(tokenizer, prompt + rest) for prompt, rest in longest)
-    room = loaded.benchmark.max_new_tokens or 0
+    room = loaded.benchmark.cap or 0 if loaded.kind == "generate" else 0
     if most + room > context:
         raise UsageError(
             f"benchmark {loaded.benchmark.id!r}: its longest prompt has {most} tokens"

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import MismatchError, TaskvecError, UsageError
 from ..environment import library, quiet
+from .known import place
+from .readings import as_number
 from .tasks import seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...records import Json
+    from .readings import Reading
     from .tasks import Loaded
 
 
@@ -37,14 +40,20 @@ def score(
     model.line = line
     model.records = dict[Any, Any]()
     model.progress = None if progress is None else _in_documents(progress, loaded.n)
+    if loaded.judge is not None:
+        loaded.judge.open()
+        loaded.judge.verdicts = {}
     with quiet():
         samples = _evaluate(model, loaded)
     rows: list[Json] = []
     for task in loaded.tasks:
-        mine = [one for one in samples[task.task_name] if one["filter"] == loaded.filter]
-        for sample in sorted(mine, key=lambda one: one["doc_id"]):
+        by_filter: dict[str, dict[int, Any]] = {}
+        for sample in samples[task.task_name]:
+            by_filter.setdefault(sample["filter"], {})[sample["doc_id"]] = sample
+        for number in sorted(by_filter[loaded.filter]):
             # Tasks of a group are counted through.
-            rows.append(_row(len(rows), sample, task, loaded, model.records))
+            read = {name: some[number] for name, some in by_filter.items()}
+            rows.append(_row(len(rows), read, task, loaded, model.records))
     return rows
 
 
@@ -60,7 +69,6 @@ def _evaluate(model: Any, loaded: Loaded) -> Any:
             log_samples=True,
             apply_chat_template=True,
             fewshot_as_multiturn=True,
-            confirm_run_unsafe_code=loaded.benchmark.confirm_unsafe,
         )
     except TaskvecError:
         # From the model: no memory, or answers that cannot be read or written.
@@ -80,49 +88,67 @@ def _in_documents(progress: Callable[[int, int], None], documents: int) -> Calla
     return lambda done, total: progress(documents * done // total, documents)
 
 
-def _row(number: int, sample: Any, task: Any, loaded: Loaded, records: Any) -> Json:
-    value = sample.get(loaded.metric)
-    has = ", ".join(sample["metrics"])
-    try:
-        # One that numpy or torch holds, too.
-        correct = float(value) if isinstance(value, bool | int | float) else float(value.item())
-    except (AttributeError, TypeError, ValueError, RuntimeError):
-        raise UsageError(
-            f"benchmark {loaded.benchmark.id!r}: {loaded.metric} is not one number for each document; set"
-            f" metric to one of {has}"
-        ) from None
-    if not 0 <= correct <= 1:
-        raise UsageError(
-            f"benchmark {loaded.benchmark.id!r}: {loaded.metric} is {correct:g} for a document, and scores"
-            f" must lie between 0 and 1; set metric to one of {has} that does"
-        )
+def _row(number: int, read: dict[str, Any], task: Any, loaded: Loaded, records: Any) -> Json:
+    """One document's row; `read` is its sample by filter."""
+    sample = read[loaded.filter]
+    name, document = task.task_name, sample["doc"]
+    subtask, cluster = place(loaded.benchmark, name, document)
+    key = name, sample["doc_id"]
+    touched, made = loaded.touched, records[key]
     row: Json = {
         "doc_id": number,
-        "doc_hash": sample["doc_hash"],
+        "doc_hash": sample["doc_hash"] if touched is None else touched.doc_hashes[key],
         "prompt_hash": sample["prompt_hash"],
+        "task": subtask,
+        "cluster": cluster,
         "target": _text(sample["target"]),
         "response": None,
         "answer": None,
-        "correct": correct,
+        "correct": _score(sample, loaded.score, loaded),
+        "readings": {one.name: _score(read[one.filter], one, loaded) for one in loaded.further},
         "extracted": None,
+        "empty": None,
+        "touched": None if touched is None else touched.documents[key],
+        "verdict": None,
         "tokens": None,
         "truncated": None,
         "prompt_tokens": None,
+        "seconds": made.seconds,
     }
     answered = sample["filtered_resps"]
     if loaded.kind == "choice":
-        row["answer"] = _chosen(answered, task.doc_to_choice(sample["doc"]), loaded.metric)
+        row["answer"] = _chosen(answered, task.doc_to_choice(document), loaded.metric)
         return row
-    made, invalid = records[task.task_name, sample["doc_id"]], loaded.invalid[task.task_name]
-    return {
-        **row,
-        "response": sample["resps"][0][0],
+    invalid, response = loaded.invalid[name], sample["resps"][0][0]
+    row |= {
+        "response": response,
         "answer": _text(answered[0]),
         "extracted": None if invalid is None else answered[0] != invalid,
+        "empty": not response.strip(),
         "tokens": made.tokens,
         "truncated": made.truncated,
         "prompt_tokens": made.prompt_tokens,
     }
+    if loaded.judge is not None:
+        row["empty"] = not str(answered[0]).strip()
+        row["verdict"] = loaded.judge.verdicts[document["task_id"]].reason
+    return row
+
+
+def _score(sample: Any, reading: Reading, loaded: Loaded) -> float:
+    has = ", ".join(sample["metrics"])
+    found = as_number(sample.get(reading.metric))
+    if found is None:
+        raise UsageError(
+            f"benchmark {loaded.benchmark.id!r}: {reading.metric} is not one number for each document; set"
+            f" metric to one of {has}"
+        )
+    if not 0 <= found <= 1:
+        raise UsageError(
+            f"benchmark {loaded.benchmark.id!r}: {reading.metric} is {found:g} for a document, and scores"
+            f" must lie between 0 and 1; set metric to one of {has} that does"
+        )
+    return found
 
 
 def _chosen(likelihoods: Any, choices: list[str], metric: str) -> str:

@@ -6,9 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from .asked import asked
+
 if TYPE_CHECKING:
     from ...records import Json
-    from .study_file import Benchmark, Study
+    from .asked import Asked
+    from .sections import Study
 
 Kind = Literal["baseline", "plus", "minus", "random", "donor", "sweep"]
 Prompt = Literal["plain", "think"]
@@ -58,13 +61,18 @@ def arms(study: Study) -> tuple[Arm, ...]:
     return tuple(found)
 
 
-def cells(study: Study) -> tuple[tuple[Arm, Benchmark], ...]:
-    """What is to be scored, in order: all arms on all benchmarks, the sweep on those that take part in it."""
+def cells(study: Study) -> tuple[tuple[Arm, Asked], ...]:
+    """What is to be scored, in order.
+
+    All arms on all benchmarks, but the sweep on those alone that take part in it, and of benchmarks that
+    follow from others only the target with and without v.
+    """
     return tuple(
         (arm, benchmark)
         for arm in arms(study)
-        for benchmark in study.benchmarks
-        if arm.kind != "sweep" or benchmark.sweep
+        for benchmark in asked(study)
+        if (arm.kind in ("baseline", "plus") or not benchmark.derived)
+        and (arm.kind != "sweep" or benchmark.sweep)
     )
 
 

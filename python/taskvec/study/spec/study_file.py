@@ -7,172 +7,21 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ValidationError
 
 from ...errors import StorageError, UsageError
-from ..environment import DEVICE
+from .sections import NAME, ArmChoice, Benchmark, Donors, Primary, Published, Study, Vllm, VllmBackend
 from .yaml_lines import Lines, parse, spelled
 
 if TYPE_CHECKING:
-    from ...records import Json
+    from pydantic import BaseModel
 
 SHIPPED = Path(__file__).parents[2] / "studies"
 """The studies that come with the package."""
-
-_ID = r"[a-z0-9]+(-[a-z0-9]+)*"
-
-
-def _factor(alpha: float) -> float:
-    if not math.isfinite(alpha) or alpha == 0:
-        raise ValueError("α must be a finite number other than 0, which is the baseline")
-    return alpha
-
-
-def _one_line(text: str) -> str:
-    # The last are halves of characters, which an escape can spell and no file can hold.
-    if not text.strip() or any(one in "\n\r\0" or "\ud800" <= one <= "\udfff" for one in text):
-        raise ValueError("give one line of text")
-    return text
-
-
-Factor = Annotated[float, AfterValidator(_factor)]
-Line = Annotated[str, AfterValidator(_one_line)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
-
-
-class _Section(BaseModel):
-    """No unknown keys, no types guessed from others, no changes afterwards."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Donors(_Section):
-    """The pair whose difference is v."""
-
-    minuend: Line
-    subtrahend: Line
-
-
-class ArmChoice(_Section):
-    """Which arms there are beside the baseline and +v."""
-
-    think: bool = True
-    """Both of them also with the think line."""
-    minus: bool = True
-    random: list[Seed] = Field(default=[1, 2, 3])
-    """A norm-matched random vector for each seed; one or two could not tell luck from effect."""
-    donors: bool | None = None
-    """The donors themselves; by default wherever the study names them."""
-    sweep: list[Factor] = Field(default=[])
-    """Further α of +v, with the plain prompt."""
-
-    @model_validator(mode="after")
-    def _sound(self) -> ArmChoice:
-        if len(self.random) in (1, 2):
-            raise ValueError("random needs at least 3 seeds, or none at all: []")
-        # As many digits as tell the arms of a sweep apart.
-        for name, values in (("random", self.random), ("sweep", [f"{one:.12g}" for one in self.sweep])):
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name} names a value twice")
-        return self
-
-
-class Vllm(_Section):
-    """vLLM, in the environment of another Python."""
-
-    python: Line
-    args: dict[str, JsonValue] = {}
-    """Arguments of lm-eval's `vllm` model."""
-
-    @model_validator(mode="after")
-    def _sound(self) -> Vllm:
-        if ours := sorted({"pretrained", "tokenizer", "dtype", "batch_size"} & {*self.args}):
-            raise ValueError(f"args must not hold {ours[0]}, which the study itself says")
-        return self
-
-
-class VllmBackend(_Section):
-    """`backend: {vllm: {python: …}}`."""
-
-    vllm: Vllm
-
-
-class Benchmark(_Section):
-    """One benchmark: a task or group of lm-eval, and how it is run."""
-
-    id: Annotated[str, Field(pattern=f"^{_ID}$")]
-    task: Line
-    title: Line | None = None
-    max_new_tokens: Count | None = None
-    """The cap on generated tokens, which every task that generates text must be given."""
-    shots: Annotated[int, Field(ge=0)] | None = None
-    limit: Count | None = None
-    """The first so many documents (of each task, for a group)."""
-    metric: Line | None = None
-    filter: Line | None = None
-    sweep: bool = True
-    confirm_unsafe: bool = False
-    """Consent to running code that the model wrote, for the tasks that do."""
-
-    @property
-    def name(self) -> str:
-        """What to call it in tables."""
-        return self.title or self.id
-
-
-class Study(_Section):
-    """A study file as read: defaults filled in, folders absolute."""
-
-    form: Literal["taskvec/study/1"] = Field(alias="schema")
-    name: Annotated[str, Field(pattern=f"^{_ID}$")]
-    about: Line
-    target: Line
-    donors: Donors | None = None
-    vector: Line | None = None
-    alpha: Factor = 1.0
-    arms: ArmChoice = ArmChoice()
-    think: Line = "Think step by step."
-    offline: bool = False
-    tasks: Line | None = None
-    backend: Literal["hf"] | VllmBackend = "hf"
-    device: Annotated[str, Field(pattern=f"^({DEVICE})$")] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    batch_size: Count = 16
-    rounding: Literal["nearest", "stochastic"] = "nearest"
-    benchmarks: Annotated[list[Benchmark], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _sound(self) -> Study:
-        if (self.donors is None) == (self.vector is None):
-            raise ValueError("give either donors, with minuend and subtrahend, or vector")
-        if self.vector is not None and self.arms.donors:
-            raise ValueError("arms.donors needs donors, and this study names a vector")
-        taken = {"+v": self.alpha} | ({"−v": -self.alpha} if self.arms.minus else {})
-        for arm, alpha in taken.items():
-            if alpha in self.arms.sweep:
-                raise ValueError(f"arms.sweep holds {alpha:.12g}, which is the α of {arm} already")
-        ids = [one.id for one in self.benchmarks]
-        if twice := [one for one in ids if ids.count(one) > 1]:
-            raise ValueError(f"two benchmarks have the id {twice[0]!r}")
-        return self
-
-    def to_json(self) -> Json:
-        """The study as JSON, defaults filled in."""
-        return self.model_dump(mode="json", by_alias=True)
 
 
 def load(study: str | Path) -> tuple[Study, str]:
@@ -202,7 +51,7 @@ def load(study: str | Path) -> tuple[Study, str]:
 
 def find(study: str | Path) -> Path:
     """The file of a shipped study, by name, or of any other, by path."""
-    if isinstance(study, str) and re.fullmatch(_ID, study):
+    if isinstance(study, str) and re.fullmatch(NAME, study):
         path = SHIPPED / f"{study}.yaml"
         if path.is_file():
             return path
@@ -220,16 +69,21 @@ def shipped() -> list[str]:
 
 
 def _with_folders(study: Study, folder: Path, lines: Lines) -> Study:
-    def absolute(ref: str, *place: str) -> str:
+    def absolute(ref: str, *place: int | str) -> str:
         try:
             return str((folder / Path(ref).expanduser()).resolve())
         except (OSError, RuntimeError) as error:
             # No such user's home, or links in a circle.
-            where = ".".join(place)
+            where = ".".join(map(str, place))
             raise UsageError(f"{lines.file}:{lines.at(place)}: {where}: {error} (it is {ref!r})") from None
 
     def full(ref: str, *place: str) -> str:
         return absolute(ref, *place) if ref.startswith((".", "/", "~")) else ref
+
+    def files(data: str | dict[str, str] | None, *place: int | str) -> str | dict[str, str] | None:
+        if isinstance(data, dict):
+            return {split: absolute(path, *place, split) for split, path in data.items()}
+        return None if data is None else absolute(data, *place)
 
     pair = study.donors
     return study.model_copy(
@@ -242,6 +96,10 @@ def _with_folders(study: Study, folder: Path, lines: Lines) -> Study:
             ),
             "vector": study.vector and full(study.vector, "vector"),
             "tasks": study.tasks and absolute(study.tasks, "tasks"),
+            "benchmarks": [
+                one.model_copy(update={"data": files(one.data, "benchmarks", at, "data")})
+                for at, one in enumerate(study.benchmarks)
+            ],
         }
     )
 
@@ -283,6 +141,8 @@ def _keys(loc: tuple[int | str, ...]) -> list[str]:
         "donors": Donors,
         "arms": ArmChoice,
         "benchmarks": Benchmark,
+        "primary": Primary,
+        "published": Published,
         "vllm": Vllm,
         "VllmBackend": VllmBackend,
     }
