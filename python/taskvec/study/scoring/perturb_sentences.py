@@ -59,7 +59,7 @@ _FEMALE = re.compile(r"\b(?:she|her|hers|herself|woman|girl|mrs|ms)\b", re.IGNOR
 # "This" and "that" by themselves, which mean what was said before: "Why is that?", "What does this cause?"
 _POINTS_BACK = re.compile(
     r"\b(?:this|that|these|those)(?=\s*[.?!,;:]|\s+(?:is|was|are|were|would|will|do|does|did|means?|happens?|makes?"
-    r"|causes?)\b)",
+    r"|causes?|so)\b)",
     re.IGNORECASE,
 )
 # Questions about everything that is counted or written, and about "that number": one more could be meant.

@@ -68,7 +68,7 @@ def prose(text: str) -> int:
 
 
 def quoted(text: str) -> list[tuple[int, int]]:
-    """Spans (start, end) between quotation marks, in backticks, in markup or after a label like "Sentence:"."""
+    """Spans (start, end) in quotation marks, in backticks, in markup or after a label like "Sentence:"."""
     return [match.span() for match in _QUOTED.finditer(text)]
 
 
