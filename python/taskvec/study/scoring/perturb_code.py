@@ -33,9 +33,7 @@ def docstring(prompt: str) -> tuple[int, int] | None:
     if not functions or ast.get_docstring(functions[-1], clean=False) is None:
         return None
     node = functions[-1].body[0]
-    # Lines are counted from 1; columns in bytes of UTF-8.
-    *above, line = prompt.splitlines(keepends=True)[: node.lineno]
-    begin = len("".join(above)) + len(line.encode()[: node.col_offset].decode())
+    begin = sum(len(line) + 1 for line in prompt.split("\n")[: node.lineno - 1]) + node.col_offset
     opening = _OPENING.match(prompt, begin)
     end = -1 if opening is None else prompt.find(opening[1], opening.end())
     return None if opening is None or end < 0 else (opening.end(), end)

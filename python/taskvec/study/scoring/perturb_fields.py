@@ -124,6 +124,8 @@ def texts(value: Any) -> Iterator[str]:
     """Every text in a document, however deep."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict | list):
-        for one in cast("list[Any]", list(value.values()) if isinstance(value, dict) else value):
+    elif isinstance(value, dict):
+        yield from texts(list(cast("Json", value).values()))
+    elif isinstance(value, list):
+        for one in cast("list[Any]", value):
             yield from texts(one)

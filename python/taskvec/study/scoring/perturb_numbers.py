@@ -24,16 +24,21 @@ NUMBER_WORDS = {*_ONES, *_TENS} | listed("hundred thousand million billion trill
 # Digits, with commas where thousands have them, after a blank or a bracket, and with nothing attached: no
 # sign, unit, fraction, range, decimal, time or ordinal.
 _NUMBER = re.compile(r"(?:(?<!\S)|(?<=\s\())(?:[1-9]\d{0,2}(?:,\d{3})+|0|[1-9]\d*)(?=[.,;:!?)]*(?:\s|$))")
-_OPERATORS = listed("+ - : − – * × x / ÷ = < > ≤ ≥ ^ % $ € £ # & |")
-# What makes a number a name, a time, a date or a measure that is written in digits.
-_MEASURES = listed(
+_OPERATORS = listed("+ - : ! − – * × x / ÷ = < > ≤ ≥ ^ % $ € £ # & |")
+# Before a number these make it an amount; after it, a measure, a time or an ordinal in digits.
+_CURRENCIES = listed("rs re usd eur gbp inr")
+_UNITS = listed(
     """
-    percent pm am p.m a.m p.m. a.m. o'clock bc ad bce ce st nd rd th mod
-    mm cm dm m km mg g kg ml cl dl l oz lb lbs ft in yd mi mph kph hz khz mhz kb mb gb tb w kw kwh v
-    hr hrs min mins sec secs s ms sq cu cc c f k deg degrees celsius fahrenheit
+    percent pm am p.m a.m o'clock bc ad bce ce st nd rd th mod
+    mm cm cms dm m mts km kms mg g kg kgs ml cl dl l oz lb lbs ft in yd mi mph mps kmph kph hz khz mhz kb
+    mb gb tb w kw kwh v hr hrs min mins sec secs s ms sq sqm cu cc c f k deg
     """
 )
 _MARKS = tuple(".,;!?)")
+# Questions about how a number is written.
+_DIGITS_MATTER = re.compile(
+    r"\b(?:digits?|numerals?|place value|face value|palindromes?|decimals?)\b", re.IGNORECASE
+)
 _YEARS = range(1500, 2101)
 # Words that have a capital because a sentence begins with them.
 _OPENERS = listed(
@@ -45,7 +50,7 @@ _OPENERS = listed(
 
 
 def number_words(text: str, rng: Random, around: Around) -> str | None:
-    """Writes out every whole number of a text that is a count; None where there is none.
+    """Writes out every whole number of a text that is a count; None where there is none or digits matter.
 
     Args:
         text: the question, or its context; its options, and what it quotes, stay as they are.
@@ -53,6 +58,8 @@ def number_words(text: str, rng: Random, around: Around) -> str | None:
         around: not used.
     """
     del rng, around
+    if _DIGITS_MATTER.search(text):
+        return None
     end, inside = prose(text), quoted(text)
     found = [
         match
@@ -88,21 +95,30 @@ def _is_count(text: str, match: re.Match[str]) -> bool:
     number = int(match[0].replace(",", ""))
     if number >= LIMIT or ("," not in match[0] and number in _YEARS):
         return False
-    before = text[: match.start()].rsplit(None, 1)[-1:]
+    before, after = _tokens(text[: match.start()])[-2:], _tokens(text[match.end() :])[:1]
+    # "rs . 500", as some data sets part their marks.
+    if before[-1:] == ["."] and before[0] in _CURRENCIES:
+        return False
     # A mark parts a number from what is beside it.
-    after = [] if text[match.end() : match.end() + 1] in _MARKS else text[match.end() :].split(None, 1)[:1]
-    return not any(_belongs(token) for token in [*(one for one in before if one[-1] not in _MARKS), *after])
+    if before and before[-1][-1] not in _MARKS and (before[-1] in _CURRENCIES or _joins(before[-1])):
+        return False
+    if not after or text[match.end()] in _MARKS:
+        return True
+    return not (_joins(after[0]) or after[0].strip("().,;:!?").casefold() in _UNITS)
 
 
-def _belongs(token: str) -> bool:
-    """Whether what is beside a number makes it part of a name, date, measure, formula or other number."""
+def _tokens(text: str) -> list[str]:
+    """What blanks part, without brackets that are by themselves."""
+    return [token for token in text.split() if token not in ("(", ")")]
+
+
+def _joins(token: str) -> bool:
+    """Whether what is beside a number makes it part of a name, a formula or another number."""
     if token[0].isupper() and token not in _OPENERS:
         return True
     word = token.strip("().,;:!?").casefold()
-    parts = {word, *word.split("-")}
-    return bool(
-        token in _OPERATORS or parts & (_MEASURES | NUMBER_WORDS) or any(char.isdigit() for char in word)
-    )
+    digits = any(character.isdigit() for character in word)
+    return digits or token in _OPERATORS or bool({word, *word.split("-")} & NUMBER_WORDS)
 
 
 def _begins(text: str, at: int) -> bool:

@@ -36,10 +36,10 @@ DISTRACTORS = (
 )
 # A number that names or measures one thing cannot be added to a count.
 DISTRACTORS_WITH_NUMBER = (
-    ("{name} lives in house number {number} in {place}.", "hous home street address live"),
-    ("{name} takes bus number {number} to work in {place}.", "bus driv ride trip work"),
+    ("{name} lives in house {number} in {place}.", "hous home street address live"),
+    ("{name} takes bus {number} to work in {place}.", "bus driv ride trip work"),
     ("{name} works in room {number} of an office in {place}.", "room offic work"),
-    ("{name} wears shirt number {number} for a team in {place}.", "shirt team play game wear"),
+    ("{name} wears shirt {number} in a team in {place}.", "shirt team play game wear"),
     ("{name} sits in seat {number} of a theatre in {place}.", "seat theat show ticket sit"),
     ("{name} waits at gate {number} of the airport in {place}.", "gate airport flight fly plane wait travel"),
     ("{name} reads page {number} of a novel in {place}.", "page read novel book chapter"),
@@ -47,7 +47,7 @@ DISTRACTORS_WITH_NUMBER = (
 )
 LINES = (
     ("The next question is on another page.", "page"),
-    ("This page is printed in black and white.", "page print black white"),
+    ("This page is printed in black and white.", "page print black white colo"),
     ("This text is set in a common typeface.", "text type letter"),
     ("The paper of this booklet is recycled.", "paper book recycl"),
     ("Spare sheets are kept at the front desk.", "sheet paper desk front"),
@@ -56,27 +56,27 @@ LINES = (
 
 _MALE = re.compile(r"\b(?:he|him|his|himself|man|boy|mr)\b", re.IGNORECASE)
 _FEMALE = re.compile(r"\b(?:she|her|hers|herself|woman|girl|mrs|ms)\b", re.IGNORECASE)
-# "This" and "that" by themselves, which mean what was said before.
+# "This" and "that" by themselves, which mean what was said before: "Why is that?", "What does this cause?"
 _POINTS_BACK = re.compile(
-    r"\b(?:this|that|these|those)(?=\s*(?:[.?!,;:]|is\b|was\b|are\b|were\b|would\b|will\b|mean|happen|make"
-    r"|cause|do\b|does\b|did\b))|\b(?:did|do|does|is|was|are|were|say|says|said|know|about|of|like) (?:this|that)[.?!]"
-    r"|\b(?:why|how)[.?!]",
+    r"\b(?:this|that|these|those)(?=\s*[.?!,;:]|\s+(?:is|was|are|were|would|will|do|does|did|means?|happens?|makes?"
+    r"|causes?|so)\b)",
     re.IGNORECASE,
 )
-# Questions about everything that is counted or written, or about "that number": one more could be meant.
+# Questions about everything that is counted or written, and about "that number": one more could be meant.
 _COUNTS_ALL = re.compile(
     r"\b(?:how many|number of|count(?: up)?|list|sum of|all(?: of)? the)\s+(?:\w+\s+){0,3}?"
     r"(?:things?|objects?|items?|articles?|numbers?|digits?|people|persons?|individuals|names?|characters?"
-    r"|words?|letters?|sentences?|lines?|places?|cities)\b|\b(?:numbers?|digits?|integers?)\b(?! of\b)",
+    r"|words?|letters?|sentences?|lines?|places?|cities)\b",
     re.IGNORECASE,
 )
+_NUMBERS = re.compile(r"\b(?:numbers?|digits?|integers?)\b(?! of\b)", re.IGNORECASE)
 
 
 def distractor(text: str, rng: Random, around: Around) -> str | None:
     """Puts a sentence about somebody else before the sentence that asks.
 
-    Where that sentence points back ("Why did he tell her?", "What makes you say that?"), the new one would come
-    between it and what it means; it then comes before the whole text.
+    Where that sentence points back ("Why did he tell her?", "What makes you say that?"), the new one would
+    come between it and what it means; it then comes before the whole text.
 
     Args:
         text: the question, or its context.
@@ -94,7 +94,9 @@ def distractor_with_number(text: str, rng: Random, around: Around) -> str | None
 
     None also where the question asks for all things that are counted, or is about numbers themselves.
     """
-    if _COUNTS_ALL.search(text[: prose(text)] + "\n" + around.after):
+    end = prose(text)
+    asks = f"{text[asking(text[:end]) or 0 : end]}\n{around.after}"
+    if _COUNTS_ALL.search(f"{text[:end]}\n{around.after}") or _NUMBERS.search(asks):
         return None
     return _insert(text, rng, around, DISTRACTORS_WITH_NUMBER)
 

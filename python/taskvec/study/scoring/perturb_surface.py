@@ -21,6 +21,13 @@ _COMMA = re.compile(r"(?<=[^\W\d_])(?=, [^\W\d_])")
 _FIRST = re.compile(r"\s*((?:[A-Z](?=[a-z])|[AI](?= [a-z])))")
 
 
+# First words that are another word with a small letter.
+_OTHER_WORD = re.compile(
+    r"\s*(?:March|April|May|June|August|Will|Bill|Mark|Rose|Jack|Grace|Hope|Art|Frank|Sue|Pat|Rob|Drew|Nick"
+    r"|Chase|Dawn|Faith|Joy|Polish|Turkey|China)\b"
+)
+
+
 def surface(text: str, rng: Random, around: Around) -> str | None:
     """Types a text untidily.
 
@@ -44,7 +51,7 @@ def untidy(text: str, rng: Random, may: Callable[[int], bool]) -> str | None:
     chosen = set(rng.sample(spaces, min(len(spaces), max(1, round(DOUBLED * len(spaces))))))
     chosen |= set(rng.sample(commas, (len(commas) + 1) // 2))
     first = _FIRST.match(text)
-    lower = first is not None and may(first.start(1))
+    lower = first is not None and may(first.start(1)) and not _OTHER_WORD.match(text)
     if not chosen and not lower:
         return None
     parts = [(" " + letter if at in chosen else letter) for at, letter in enumerate(text)]

@@ -18,11 +18,12 @@ _OPTIONS = re.compile(
     r"|\(A\)(?=.*\(B\))",
     re.IGNORECASE | re.MULTILINE | re.DOTALL,
 )
-# Spans that are quoted as they are: strings, titles, code, markup.
+# Spans that are given as they are: strings, titles, code, markup, and what stands after a label.
 _QUOTED = re.compile(
     r'"[^"]*"|\u201c[^\u201d]*\u201d|`[^`]*`|<[^<>\n]+>'
+    r"|\b(?:Source|Translation|Input|List|Sentences?|Statements?):[^\n]*"
     # A single quote that an apostrophe cannot be: nothing before it, and no letter after the second one.
-    r"|(?<![\w'\u2019])'[^'\n]+'(?!\w)|(?<!\w)\u2018[^\u2019\n]+\u2019(?!\w)"
+    r"|(?<![\w'\u2019])'(?:[^'\n]|'(?=\w))+'(?!\w)|(?<!\w)\u2018[^\u2019\n]+\u2019(?!\w)"
 )
 _ENDS = re.compile(r"([.!?]+)[\"'\u201d\u2019)\]]*(\s+)(?=\S)|(\s*\n\s*)(?=\S)")
 
@@ -67,7 +68,7 @@ def prose(text: str) -> int:
 
 
 def quoted(text: str) -> list[tuple[int, int]]:
-    """Spans (start, end) between quotation marks, in backticks or in markup."""
+    """Spans (start, end) in quotation marks, in backticks, in markup or after a label like "Sentence:"."""
     return [match.span() for match in _QUOTED.finditer(text)]
 
 

@@ -28,6 +28,10 @@ _SPARED = listed(
     hundred hundreds thousand thousands million millions billion fewer above below before after between
     under first second right north south forward backward backwards forwards clockwise yesterday today
     tomorrow valid invalid plausible implausible where which whose while these those their there
+    everybody somebody anybody someone anyone anything something always sometimes often usually rarely
+    seldom mostly partly maybe perhaps possibly likely unlikely equal equally unequal correct incorrect
+    wrong doubles doubled triples tripled halved squared cubed monday tuesday wednesday thursday friday
+    saturday sunday january february march april august september october november december
     """
 )
 # Comparatives and superlatives, and whatever else ends as they do.
