@@ -1,7 +1,8 @@
-"""Made-up results with everything in them that a page can show: `rich`."""
+"""Made-up results with everything in them that a page can show (`rich`), and pages taken apart (`Parsed`)."""
 
 from __future__ import annotations
 
+from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 from runs import typical, write_run
@@ -29,6 +30,44 @@ _LONG = (
     "First, the blue fiber is 2 bolts. Then the white fiber is half of that, which is 2 / 2 = 1 bolt.\n"
     "So in all it takes 2 + 1 = 3 bolts.\n\n    total = 2 + 1\n    print(total)\n\n#### "
 )
+
+
+_VOID = {"meta", "br", "img", "link", "hr", "input", "col"}
+
+
+class Parsed(HTMLParser):
+    """Elements, attributes and text; fails where a tag is not closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "defs"} & set(self._open):
+            self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
 
 
 def rich(folder: Path, n: int = 200) -> Results:

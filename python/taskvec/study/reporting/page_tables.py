@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from ..analysis.case import verdict
 from ..analysis.phrases import count, interval, p_figure, points, share
-from .common import AGAINST, clean, own_baseline, own_change, title
+from .common import AGAINST, clean, families, own_baseline, own_change, title
 from .costs import duration
 from .html import Row, element, folded, table
 
@@ -81,17 +81,6 @@ def numbers(results: Results) -> Iterator[str]:
             ),
         )
         yield folded("v by layer, in numbers", layers)
-
-
-def families(results: Results) -> str:
-    """How many tests there are, and what they are corrected for."""
-    first, second = results.families.primary, results.families.secondary
-    if not first + second:
-        return "Nothing was tested."
-    return (
-        f"The primary family holds {count(first, 'test')}, chosen before the first run, the secondary one"
-        f" {second:,}."
-    )
 
 
 def _benchmark(results: Results, benchmark: Benchmark) -> Iterator[str]:
