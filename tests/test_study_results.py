@@ -15,8 +15,8 @@ from runs import effect, outcomes, typical, write_json, write_lines, write_run
 from taskvec.errors import CorruptError, StorageError, UsageError
 from taskvec.study.analysis.analyse import build, load
 from taskvec.study.analysis.conclusions import conclude
-from taskvec.study.analysis.phrases import p_figure
-from taskvec.study.analysis.statistics import LEVEL, holm
+from taskvec.study.analysis.exact_tests import LEVEL
+from taskvec.study.analysis.phrases import p_figure, p_value
 from taskvec.study.rundir.results import Results
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def test_which_arms_are_compared(results: Results) -> None:
         ("plus", "baseline-think"),
         *(("plus", f"random-{seed}") for seed in (1, 2, 3)),
     }
-    assert len(results.comparisons) == results.tests == 17 * 4
+    assert len(results.comparisons) == 17 * 4
+    assert results.tests == 13 * 4  # All but the sweep.
 
 
 def test_comparisons_are_paired_by_document(results: Results) -> None:
@@ -91,12 +92,10 @@ def test_comparisons_are_paired_by_document(results: Results) -> None:
         assert (found.n, found.wrong_to_right, found.right_to_wrong) == (200, gains, losses)
         assert found.difference == pytest.approx(mine.mean() - other.mean())
         oracle = stats.binomtest(gains, gains + losses).pvalue if gains + losses else 1.0
-        assert found.p == pytest.approx(oracle)
+        swept = found.arm.startswith("alpha-")
+        assert found.p == (None if swept else pytest.approx(oracle))
+        assert found.test == (None if swept else "mcnemar")
         assert found.interval[0] <= found.difference <= found.interval[1]
-
-
-def test_correction_is_over_the_whole_study(results: Results) -> None:
-    assert [one.p_holm for one in results.comparisons] == holm([one.p for one in results.comparisons])
 
 
 def test_order_of_rows_does_not_matter(run: Path, results: Results, tmp_path: Path) -> None:
@@ -115,8 +114,13 @@ def test_what_went_in_is_carried_over(run: Path, results: Results) -> None:
     }
     order = next(one for one in results.benchmarks if one.id == "order")
     assert (order.kind, order.note) == ("choice", "multiple choice: no chain can show")
-    assert order.power["smallest"][1] == {"changed": 0.2, "difference": pytest.approx(0.093, abs=0.003)}
-    assert "n = 200" in order.power_note
+    # At the level 0.05 / 4, as four tests are primary.
+    assert order.power["level"] == 0.0125
+    assert order.power["smallest"][1] == {"changed": 0.2, "difference": pytest.approx(0.107, abs=0.003)}
+    assert "n = 200, one of 4 tests" in order.power_note
+    assert (results.study_digest, results.started) == ("d1" * 16, "2026-11-24T12:00:00Z")
+    assert results.command == "taskvec study run made-up -o RUN"
+    assert order.data[0].repository == "made/order"
     assert results.arms[1].seconds == 0.5
     assert results.arms[1].effect is not None
     assert results.arms[0].effect is None
@@ -130,6 +134,8 @@ def test_norms_are_by_layer_in_order(results: Results, tmp_path: Path) -> None:
         ("10", 5.0, None),
         ("norm", 0.0, None),
     ]
+    # Every tensor of the made-up arm is added with a cosine of 0.8; nothing was asked of the norm.
+    assert [one.cosine for one in results.vector.layers] == [*[pytest.approx(0.8)] * 3, None]
     assert results.vector.norm == pytest.approx(30**0.5)
     folder = write_run(tmp_path, {"baseline": {"chain": [1.0]}, "plus": {"chain": [1.0]}})
     known = json.loads((folder / "run.json").read_text())
@@ -146,14 +152,25 @@ def test_results_survive_json_and_pickle(results: Results, tmp_path: Path) -> No
     assert pickle.loads(pickle.dumps(results)) == results
 
 
-def test_graded_scores_have_no_test(tmp_path: Path) -> None:
+def test_graded_scores_are_tested_by_flipping_signs(tmp_path: Path) -> None:
     cells = {"baseline": {"code": [0.2, 0.4] * 50}, "plus": {"code": [0.7, 0.6] * 50}}
     found = load(write_run(tmp_path, cells))
     (only,) = found.comparisons
-    assert (only.p, only.p_holm, found.tests) == (None, None, 0)
+    # All 100 differences are gains: only the signs seen, and their opposites, reach their sum.
+    assert (only.test, only.p) == ("sign-flip", pytest.approx(2 / 2**100))
     assert only.interval[0] > 0.3
     assert "+v scores 65.0% where instruct scores 30.0%" in found.conclusions[1]
-    assert "no test for this metric): v raises it, by the interval alone" in found.conclusions[1]
+    assert "v raises it." in found.conclusions[1]
+
+
+def test_graded_scores_that_are_not_told_apart_say_what_could_have_been(tmp_path: Path) -> None:
+    graded = [(at * 37 % 101) / 100 for at in range(100)]
+    cells = {"baseline": {"code": graded}, "plus": {"code": graded[50:] + graded[:50]}}
+    said = load(write_run(tmp_path, cells)).conclusions[1]
+    assert "a difference is not shown. n = 100 could have shown one of about" in said
+    # By the normal distribution: (1.96 + 0.84) standard errors.
+    spread = np.std(np.subtract(cells["plus"]["code"], graded), ddof=1) / 10
+    assert float(said.split("of about ")[1].split(" points")[0]) == pytest.approx(280.2 * spread, rel=0.05)
 
 
 # Unfinished runs
@@ -196,9 +213,9 @@ def test_raised_and_random_does_not(tmp_path: Path) -> None:
     assert text.startswith(
         "Chain: +v answers 487 of 500 where instruct answers 231 of 500 (+51.2 points, 95% interval +4"
     )
-    assert "corrected p < 1e-20): v raises it." in text
+    assert "corrected p\N{NO-BREAK SPACE}<\N{NO-BREAK SPACE}10⁻²⁰): v raises it." in text
     assert "(3 seeds) move it by at most 1.4 points: the gain is v's direction" in text
-    assert "7 tests together (Holm)" in said[-1]
+    assert "is +v against instruct on Chain (1 test). 6 other tests are corrected among" in said[-1]
 
 
 def test_not_shown_names_what_could_have_been(tmp_path: Path) -> None:
@@ -213,8 +230,14 @@ def test_what_could_have_been_is_harder_to_show_among_more_tests(tmp_path: Path)
         return float(text.split("of about ")[1].split(" points")[0])
 
     alone = reach(chain(one(tmp_path / "a", baseline=231, plus=(240, 480))))
-    many = reach(chain(one(tmp_path / "b", baseline=231, plus=(240, 480), minus=231, random_1=231)))
-    assert many > alone
+    others = reach(chain(one(tmp_path / "b", baseline=231, plus=(240, 480), minus=231, random_1=231)))
+    assert others == alone  # They are of the other family.
+    names = ("chain", "list", "logic")
+    cells = {
+        arm: {name: outcomes(N, *of) for name in names}
+        for arm, of in (("baseline", (231,)), ("plus", (240, 480)))
+    }
+    assert reach(chain(list(build(write_run(tmp_path / "c", cells)).conclusions))) > alone
 
 
 def test_too_few_documents_are_called_so(tmp_path: Path) -> None:
@@ -288,7 +311,7 @@ def test_no_change_is_alike_only_as_far_as_n_documents_tell(
     text = chain(concluded(tmp_path, n, {"baseline": 0, "plus": n, "baseline_think": n}))
     if to_within is None:
         assert "asking does as much" not in text
-        assert "(0.0 points, −27.8 to +27.8, p = 1): whether v does more" in text
+        assert "(0.0 points, −27.8 to +27.8, p = 1): whether v does more" in text.replace("\xa0", " ")
     else:
         assert f"asking does as much to within {to_within} points" in text
 
@@ -362,13 +385,19 @@ def test_v_that_helps_only_once_asked_does_not_still_help(tmp_path: Path) -> Non
         (0.0504, "0.05"),
         (0.031, "0.031"),
         (0.0444, "0.044"),
-        (4e-7, "4e-7"),
         (0.996, "1"),
     ],
 )
 def test_a_p_below_the_level_does_not_read_as_the_level(p: float, text: str) -> None:
     assert p_figure(p) == text
     assert (float(text) < LEVEL) == (p < LEVEL)
+
+
+def test_small_ps_hold_together() -> None:
+    assert p_figure(4e-7) == "4·10⁻⁷"
+    assert p_figure(0.00012) == "1·10⁻⁴"
+    assert p_value(1e-21) == "p\N{NO-BREAK SPACE}<\N{NO-BREAK SPACE}10⁻²⁰"
+    assert not re.search("[- ]", p_value(3e-12) + p_value(0.2))
 
 
 def test_a_benchmark_that_cannot_show_a_chain(tmp_path: Path) -> None:
@@ -412,7 +441,9 @@ def test_of_many_arms_cut_off_the_first_two_are_named(tmp_path: Path) -> None:
         f"{arm.replace('_', '-')}.chain": {"truncated": lambda number, last=at: number <= last}
         for at, arm in enumerate(arms)
     }
-    text = chain(concluded(tmp_path, 10, arms, rows=cut))
+    text = chain(concluded(tmp_path / "all", 10, arms, rows=cut))
+    assert "Warning: 10.0% to 50.0% of all arms' outputs were cut off at 80 tokens" in text
+    text = chain(concluded(tmp_path / "most", 10, arms | {"random_3": 3}, rows=cut))
     assert "Warning: 10.0% of instruct's, 20.0% of +v's and up to 50.0% of 3 other arms' outputs were" in text
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from taskvec.study.analysis import power
+from taskvec.study.analysis import exact_tests, intervals, power
 from taskvec.study.analysis import statistics as ours
 
 counts = st.integers(0, 400)
@@ -18,29 +18,29 @@ counts = st.integers(0, 400)
 
 @given(counts, counts)
 def test_mcnemar_is_the_binomial_test_of_the_changed_documents(gains: int, losses: int) -> None:
-    p = ours.mcnemar(gains, losses)
+    p = exact_tests.mcnemar(gains, losses)
     oracle = stats.binomtest(gains, gains + losses).pvalue if gains + losses else 1.0
     assert p == pytest.approx(oracle, rel=1e-9)
-    assert p == ours.mcnemar(losses, gains)
+    assert p == exact_tests.mcnemar(losses, gains)
 
 
 @pytest.mark.parametrize(
     ("gains", "losses", "p"), [(0, 0, 1.0), (5, 0, 0.0625), (6, 0, 0.03125), (1, 9, 22 / 1024)]
 )
 def test_mcnemar_by_hand(gains: int, losses: int, p: float) -> None:
-    assert ours.mcnemar(gains, losses) == p
+    assert exact_tests.mcnemar(gains, losses) == p
 
 
 def test_mcnemar_of_very_many_documents() -> None:
-    assert ours.mcnemar(3000, 0) == 0.0  # 2**-2999 is below every float.
-    assert ours.mcnemar(5100, 4900) == pytest.approx(stats.binomtest(5100, 10_000).pvalue, rel=1e-9)
+    assert exact_tests.mcnemar(3000, 0) == 0.0  # 2**-2999 is below every float.
+    assert exact_tests.mcnemar(5100, 4900) == pytest.approx(stats.binomtest(5100, 10_000).pvalue, rel=1e-9)
 
 
 @given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_is_scipys(of: tuple[int, int]) -> None:
     right, n = of
     oracle = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
-    assert ours.wilson(right, n) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
+    assert intervals.wilson(right, n) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
 
 
 def likeliest(gains: int, losses: int, n: int, delta: float) -> float:
@@ -68,8 +68,8 @@ def likeliest(gains: int, losses: int, n: int, delta: float) -> float:
     [(40, 20, 160), (0, 1, 44), (1, 0, 500), (3, 2, 60), (0, 9, 9), (7, 0, 12), (120, 30, 500)],
 )
 def test_tango_is_where_the_score_test_turns(gains: int, losses: int, n: int) -> None:
-    low, high = ours.tango(gains, losses, n)
-    assert ours.tango(losses, gains, n) == pytest.approx((-high, -low), abs=1e-12)
+    low, high = intervals.tango(gains, losses, n)
+    assert intervals.tango(losses, gains, n) == pytest.approx((-high, -low), abs=1e-12)
     z = stats.norm.ppf(0.975)
     if low > -1:
         assert likeliest(gains, losses, n, low) == pytest.approx(z, abs=1e-3)
@@ -79,7 +79,7 @@ def test_tango_is_where_the_score_test_turns(gains: int, losses: int, n: int) ->
 
 @pytest.mark.parametrize("n", [1, 10, 500])
 def test_no_change_leaves_what_n_documents_can_miss(n: int) -> None:
-    low, high = ours.difference_interval([0.0] * n)
+    low, high = intervals.difference_interval([0.0] * n)
     z2 = stats.norm.ppf(0.975) ** 2
     assert (low, high) == pytest.approx((-z2 / (n + z2), z2 / (n + z2)))
     # As far as shares of changed documents that n unchanged ones do not rule out (Clopper and Pearson).
@@ -87,7 +87,7 @@ def test_no_change_leaves_what_n_documents_can_miss(n: int) -> None:
 
 
 def test_all_changed_is_no_point_either() -> None:
-    low, high = ours.difference_interval([1.0] * 10)
+    low, high = intervals.difference_interval([1.0] * 10)
     assert low < stats.binomtest(10, 10).proportion_ci(0.95).low + 0.1 < high == 1.0
 
 
@@ -104,7 +104,7 @@ def test_intervals_of_few_changes_hold_the_truth(n: int, expected: float, lean: 
             likely = stats.multinomial.pmf([gains, losses, n - changed], n, [gain, loss, 1 - gain - loss])
             if likely < 1e-4:
                 continue
-            low, high = ours.difference_interval([1.0] * gains + [-1.0] * losses + [0.0] * (n - changed))
+            low, high = intervals.difference_interval([1.0] * gains + [-1.0] * losses + [0.0] * (n - changed))
             held += likely * (low <= gain - loss <= high)
             seen += likely
     assert seen > 0.99
@@ -113,19 +113,24 @@ def test_intervals_of_few_changes_hold_the_truth(n: int, expected: float, lean: 
 
 def test_many_changes_leave_the_bootstrap_alone() -> None:
     values = [1.0] * 7 + [-1.0] * 3 + [0.0] * 90
-    assert ours.difference_interval(values) == ours.bootstrap(values)
+    assert intervals.difference_interval(values) == intervals.bootstrap(values)
     fewer = [*values[1:], 0.0]
-    assert ours.difference_interval(fewer) != ours.bootstrap(fewer)
+    assert intervals.difference_interval(fewer) != intervals.bootstrap(fewer)
 
 
 def test_graded_scores_of_few_changes_are_wide_too() -> None:
     """Three of 200 documents gain a half; that unseen ones lose all they have is not ruled out."""
     few = [0.5] * 3 + [0.0] * 197
-    low, high = ours.difference_interval(few)
-    assert low <= min(0.0, ours.bootstrap(few)[0]) - 0.005
-    assert high >= ours.bootstrap(few)[1]
-    assert ours.difference_interval([0.25] * 40)[0] < 0.2 < 0.3 < ours.difference_interval([0.25] * 40)[1]
-    low, high = ours.score_interval([0.5] * 40)
+    low, high = intervals.difference_interval(few)
+    assert low <= min(0.0, intervals.bootstrap(few)[0]) - 0.005
+    assert high >= intervals.bootstrap(few)[1]
+    assert (
+        intervals.difference_interval([0.25] * 40)[0]
+        < 0.2
+        < 0.3
+        < intervals.difference_interval([0.25] * 40)[1]
+    )
+    low, high = intervals.score_interval([0.5] * 40)
     assert low < 0.4 < 0.6 < high
 
 
@@ -138,23 +143,24 @@ def test_bootstrap_is_resampling_of_documents(seed: int) -> None:
         (values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(seed + 10)
     ).confidence_interval
     # At 10,000 draws a quantile is off by 0.027 standard deviations of the mean, which moves by 1/200.
-    assert ours.bootstrap(values.tolist()) == pytest.approx((oracle.low, oracle.high), abs=0.006)
+    assert intervals.bootstrap(values.tolist()) == pytest.approx((oracle.low, oracle.high), abs=0.006)
 
 
 def test_bootstrap_of_scores_between_right_and_wrong() -> None:
     values = np.random.default_rng(5).random(1500)  # All distinct, and more than one batch of draws.
-    low, high = ours.bootstrap(values.tolist())
+    low, high = intervals.bootstrap(values.tolist())
     spread = 1.96 * values.std() / math.sqrt(len(values))
     assert (low, high) == pytest.approx((values.mean() - spread, values.mean() + spread), abs=0.002)
 
 
 def test_bootstrap_is_seeded() -> None:
     values = [1.0, 0.0, 0.3] * 20
-    assert ours.bootstrap(values, 1) == ours.bootstrap(values, 1) != ours.bootstrap(values, 2)
+    first, again, other = (intervals.bootstrap(values, seed=seed) for seed in (1, 1, 2))
+    assert first == again != other
 
 
 def test_bootstrap_of_equal_values_is_a_point() -> None:
-    assert ours.bootstrap([0.25] * 7) == (0.25, 0.25)
+    assert intervals.bootstrap([0.25] * 7) == (0.25, 0.25)
 
 
 def test_bootstrap_covers_the_truth() -> None:
@@ -163,15 +169,15 @@ def test_bootstrap_covers_the_truth() -> None:
     held = 0
     for _ in range(400):
         values = random.choice([-1.0, 0.0, 1.0], 300, p=[0.1, 0.7, 0.2])
-        low, high = ours.bootstrap(values.tolist(), draws=1000)
+        low, high = intervals.bootstrap(values.tolist(), draws=1000)
         held += low <= 0.1 <= high
     assert 0.92 < held / 400 < 0.98
 
 
 def test_score_interval_is_wilsons_only_for_right_and_wrong() -> None:
-    assert ours.score_interval([1.0] * 30 + [0.0] * 10) == ours.wilson(30, 40)
+    assert intervals.score_interval([1.0] * 30 + [0.0] * 10) == intervals.wilson(30, 40)
     graded = [0.5] * 30 + [0.0] * 10
-    assert ours.score_interval(graded) == ours.bootstrap(graded)
+    assert intervals.score_interval(graded) == intervals.bootstrap(graded)
 
 
 def test_compare_counts_by_document() -> None:
@@ -183,9 +189,10 @@ def test_compare_counts_by_document() -> None:
     assert low < found.difference < high
 
 
-def test_compare_has_no_test_for_graded_scores() -> None:
-    found = ours.compare([0.5, 1.0], [0.25, 1.0])
-    assert (found.p, found.wrong_to_right, found.right_to_wrong) == (None, 1, 0)
+def test_compare_flips_signs_of_graded_scores() -> None:
+    found = ours.compare([0.5, 1.0, 0.9], [0.25, 1.0, 0.1])
+    assert (found.test, found.wrong_to_right, found.right_to_wrong) == ("sign-flip", 2, 0)
+    assert found.p == 0.5  # ++ and −− of the four choices of two signs.
 
 
 @pytest.mark.parametrize(("arm", "other"), [([], []), ([1.0], [1.0, 0.0])])
@@ -201,15 +208,15 @@ def test_compare_refuses_scores_that_are_no_shares() -> None:
 
 def test_holm_by_hand() -> None:
     # Holm 1979: 4·0.005, 3·0.01, 2·0.03, and 0.04 held up by the one before.
-    assert ours.holm([0.01, 0.04, None, 0.03, 0.005]) == pytest.approx([0.03, 0.06, None, 0.06, 0.02])
-    assert ours.holm([None, None]) == [None, None]
-    assert ours.holm([0.6, 0.7]) == [1.0, 1.0]
+    assert exact_tests.holm([0.01, 0.04, None, 0.03, 0.005]) == pytest.approx([0.03, 0.06, None, 0.06, 0.02])
+    assert exact_tests.holm([None, None]) == [None, None]
+    assert exact_tests.holm([0.6, 0.7]) == [1.0, 1.0]
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=12))
 def test_holm_rejects_what_the_step_down_rule_rejects(ps: list[float | None]) -> None:
     """The rule as Holm states it, which knows no corrected values: stop at the first that is too large."""
-    corrected = ours.holm(ps)
+    corrected = exact_tests.holm(ps)
     real = sorted(p for p in ps if p is not None)
     rejected = 0
     while rejected < len(real) and real[rejected] * (len(real) - rejected) < 0.05:
@@ -275,3 +282,27 @@ def test_power_note_names_what_can_be_seen() -> None:
     assert "2.9 points if 5% do, 5.8 points if 20% do and 8.1 points if 40% do" in note
     assert "n = 10 is too few" in power.power_note(10)
     assert power.power_note(20).count("points") == 1
+    assert "n = 1,319, one of 4 tests that share the 5% level (Holm at its strictest: 0.013)" in (
+        power.power_note(1319, 4)
+    )
+
+
+def test_power_of_a_family_is_that_of_its_strictest_test() -> None:
+    lines = power.family_note([("GSM8K", 1319), ("HumanEval", 164)], 4)
+    assert len(lines) == 3
+    assert "one of 4 tests" in lines[0]
+    for line, n in zip(lines[1:], (1319, 164), strict=True):
+        assert f"n = {n:,}: " in line
+        said = line.split(": ")[1].removesuffix(" points").replace(" and ", ", ").split(", ")
+        for share, size in zip((0.05, 0.2, 0.4), said, strict=True):
+            found = [simulated(n, share, share if size == "out of reach" else float(size) / 100, 0.05 / 4)]
+            # 20,000 studies, and sizes to a tenth of a point.
+            assert found[0] < 0.8 if size == "out of reach" else found[0] == pytest.approx(0.8, abs=0.02)
+    assert power.family_note([("One", 500)], 1)[0].startswith("How large a true difference one test at")
+
+
+def test_reach_by_spread_is_near_the_exact_one() -> None:
+    """For right and wrong both can be computed: with 20 % changed the difference varies by √0.2."""
+    half = 1.959964 * math.sqrt(0.2 / 1000)
+    exact = power.smallest_effect(1000, 0.2, 0.0125)
+    assert power.reach((-half, half), 0.0125) == pytest.approx(exact, rel=0.05)

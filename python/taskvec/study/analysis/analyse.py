@@ -5,27 +5,29 @@ All of it comes from the samples, so a report can always be made again.
 
 from __future__ import annotations
 
-import re
-from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import CorruptError, UsageError
 from ..rundir.results import SCHEMA, Results, as_written, read_json
 from ..rundir.run_folder import read_run
-from ..rundir.samples import Samples, paired, read
-from . import power, statistics
+from ..rundir.samples import Samples, read
+from . import power
+from .cells import Cells, cell
+from .changed_answers import changed_answers
+from .comparisons import comparisons, corrected, primary, random_means, token_changes
 from .conclusions import conclude
+from .design import Design
+from .exact_tests import LEVEL
+from .robustness import robustness
+from .vector_shape import vector_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ...records import Json
 
-    _Cells = dict[tuple[str, str], Samples]
-
 _CARRIED = ("study", "study_digest", "command", "started", "versions", "device", "dtype", "inputs")
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
 def load(path: str | Path) -> Results:
@@ -63,27 +65,26 @@ def build(folder: Path) -> Results:
 def _built(folder: Path, run: Json) -> Results:
     wanted = list(_wanted(run))
     made = {arm["id"]: _made(folder, arm["id"]) for arm in run["arms"]}
-    cells: _Cells = {}
+    cells: Cells = {}
     for arm, benchmark in wanted:
         path = folder / "samples" / f"{arm}.{benchmark['id']}.jsonl"
         if path.exists():
             cells[arm, benchmark["id"]] = _complete(read(path), benchmark["n"])
-    comparisons = list(_comparisons(run, cells))
-    corrected = statistics.holm([one["p"] for one in comparisons])
+    compared, robust, families = corrected(run, list(comparisons(run, cells)), list(robustness(run, cells)))
     missing = [f"{arm}.{benchmark['id']}" for arm, benchmark in wanted if (arm, benchmark["id"]) not in cells]
     found: Json = {
         "schema": SCHEMA,
         **{key: run[key] for key in _CARRIED},
-        "vector": _vector(made["plus"]["tensors"], run.get("target_norms", {})),
-        "benchmarks": [_benchmark(one) for one in run["benchmarks"]],
+        "vector": vector_shape(made["plus"]["tensors"], run.get("target_norms", {})),
+        "benchmarks": [_benchmark(run, one, cells, families) for one in run["benchmarks"]],
         "arms": [{**arm, **made[arm["id"]], "cells": _cells(run, arm, cells)} for arm in run["arms"]],
-        "comparisons": [{**one, "p_holm": p} for one, p in zip(comparisons, corrected, strict=True)],
-        "families": {"primary": 0, "secondary": sum(p is not None for p in corrected)},
-        "tests": sum(p is not None for p in corrected),
-        "token_changes": [],
-        "random_means": [],
-        "robustness": [],
-        "changed_answers": [],
+        "comparisons": compared,
+        "families": families,
+        "tests": sum(families.values()),
+        "token_changes": list(token_changes(run, cells)),
+        "random_means": list(random_means(run, cells)),
+        "robustness": robust,
+        "changed_answers": list(changed_answers(run, cells)),
         "conclusions": [],
         "complete": not missing,
         "missing": missing,
@@ -93,11 +94,19 @@ def _built(folder: Path, run: Json) -> Results:
 
 
 def _wanted(run: Json) -> Iterator[tuple[str, Json]]:
-    """The cells that the study asks for: the sweep runs only on the benchmarks that take part in it."""
+    """The cells that the study asks for.
+
+    The sweep runs only on the benchmarks that take part in it, and a perturbed benchmark is asked of the
+    baseline and +v alone.
+    """
     swept = {one["id"]: one.get("sweep", True) for one in run["study"]["benchmarks"]}
     for arm in run["arms"]:
         for benchmark in run["benchmarks"]:
-            if arm["kind"] != "sweep" or swept[benchmark["id"]]:
+            if benchmark["of"] is not None:
+                asked = arm["kind"] in ("baseline", "plus")
+            else:
+                asked = arm["kind"] != "sweep" or swept[benchmark["id"]]
+            if asked:
                 yield arm["id"], benchmark
 
 
@@ -119,104 +128,25 @@ def _complete(samples: Samples, n: int) -> Samples:
     return samples
 
 
-def _comparisons(run: Json, cells: _Cells) -> Iterator[Json]:
-    for arm, against in _pairs(run["arms"]):
-        for benchmark in run["benchmarks"]:
-            keys = (arm["id"], benchmark["id"]), (against["id"], benchmark["id"])
-            if keys[0] not in cells or keys[1] not in cells:
-                continue
-            same_prompt = arm["prompt"] == against["prompt"]
-            mine, other = paired(cells[keys[0]], cells[keys[1]], same_prompt=same_prompt)
-            found = statistics.compare(mine, other)
-            yield {
-                "arm": arm["id"],
-                "against": against["id"],
-                "benchmark": benchmark["id"],
-                "n": found.n,
-                "difference": found.difference,
-                "interval": list(found.interval),
-                "wrong_to_right": found.wrong_to_right,
-                "right_to_wrong": found.right_to_wrong,
-                "test": None if found.p is None else "mcnemar",
-                "family": "secondary",
-                "p": found.p,
-            }
-
-
-def _pairs(arms: list[Json]) -> Iterator[tuple[Json, Json]]:
-    """Every arm and its baseline; asking and not asking; v and asking; v and each random vector."""
-    by_id = {arm["id"]: arm for arm in arms}
-    for arm in arms:
-        against = "baseline-think" if arm["id"] == "plus-think" else "baseline"
-        if arm["id"] != against:
-            yield arm, by_id[against]
-    if "baseline-think" in by_id:
-        yield by_id["plus"], by_id["baseline-think"]
-    for arm in arms:
-        if arm["kind"] == "random":
-            yield by_id["plus"], arm
-
-
-def _cells(run: Json, arm: Json, cells: _Cells) -> Json:
+def _cells(run: Json, arm: Json, cells: Cells) -> Json:
     return {
-        benchmark["id"]: _cell(cells[arm["id"], benchmark["id"]])
+        benchmark["id"]: cell(cells[arm["id"], benchmark["id"]], benchmark)
         for benchmark in run["benchmarks"]
         if (arm["id"], benchmark["id"]) in cells
     }
 
 
-def _cell(samples: Samples) -> Json:
-    scores, extracted = samples.scores, samples.mean("extracted")
-    return {
-        "n": len(scores),
-        "score": sum(scores) / len(scores),
-        "interval": list(statistics.score_interval(scores)),
-        "extraction_failures": None if extracted is None else 1 - extracted,
-        "empty": samples.mean("empty"),
-        "truncated": samples.mean("truncated"),
-        "mean_tokens": samples.mean("tokens"),
-        "tokens_interval": None,
-        "seconds": None,
-        "touched": samples.mean("touched"),
-        "readings": {},
-        "subtasks": {},
-        "samples": f"samples/{samples.file.name}",
-    }
-
-
-def _benchmark(benchmark: Json) -> Json:
-    n = benchmark["n"]
-    smallest = [{"changed": share, "difference": power.smallest_effect(n, share)} for share in power.SHARES]
-    within = {"level": statistics.LEVEL, "power": power.POWER, "smallest": smallest}
-    return {**benchmark, "power": within, "power_note": power.power_note(n)}
-
-
-def _vector(tensors: list[Json] | None, targets: dict[str, float]) -> Json | None:
-    """Norms by layer: tensors outside the layers stand alone, the embedding first."""
-    if tensors is None:
-        return None
-    squares: dict[str, tuple[float, float | None]] = {}
-    for tensor in tensors:
-        norm, target = tensor["norm_v"], targets.get(tensor["name"])
-        if norm is None:
-            continue
-        layer = _layer(tensor["name"])
-        mine, its = squares.get(layer, (0.0, 0.0))
-        squares[layer] = mine + norm**2, None if its is None or target is None else its + target**2
-    layers = [
-        {"layer": layer, "norm": sqrt(mine), "relative": sqrt(mine / its) if its else None, "cosine": None}
-        for layer, (mine, its) in sorted(squares.items(), key=lambda item: _place(item[0]))
+def _benchmark(run: Json, benchmark: Json, cells: Cells, families: Json) -> Json:
+    """A benchmark with what its documents can show, in the family that it plays its main part in."""
+    n, named = benchmark["n"], {one["benchmark"] for one in primary(run)}
+    tests = max(1, families["primary" if benchmark["id"] in named else "secondary"])
+    level = LEVEL / tests
+    smallest = [
+        {"changed": share, "difference": power.smallest_effect(n, share, level)} for share in power.SHARES
     ]
-    return {"norm": sqrt(sum(mine for mine, _ in squares.values())), "layers": layers}
-
-
-def _layer(name: str) -> str:
-    found = _LAYER.search(name)
-    return found[1] if found else name.removeprefix("model.").removesuffix(".weight")
-
-
-def _place(layer: str) -> tuple[int, int, str]:
-    """Embedding, layers by number, the rest."""
-    if layer.isdigit():
-        return 1, int(layer), ""
-    return (0 if "emb" in layer or "wte" in layer else 2), 0, layer
+    note = power.power_note(n, tests)
+    scored = next((one for (_, name), one in cells.items() if name == benchmark["id"]), None)
+    if scored and Design.of(scored.rows.values()).clustered:
+        note += " That is for documents by themselves; here some share a seed question, and show less."
+    within = {"level": level, "power": power.POWER, "smallest": smallest}
+    return {**benchmark, "power": within, "power_note": note}

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .exact_tests import LEVEL
 from .phrases import interval, p_value, points
-from .statistics import LEVEL
 
 if TYPE_CHECKING:
     from ..rundir.results import Benchmark, Comparison, Results
 
 
 def verdict(found: Comparison | None) -> int:
-    """1 where the arm is shown to be higher, −1 where it is shown to be lower, 0 where neither is shown."""
-    if found is None:
+    """1 where the arm is shown to be higher, −1 where it is shown to be lower, 0 where neither is shown.
+
+    Shown is what the test rejects after correction within its family. A comparison without a test, as those
+    of the α sweep, shows nothing.
+    """
+    if found is None or found.p_holm is None or found.p_holm >= LEVEL:
         return 0
-    if found.p_holm is None:
-        return (found.interval[0] > 0) - (found.interval[1] < 0)
-    return 0 if found.p_holm >= LEVEL else 1 if found.difference > 0 else -1
+    return 1 if found.difference > 0 else -1
 
 
 def figures(found: Comparison) -> str:
@@ -40,6 +42,12 @@ class Case:
         seeds = results.of_kind("random")
         self.random = [one for arm in seeds if (one := self._of(arm.id, "baseline"))]
         self.than_random = [one for arm in seeds if (one := self._of("plus", arm.id))]
+        name = benchmark.id
+        self.random_mean = next((one for one in results.random_means if one.benchmark == name), None)
+        self.robust = next((one for one in results.robustness if one.benchmark == name), None)
+        pair = ("plus", "baseline", name)
+        lengths = results.token_changes
+        self.lengths = next((one for one in lengths if (one.arm, one.against, one.benchmark) == pair), None)
         self.cells = {arm.id: arm.cells[benchmark.id] for arm in results.arms if benchmark.id in arm.cells}
         self.target = self.label("baseline")
         self.way = verdict(self.main)
@@ -51,3 +59,8 @@ class Case:
         """What an arm is called."""
         found = self.results.arm(arm)
         return found.label if found else arm
+
+    def tests(self, found: Comparison) -> int:
+        """How many tests the comparison's family holds."""
+        sizes = self.results.families
+        return sizes.primary if found.family == "primary" else sizes.secondary

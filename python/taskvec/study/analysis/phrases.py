@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .statistics import LEVEL
+from .exact_tests import LEVEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+_HARD = "\N{NO-BREAK SPACE}"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def share(value: float) -> str:
@@ -17,7 +21,12 @@ def share(value: float) -> str:
 
 def points(difference: float) -> str:
     """A difference of scores in points, with its sign: 0.512 is +51.2, and what rounds to nothing is 0.0."""
-    text = f"{100 * difference:+.1f}"
+    return signed(100 * difference)
+
+
+def signed(difference: float) -> str:
+    """A difference with its sign: 1.26 is +1.3, and what rounds to nothing is 0.0."""
+    text = f"{difference:+.1f}"
     return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
@@ -27,21 +36,27 @@ def interval(ends: tuple[float, float]) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p value after the letter: "p = 0.031", "p = 4e-7", "p < 1e-20"."""
+    """A p value after the letter: "p = 0.031", "p = 4·10⁻⁷", "p < 10⁻²⁰", which no line breaks."""
     figure = p_figure(p)
-    return f"p {figure}" if figure[0] == "<" else f"p = {figure}"
+    return f"p{_HARD}{figure}" if figure[0] == "<" else f"p{_HARD}={_HARD}{figure}"
 
 
 def p_figure(p: float) -> str:
-    """A p value alone: "0.031", "4e-7", "< 1e-20"."""
+    """A p value alone: "0.031", "4·10⁻⁷", "< 10⁻²⁰"."""
     if p < 1e-20:
-        return "< 1e-20"
+        return f"<{_HARD}10⁻²⁰"
     if p < 1e-3:
         mantissa, exponent = f"{p:.0e}".split("e")
-        return f"{mantissa}e{int(exponent)}"
+        return f"{mantissa}·10{str(int(exponent)).translate(_RAISED)}"
     figures = (f"{p:.{digits}g}" for digits in range(2, 18))
     # What is below the level must not read as if it stood on it.
     return next(one for one in figures if p >= LEVEL or float(one) < LEVEL) if p < 0.995 else "1"
+
+
+def percent(ratio: float) -> str:
+    """A ratio of two differences, which can be negative or beyond one: 0.024 is 2%."""
+    text = f"{100 * ratio:.0f}"
+    return "0%" if text == "-0" else f"{text.replace('-', '−')}%"
 
 
 def listed(items: Sequence[str]) -> str:

@@ -6,10 +6,14 @@ Every function is pure, and computes the binomials themselves instead of an appr
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
 
+from .exact_tests import LEVEL
 from .phrases import listed
-from .statistics import LEVEL
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 POWER = 0.8
 """How often a true effect should be found for it to count as within reach."""
@@ -52,22 +56,69 @@ def power(n: int, changed: float, difference: float, level: float = LEVEL) -> fl
     )
 
 
-def power_note(n: int) -> str:
-    """What n documents can show, in plain words."""
-    known = [(share, smallest_effect(n, share)) for share in SHARES]
-    found = [f"{100 * effect:.1f} points if {share:.0%} do" for share, effect in known if effect]
+def reach(interval: tuple[float, float], level: float) -> float:
+    """About how large a true difference must be for a test at `level` to find it four times out of five.
+
+    For differences that are not just right against wrong, or come in clusters, where only their spread is
+    known: (z(1 − level/2) + z(0.8))·s, with the standard error s read off the 95 % interval.
+    """
+    normal = NormalDist()
+    spread = (interval[1] - interval[0]) / (2 * normal.inv_cdf(1 - LEVEL / 2))
+    return (normal.inv_cdf(1 - level / 2) + normal.inv_cdf(POWER)) * spread
+
+
+def power_note(n: int, tests: int = 1) -> str:
+    """What n documents can show, in plain words.
+
+    Args:
+        n: Documents.
+        tests: Tests in the family; with more than one, power is that of Holm's strictest step, a test at the
+            level 0.05 / tests.
+    """
+    found = [
+        f"{100 * effect:.1f} points if {share:.0%} do"
+        for share, effect in _within_reach(n, tests)
+        if effect is not None
+    ]
     if not found:
         return (
-            f"n = {n} is too few: even if {SHARES[-1]:.0%} of the answers changed, all of them for the"
-            f" better, "
-            f"a test at the 5% level would miss it more often than one time in five."
+            f"n = {n:,} is too few: even if {SHARES[-1]:.0%} of the answers changed, all of them for the"
+            f" better, {_tested(tests)} would miss it more often than one time in five."
         )
-    smallest = listed(found)
     return (
-        f"With n = {n}, one test at the 5% level finds a true difference four times out of five if it is"
-        f" large enough, "
-        f"and how large that is depends on how many answers change between right and wrong: {smallest}. "
-        f"A smaller one can be there and not be seen; correction for many tests asks for more."
+        f"With n = {n:,}, {_tested(tests)} finds a true difference four times out of five if it is large"
+        f" enough, and how large that is depends on how many answers change between right and wrong:"
+        f" {listed(found)}. A smaller one can be there and not be seen."
+    )
+
+
+def family_note(benchmarks: Sequence[tuple[str, int]], tests: int) -> list[str]:
+    """What the benchmarks of a family of tests can show, line by line.
+
+    Args:
+        benchmarks: Title and number of documents of each.
+        tests: Tests in the family.
+    """
+    lines = [
+        f"How large a true difference {_tested(tests)} finds four times out of five, if"
+        f" {listed([f'{share:.0%}' for share in SHARES])} of the answers change between right and wrong:"
+    ]
+    for title, n in benchmarks:
+        within = [effect for _, effect in _within_reach(n, tests)]
+        sizes = ["out of reach" if effect is None else f"{100 * effect:.1f}" for effect in within]
+        lines.append(f"{title}, n = {n:,}: {listed(sizes)} points")
+    return lines
+
+
+def _within_reach(n: int, tests: int) -> list[tuple[float, float | None]]:
+    return [(share, smallest_effect(n, share, LEVEL / tests)) for share in SHARES]
+
+
+def _tested(tests: int) -> str:
+    if tests == 1:
+        return f"one test at the {LEVEL:.0%} level"
+    return (
+        f"one of {tests} tests that share the {LEVEL:.0%} level (Holm at its strictest: {LEVEL / tests:.2g})"
     )
 
 

@@ -1,7 +1,8 @@
 """Sample files, and the pairing of two arms' answers document by document.
 
 Pairing fails closed: two arms are compared only if they were asked about the very same documents, and arms
-with the same prompt only if they were asked in the very same words.
+with the same prompt only if they were asked in the very same words. A perturbed question is paired with its
+clean one by the clean document's hash, which both rows hold.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Samples:
 
     file: Path
     rows: Mapping[int, Json]
-    """By document."""
+    """By document, in the order of their numbers."""
 
     @property
     def scores(self) -> tuple[float, ...]:
@@ -82,33 +83,38 @@ def read(file: Path) -> Samples:
         rows[row["doc_id"]] = row
     if not rows:
         raise CorruptError(f"{file}: holds no sample; delete it and run again")
-    return Samples(file, rows)
+    return Samples(file, dict(sorted(rows.items())))
 
 
-def paired(arm: Samples, other: Samples, *, same_prompt: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Both arms' scores in one order of documents.
+def paired(
+    arm: Samples, other: Samples, *, same_prompt: bool, same_target: bool = True
+) -> list[tuple[Json, Json]]:
+    """Both arms' rows of each document, in the order of their numbers.
 
     Args:
         arm: One arm's samples.
-        other: The other arm's samples of the same benchmark.
+        other: Another arm's samples of the same benchmark, or the samples of a benchmark that is a
+            perturbation of the same documents.
         same_prompt: Whether both were asked in the same words, which is then checked.
+        same_target: Whether the right answers are the same, which is then checked.
 
     Raises:
-        CorruptError: The documents, their right answers or their prompts differ.
+        CorruptError: The documents, their subtasks, clusters, right answers or prompts differ.
     """
     files = f"{arm.file} and {other.file}"
     if odd := arm.rows.keys() ^ other.rows.keys():
         raise CorruptError(
             f"{files} cannot be paired: only one of them holds document {min(odd)}; delete both and run again"
         )
-    same = ["doc_hash", "target", *(["prompt_hash"] if same_prompt else [])]
+    same = ["doc_hash", "task", "cluster"]
+    same += ["target"] * same_target + ["prompt_hash"] * same_prompt
     for document, row in arm.rows.items():
         if unlike := [key for key in same if row[key] != other.rows[document][key]]:
             raise CorruptError(
                 f"{files} cannot be paired: `{unlike[0]}` of document {document} differs; delete both and"
                 f" run again"
             )
-    return arm.scores, tuple(float(other.rows[document]["correct"]) for document in arm.rows)
+    return [(row, other.rows[document]) for document, row in arm.rows.items()]
 
 
 def _row(place: str, line: bytes) -> Json:

@@ -1,0 +1,79 @@
+"""How much of v's gain is left under each perturbation: a difference of differences, document by document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...errors import CorruptError
+from ..rundir.samples import paired
+from .design import Design
+from .exact_tests import sign_flip
+from .intervals import difference_interval, ratio_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...records import Json
+    from ..rundir.samples import Samples
+    from .cells import Cells
+
+_MOVED_TARGET = "options"  # The perturbation that moves the right option, so that its letter is another one.
+
+
+def robustness(run: Json, cells: Cells) -> Iterator[Json]:
+    """What is left of v's gain in each perturbed benchmark, with p still to be corrected.
+
+    Everything is over the documents that the perturbation changed; the others were asked the same question
+    twice. Entries whose four cells are not all there yet are left out.
+
+    Raises:
+        CorruptError: A perturbed benchmark's documents are not those of the clean one, or its rows do not
+            say which the perturbation changed.
+    """
+    for one in run["benchmarks"]:
+        names = [(arm, name) for name in (one["of"], one["id"]) for arm in ("plus", "baseline")]
+        if one["of"] is None or not all(name in cells for name in names):
+            continue
+        yield {
+            "benchmark": one["id"],
+            "of": one["of"],
+            "perturbation": one["perturbation"],
+            **_left([cells[name] for name in names], one["perturbation"]),
+        }
+
+
+def _left(four: list[Samples], kind: str) -> Json:
+    """From the cells of +v and the baseline on the clean questions, then on the perturbed ones."""
+    clean_plus, clean_base, plus, base = four
+    asked = paired(plus, base, same_prompt=True)
+    for perturbed, clean in ((plus, clean_plus), (base, clean_base)):
+        paired(perturbed, clean, same_prompt=False, same_target=kind != _MOVED_TARGET)
+    for row, other in asked:
+        if row["touched"] is None or row["touched"] != other["touched"]:
+            raise CorruptError(
+                f"{plus.file} and {base.file} do not agree whether the perturbation changed document"
+                f" {row['doc_id']}; delete both and run again"
+            )
+    touched = [row["doc_id"] for row, _ in asked if row["touched"]]
+    if not touched:
+        raise CorruptError(f"{plus.file}: the perturbation changed no document; delete it and run again")
+    design = Design.of(plus.rows[document] for document in touched)
+    clean = _gains(clean_plus, clean_base, touched)
+    perturbed = _gains(plus, base, touched)
+    change = [one - its for one, its in zip(perturbed, clean, strict=True)]
+    left = ratio_interval(perturbed, clean, design)
+    return {
+        "touched": len(touched) / len(asked),
+        "n": len(touched),
+        "clean": sum(clean) / len(clean),
+        "perturbed": sum(perturbed) / len(perturbed),
+        "change": sum(change) / len(change),
+        "interval": list(difference_interval(change, design, largest=2)),
+        "p": sign_flip(design.sums(change)),
+        "left": None if left is None else sum(perturbed) / sum(clean),
+        "left_interval": left and list(left),
+    }
+
+
+def _gains(plus: Samples, base: Samples, documents: list[int]) -> list[float]:
+    return [float(plus.rows[one]["correct"]) - float(base.rows[one]["correct"]) for one in documents]

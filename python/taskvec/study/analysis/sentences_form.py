@@ -1,0 +1,102 @@
+"""Sentences on the form of the answers: whether they can be read, how long they are, and other readings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .phrases import count, listed, share, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .case import Case
+
+TRUNCATED = 0.05
+"""Share of cut-off answers that is warned of."""
+UNREADABLE = 0.01
+"""Difference in the share of unreadable answers, and share of empty ones, that is worth a word."""
+
+
+def unreadable(case: Case) -> Iterator[str]:
+    """What the form of the outputs, rather than their content, may have to do with the scores."""
+    before, after = (case.cells[arm].extraction_failures for arm in ("baseline", "plus"))
+    if before is None or after is None:
+        return
+    fewer = before - after
+    if case.way and abs(fewer) >= UNREADABLE:
+        what = "gain" if case.way == 1 else "loss"
+        part = f"part of the {what} may be answers' form, not their content"
+        against = f"that works against the {what}, so it does not explain it"
+        yield (
+            f"No answer could be read from {share(before)} of {case.target}'s outputs and {share(after)}"
+            f" of +v's: {part if fewer * case.way > 0 else against}."
+        )
+    blank = [case.cells[arm].empty or 0.0 for arm in ("baseline", "plus")]
+    if max(blank) >= UNREADABLE:
+        yield (
+            f"Empty were {share(blank[0])} of {case.target}'s outputs and {share(blank[1])} of +v's; an empty"
+            f" output says nothing of what a model can do."
+        )
+
+
+def readings(case: Case) -> Iterator[str]:
+    """Readings of the same answers that point the other way than the metric does."""
+    if case.main is None:
+        return
+    mine, other = case.cells["plus"].readings, case.cells["baseline"].readings
+    turned = [
+        f"by {name} +v scores {share(mine[name].score)} and {case.target} {share(other[name].score)}"
+        for name in mine
+        if (mine[name].score - other[name].score) * case.main.difference < 0
+    ]
+    if turned:
+        yield (
+            f"Read otherwise, the same answers point the other way: {listed(turned)}. Only the reading above"
+            f" was tested."
+        )
+
+
+def length(case: Case) -> Iterator[str]:
+    """How long +v's answers are beside the target's."""
+    found = case.lengths
+    if found is None or not found.other:
+        return
+    tokens = f"{found.mean:.1f} tokens on average where {case.target}'s have {found.other:.1f}"
+    low, high = map(signed, found.interval)
+    if found.interval == (0, 0):
+        yield f"+v's answers are as long as {case.target}'s ({found.mean:.1f} tokens on average)."
+    elif found.interval[0] <= 0 <= found.interval[1]:
+        yield (
+            f"+v's answers have {tokens}; that their length differs is not shown (95% interval of the"
+            f" change {low} to {high})."
+        )
+    else:
+        yield (
+            f"+v's answers are {found.mean / found.other:.2g} times as long: {tokens} (95% interval of the"
+            f" change {low} to {high})."
+        )
+
+
+def cut_off(case: Case) -> Iterator[str]:
+    """A warning of answers that the cap cut off."""
+    cut = {arm: rate for arm, cell in case.cells.items() if (rate := cell.truncated or 0.0) > TRUNCATED}
+    if not cut:
+        return
+    cap = f"outputs were cut off at {case.benchmark.max_new_tokens} tokens"
+    if len(cut) == len(case.cells) > 1:
+        least, most = share(min(cut.values())), share(max(cut.values()))
+        rates = most if least == most else f"{least} to {most}"
+        yield (
+            f"Warning: {rates} of all arms' {cap}; the scores may be too low, and differences between arms"
+            f" are uncertain."
+        )
+        return
+    # Those that the first sentence is about by name; of many others the worst is enough.
+    named = [arm for arm in cut if len(cut) <= 3 or arm in ("baseline", "plus")]
+    who = [f"{share(cut[arm])} of {case.label(arm)}'s" for arm in named]
+    if others := [rate for arm, rate in cut.items() if arm not in named]:
+        who.append(f"up to {share(max(others))} of {count(len(others), 'other arm')}'")
+    yield (
+        f"Warning: {listed(who)} {cap}; the scores of {'this arm' if len(cut) == 1 else 'these arms'} may be"
+        f" too low, and differences with them are uncertain."
+    )
