@@ -79,9 +79,7 @@ def rich(folder: Path, n: int = 200) -> Results:
     """
     choice = {"kind": "choice", "metric": "acc", "filter": None, "max_new_tokens": None, "note": "no chain"}
     benchmarks = {name: {"title": title} for name, title in TITLES.items()}
-    benchmarks["chain"] |= {"readings": ["flexible-extract"]}
-    benchmarks["logic"] |= {"subtasks": SUBTASKS}
-    benchmarks["order"] |= {**choice, "readings": ["acc_norm"]}
+    benchmarks["order"] |= choice
     run = write_run(folder, typical(n), benchmarks=benchmarks, gains={"alpha-0.25": 0.07})
     made = load(run).to_json()
     made["families"] = {"primary": 4, "secondary": 44}
@@ -96,7 +94,9 @@ def rich(folder: Path, n: int = 200) -> Results:
     _compare(made)
     made["robustness"] = [*_perturbed(made, n)]
     made["changed_answers"] = [
-        _changed(name, document, gained=document < 3) for name in TITLES for document in range(6)
+        _changed(name, document, gained=document < 3)
+        for name in (*TITLES, "chain-typos")
+        for document in range(6)
     ]
     return Results.from_json(made)
 
@@ -115,7 +115,10 @@ def _layers(count: int) -> list[dict[str, Any]]:
 
 
 def _fill_benchmarks(made: Any) -> None:
+    readings = {"chain": ["flexible-extract"], "order": ["acc_norm"]}
     for one in made["benchmarks"]:
+        one["readings"] = readings.get(one["id"], [])
+        one["subtasks"] = SUBTASKS if one["id"] == "logic" else []
         tasks = one["subtasks"] or [one["task"]]
         one["data"] = [
             {

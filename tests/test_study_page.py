@@ -125,7 +125,7 @@ def test_every_number_is_in_a_table(results: Results) -> None:
     found = results.compared("plus", "baseline", "chain")
     assert found is not None
     assert plus[5:7] == [str(found.wrong_to_right), str(found.right_to_wrong)]
-    assert plus[9] == "secondary"
+    assert plus[9] == "primary"
     assert outputs[1:5] == ["0.0", "0.0", "0.0", "12.0"]
     assert outputs[-1] == "open"
     assert sum(row[0].startswith("Chain: +v against") for row in cells) == 4

@@ -109,16 +109,17 @@ def test_perturbations_stand_beside_the_clean_gain(everything: Results) -> None:
 
 def test_changed_answers_are_marked_in_words(everything: Results) -> None:
     text = "".join(answers(everything))
-    assert text.count('<article class="pair">') == len(everything.changed_answers) == 24
-    assert text.count("✓ right") == text.count("✗ wrong") == 24
+    assert text.count('<article class="pair">') == len(everything.changed_answers) == 30
+    assert text.count("✓ right") == text.count("✗ wrong") == 30
     first = text[: text.index("</article>")]
     assert "gained; the right answer is <code>3</code>" in first
     assert re.search(r"instruct</strong>.*✗ wrong.*\+v</strong>.*✓ right", first, re.DOTALL)
     assert "no answer could be read" in text
-    # One gained and one lost stand open, the other four of each benchmark are folded.
-    assert [part.count("<article") for part in re.findall("<details>.*?</details>", text, re.DOTALL)] == [
-        4
-    ] * 4
+    # One gained and one lost are open, the other four of each benchmark are folded; so are perturbed ones.
+    clean, perturbed = text.split("Answers to perturbed questions")
+    folds = re.findall("<details>.*?</details>", clean, re.DOTALL)
+    assert [fold.count("<article") for fold in folds] == [4] * 4
+    assert perturbed.count("<article") == 6
 
 
 def test_where_it_comes_from_is_said(everything: Results) -> None:
