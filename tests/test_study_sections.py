@@ -78,7 +78,7 @@ def test_the_first_picture_holds_the_changes(everything: Results) -> None:
         "instruct 46.0% 39.2 to 52.9",
         "+v +51.5 +44.5 to +58.5",
         "instruct, think +51.0 +44.0 to +58.0",
-        "+v, think +51.0 +44.0 to +58.0",
+        "+v, think +51.5 +44.5 to +58.5",
         "random, mean of 3 (+0.4) −1.2 to +1.9",
     ]
 

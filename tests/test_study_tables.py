@@ -111,4 +111,4 @@ def test_tokens_and_families_are_told(everything: list[str]) -> None:
     text = " ".join(" ".join(everything).split())
     assert "Tokens an answer, GSM8K: instruct 114; +v 197; instruct, think 227; " in text
     assert "Tokens an answer, SciQ" not in text
-    assert "The primary family holds 4 tests, chosen before the first run, the secondary one 44." in text
+    assert "The primary family holds 4 tests, chosen before the first run, the secondary one 52." in text
