@@ -45,7 +45,7 @@ def test_the_primary_family_is_v_against_the_baseline(tmp_path: Path) -> None:
     assert {one.arm for one in results.comparisons if one.family == "described"} == {
         f"alpha-{alpha}" for alpha in ("0.25", "0.5", "0.75", "1.5")
     }
-    assert (results.families.primary, results.families.secondary, results.tests) == (4, 48, 52)
+    assert (results.families.primary, results.families.secondary, results.tests) == (4, 52, 56)
 
 
 def test_each_family_is_corrected_by_itself(tmp_path: Path) -> None:
@@ -61,23 +61,23 @@ def test_each_family_is_corrected_by_itself(tmp_path: Path) -> None:
 
 def test_a_primary_family_of_the_study_file(tmp_path: Path) -> None:
     chosen = [
-        {"arm": "plus-think", "against": "baseline", "benchmark": "list"},
+        {"arm": "plus-think", "against": "random-1", "benchmark": "list"},
         {"arm": "plus", "against": "baseline-think", "benchmark": "chain"},
     ]
     results = made(tmp_path, run={"primary": chosen})
     first = [one for one in results.comparisons if one.family == "primary"]
     found = {(one.arm, one.against, one.benchmark) for one in first}
-    assert found == {("plus-think", "baseline", "list"), ("plus", "baseline-think", "chain")}
-    assert (results.families.primary, results.families.secondary) == (2, 51)
+    assert found == {("plus-think", "random-1", "list"), ("plus", "baseline-think", "chain")}
+    assert (results.families.primary, results.families.secondary) == (2, 55)
     main = results.compared("plus", "baseline", "chain")
     assert main is not None
     assert main.family == "secondary"
     assert (
         "The primary family, fixed before the first answer, is +v against instruct, think on Chain; +v, think"
-        " against instruct on List (2 tests)."
+        " against random 1 on List (2 tests)."
     ) in results.conclusions[-1]
     assert (
-        "51 other tests are corrected among themselves. The sweep of α is described"
+        "55 other tests are corrected among themselves. The sweep of α is described"
         in (results.conclusions[-1])
     )
 
@@ -133,9 +133,9 @@ def test_what_an_unfinished_run_shows_it_still_shows_when_finished(tmp_path: Pat
 def test_the_power_of_a_benchmark_is_that_of_its_family(tmp_path: Path) -> None:
     results = made(tmp_path, run={"primary": [{"arm": "plus", "against": "baseline", "benchmark": "chain"}]})
     levels = {one.id: one.power["level"] for one in results.benchmarks}
-    assert levels == {"chain": 0.05, **{name: 0.05 / 51 for name in ("logic", "list", "order")}}
+    assert levels == {"chain": 0.05, **{name: 0.05 / 55 for name in ("logic", "list", "order")}}
     assert "one test at the 5% level" in results.benchmarks[0].power_note
-    assert "one of 51 tests" in results.benchmarks[1].power_note
+    assert "one of 55 tests" in results.benchmarks[1].power_note
 
 
 def test_documents_that_share_a_seed_question_are_tested_together(tmp_path: Path) -> None:

@@ -7,59 +7,24 @@ import os
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import pytest
 
+from pages import Parsed
 from runs import outcomes, typical, write_json, write_run
 from taskvec.errors import CorruptError, StorageError, UsageError
 from taskvec.study.analysis.analyse import load
 from taskvec.study.reporting import page, plots
+from taskvec.study.reporting.scales import Scale
 from taskvec.study.rundir.results import Results
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 NASTY = """</title><script>alert("1")</script><img src=x onerror='1'> & $x_1$ ☃ 数"""
-VOID = {"meta", "br", "img", "link", "hr", "input"}
-
-
-class Parsed(HTMLParser):
-    """Elements, attributes and text; fails where a tag is not closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not {"style", "defs"} & set(self._open):
-            self.text.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    @property
-    def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +79,20 @@ def test_ids_are_unique_and_found(parsed: Parsed) -> None:
 def test_it_can_be_heard(parsed: Parsed) -> None:
     assert parsed.all("html") == [{"lang": "en"}]
     images = [one for one in parsed.all("div") if one.get("role") == "img"]
-    assert len(images) == len(parsed.all("svg")) == 4 + 4 + 1 + 1
     labels = [one["aria-label"] or "" for one in images]
-    assert "+v 97.0%" in labels[0]
-    assert all(one["aria-hidden"] == "true" for one in parsed.all("svg"))
-    assert len(parsed.all("caption")) == len(parsed.all("table")) == 4 + 3
+    # Each figure is drawn for a desk and for a phone: four curves, the gain, three with tokens, the layers.
+    assert len(images) == 4 + 1 + 3 + 1
+    assert [name for name, _ in parsed.elements].count("figure") == len(images)
+    assert "97.0% at 1" in labels[0]
+    assert "+v 97.0% with 12" in labels[5]
+    hidden = [one for one in parsed.all("svg") if one.get("aria-hidden") == "true"]
+    charts = [one for one in parsed.all("table") if one.get("class") == "chart"]
+    assert len(charts) == 4 + 4
+    inner = [one for one in parsed.all("svg") if one.get("class") == "at"]
+    assert len(hidden) + len(inner) + len(charts) == len(parsed.all("svg"))  # An axis is hidden as a whole.
+    assert len(parsed.all("tfoot")) == len(charts)
+    assert all(one.get("aria-hidden") == "true" for one in parsed.all("tfoot"))
+    assert len(parsed.all("caption")) == len(parsed.all("table"))
     assert all(one.get("scope") in ("col", "row") for one in parsed.all("th"))
     assert [name for name, _ in parsed.elements].count("h1") == 1
 
@@ -137,7 +111,7 @@ def test_everything_is_said(results: Results, parsed: Parsed) -> None:
     assert "no chain can show" in parsed.words
     order = [
         parsed.words.index(heading)
-        for heading in ("What the data show", "Arms", "All numbers", "How it was run")
+        for heading in ("At a glance", "What the data show", "Arms", "All numbers", "How it was run")
     ]
     assert order == sorted(order)
 
@@ -145,20 +119,22 @@ def test_everything_is_said(results: Results, parsed: Parsed) -> None:
 def test_every_number_is_in_a_table(results: Results) -> None:
     rows = re.findall(r"<tr.*?</tr>", page.render(results))
     cells = [[re.sub(r"<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row)] for row in rows]
-    plus = next(row for row in cells if row[0] == "+v")
+    plus, outputs = [row for row in cells if row[0] == "+v" and len(row) > 9][:2]
     # 97 of 100 by Wilson's interval; 46 before.
     assert plus[:4] == ["+v", "97.0", "91.5 to 99.0", "+51.0"]
     found = results.compared("plus", "baseline", "chain")
     assert found is not None
     assert plus[5:7] == [str(found.wrong_to_right), str(found.right_to_wrong)]
-    assert plus[9:] == ["0.0", "0.0", "12.0", "open"]
+    assert plus[9] == "primary"
+    assert outputs[1:5] == ["0.0", "0.0", "0.0", "12.0"]
+    assert outputs[-1] == "open"
     assert sum(row[0].startswith("Chain: +v against") for row in cells) == 4
     weights = next(row for row in cells if row[:3] == ["0.25 v", "plain", "0.25"])
     assert weights[4:7] == ["0.5", "0.035", "0.07"]  # The norm asked for, the norm left, the gain.
 
 
 def test_samples_are_linked(results: Results, parsed: Parsed) -> None:
-    links = {one["href"] for one in parsed.all("a")}
+    links = {one["href"] for one in parsed.all("a") if not (one["href"] or "").startswith("#")}
     assert links == {cell.samples for arm in results.arms for cell in arm.cells.values()}
     assert len(links) == 14 * 4
 
@@ -212,11 +188,12 @@ def test_a_run_that_has_hardly_begun_has_a_page(tmp_path: Path) -> None:
 
 
 def test_figures_are_sound_and_the_same_every_time(results: Results) -> None:
+    chain, scale = results.benchmarks[0], Scale(0.0, 1.0)
     drawn: list[Callable[[], str]] = [
-        lambda: plots.arms(results, results.benchmarks[0]),
-        lambda: plots.sweep(results, results.benchmarks[0]),
-        lambda: plots.gains(results),
-        lambda: plots.layers(results),
+        lambda: plots.sweep(results, chain, scale, plots.HALF),
+        lambda: plots.tokens(results, chain, scale, plots.NARROW),
+        lambda: plots.gains(results, plots.HALF),
+        lambda: plots.layers(results, plots.FULL),
     ]
     for draw in drawn:
         svg = draw()
@@ -235,22 +212,6 @@ def test_the_colours_are_the_pages() -> None:
         assert style.count(f"--{variable}:") == 3  # Light, dark, print.
 
 
-def test_figures_show_all_arms_by_name(results: Results) -> None:
-    svg = plots.arms(results, results.benchmarks[0])
-    shown = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
-    for arm in results.arms:
-        assert (arm.label in shown) == (arm.kind != "sweep")
-    assert {"97.0", "+51.0"} <= set(shown)
-
-
-def test_long_labels_are_cut_not_run_together(tmp_path: Path) -> None:
-    results = made(tmp_path)
-    json_of = results.to_json()
-    json_of["arms"][0]["label"] = "a" * 300
-    svg = plots.arms(Results.from_json(json_of), results.benchmarks[0])
-    assert "a" * 23 not in svg
-
-
 def test_layers_are_shares_of_the_target_where_it_is_known(tmp_path: Path) -> None:
     results = made(tmp_path)
     assert not plots.by_share(results)
@@ -260,9 +221,9 @@ def test_layers_are_shares_of_the_target_where_it_is_known(tmp_path: Path) -> No
     results = load(tmp_path)
     assert plots.by_share(results)
     # The largest is 5 of √(50² + 50²), so 7.07%.
-    assert ">6%<" in plots.layers(results)
-    assert ">8%<" not in plots.layers(results)
-    assert "Norm of v over the target's, by layer" in Parsed(page.render(results)).words
+    assert ">6%<" in plots.layers(results, plots.FULL)
+    assert ">8%<" not in plots.layers(results, plots.FULL)
+    assert "norm over the target's" in plots.layers(results, plots.NARROW)
 
 
 def test_without_a_sweep_there_is_no_curve(tmp_path: Path) -> None:

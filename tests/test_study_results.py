@@ -77,11 +77,12 @@ def test_which_arms_are_compared(results: Results) -> None:
     others |= {"alpha-0.25", "alpha-0.5", "alpha-0.75", "alpha-1.5"}
     assert pairs == {(arm, "baseline") for arm in others} | {
         ("plus-think", "baseline-think"),
+        ("plus-think", "baseline"),
         ("plus", "baseline-think"),
         *(("plus", f"random-{seed}") for seed in (1, 2, 3)),
     }
-    assert len(results.comparisons) == 17 * 4
-    assert results.tests == 13 * 4  # All but the sweep.
+    assert len(results.comparisons) == 18 * 4
+    assert results.tests == 14 * 4  # All but the sweep.
 
 
 def test_comparisons_are_paired_by_document(results: Results) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pages import rich
 from runs import outcomes, typical, write_run
 from taskvec.study.analysis.analyse import load
 from taskvec.study.reporting.terminal import lines
@@ -81,3 +82,33 @@ def test_many_benchmarks_stand_in_several_tables(tmp_path: Path) -> None:
     assert [line.count("n = 9") for line in lines(made) if line.lstrip().startswith("n = 9")] == [4, 2]
     assert max(map(len, lines(made))) <= 100
     assert not any("α  eff" in line for line in lines(made))
+
+
+def test_long_titles_stand_in_several_lines(results: Results) -> None:
+    # A column holds "Chain questions of", not the rest; there are two tables.
+    rows = [" ".join(line.split()) for line in lines(results)]
+    assert rows.count("Chain questions of Logic List questions of Order") == 2
+    assert sum(row.endswith("a long name a long name") for row in rows) == 2
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return list(lines(rich(tmp_path_factory.mktemp("rich"))))
+
+
+def test_perturbed_benchmarks_have_a_line_each(everything: list[str]) -> None:
+    assert max(map(len, everything)) <= 100
+    typos = next(line for line in everything if line.startswith("  GSM8K, typos "))
+    # Of a gain of 51.5 points 45% is left.
+    assert " ".join(typos.split()) == "GSM8K, typos +51.5 +23.2 −28.3 −34.3 to −23.3 45% (35% to 57%)"
+    unclear = next(line for line in everything if line.startswith("  HumanEval, distractor "))
+    assert unclear.endswith("– (gain open)")
+    assert "(−2.1)" in unclear
+    assert not any("GSM8K, typos" in line for line in everything if "n = " in line)
+
+
+def test_tokens_and_families_are_told(everything: list[str]) -> None:
+    text = " ".join(" ".join(everything).split())
+    assert "Tokens an answer, GSM8K: instruct 114; +v 197; instruct, think 227; " in text
+    assert "Tokens an answer, SciQ" not in text
+    assert "The primary family holds 4 tests, chosen before the first run, the secondary one 52." in text

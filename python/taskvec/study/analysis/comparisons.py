@@ -162,9 +162,12 @@ def _against_baseline(arms: list[Json]) -> Iterator[tuple[str, str]]:
 
 
 def _controls(arms: list[Json]) -> Iterator[tuple[str, str]]:
-    """V and asking for steps; v and each random vector."""
-    if any(arm["id"] == "baseline-think" for arm in arms):
+    """V and asking for steps; both and neither; v and each random vector."""
+    ids = {arm["id"] for arm in arms}
+    if "baseline-think" in ids:
         yield "plus", "baseline-think"
+    if "plus-think" in ids:
+        yield "plus-think", "baseline"
     for arm in arms:
         if arm["kind"] == "random":
             yield "plus", arm["id"]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..rundir.samples import Samples
     from .cells import Cells
 
+VARIATION = "variation"
+"""Of documents that are variations of seed questions, in the data set itself."""
 _MOVED_TARGET = "options"  # The perturbation that moves the right option, so that its letter is another one.
 
 
@@ -46,6 +48,8 @@ def _left(four: list[Samples], kind: str) -> Json:
     """From the cells of +v and the baseline on the clean questions, then on the perturbed ones."""
     clean_plus, clean_base, plus, base = four
     asked = paired(plus, base, same_prompt=True)
+    if kind == VARIATION:
+        return _of_seed_questions(four, asked)
     for perturbed, clean in ((plus, clean_plus), (base, clean_base)):
         paired(perturbed, clean, same_prompt=False, same_target=kind != _MOVED_TARGET)
     for row, other in asked:
@@ -57,14 +61,31 @@ def _left(four: list[Samples], kind: str) -> Json:
     touched = [row["doc_id"] for row, _ in asked if row["touched"]]
     if not touched:
         raise CorruptError(f"{plus.file}: the perturbation changed no document; delete it and run again")
-    design = Design.of(plus.rows[document] for document in touched)
-    clean = _gains(clean_plus, clean_base, touched)
-    perturbed = _gains(plus, base, touched)
+    clean, perturbed = _gains(clean_plus, clean_base, touched), _gains(plus, base, touched)
+    share = len(touched) / len(asked)
+    return {"touched": share, **_compared(clean, perturbed, [plus.rows[one] for one in touched])}
+
+
+def _of_seed_questions(four: list[Samples], asked: list[tuple[Json, Json]]) -> Json:
+    """Variations stand beside the question that they were made from, which their cluster names."""
+    clean_plus, clean_base, plus, base = four
+    seeds = {row["cluster"]: row["doc_id"] for row, _ in paired(clean_plus, clean_base, same_prompt=True)}
+    # A limit may leave the last question without its variations, or these without their question.
+    rows = [row for row, _ in asked if row["cluster"] in seeds]
+    if not rows:
+        raise CorruptError(f"{plus.file} and {clean_plus.file} share no question; delete both and run again")
+    clean = _gains(clean_plus, clean_base, [seeds[row["cluster"]] for row in rows])
+    perturbed = _gains(plus, base, [row["doc_id"] for row in rows])
+    return {"touched": len(rows) / len(asked), **_compared(clean, perturbed, rows)}
+
+
+def _compared(clean: list[float], perturbed: list[float], rows: list[Json]) -> Json:
+    """V's gains on the clean and the perturbed questions, document by document, against each other."""
+    design = Design.of(rows)
     change = [one - its for one, its in zip(perturbed, clean, strict=True)]
     left = ratio_interval(perturbed, clean, design)
     return {
-        "touched": len(touched) / len(asked),
-        "n": len(touched),
+        "n": len(rows),
         "clean": sum(clean) / len(clean),
         "perturbed": sum(perturbed) / len(perturbed),
         "change": sum(change) / len(change),

@@ -26,11 +26,18 @@ def answers(results: Results) -> Iterator[str]:
     if not results.changed_answers:
         return
     yield element("p", _READ, "faint")
+    perturbed: list[str] = []
     for benchmark in results.benchmarks:
         some = [one for one in results.changed_answers if one.benchmark == benchmark.id]
-        if some:
-            yield element("h3", benchmark.title)
-            yield from _of(results, benchmark, some)
+        if not some:
+            continue
+        parts = [element("h3", benchmark.title), *_of(results, benchmark, some)]
+        if benchmark.original is None:
+            yield from parts
+        else:
+            perturbed += parts
+    if perturbed:
+        yield folded("Answers to perturbed questions", "".join(perturbed))
 
 
 def _of(results: Results, benchmark: Benchmark, some: Sequence[ChangedAnswer]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..analysis.phrases import points
+from ..analysis.phrases import count, points
 
 if TYPE_CHECKING:
     from ..rundir.compared import Comparison
@@ -42,6 +42,17 @@ def own_change(results: Results, arm: ArmResult, benchmark: Benchmark) -> Compar
 def bracketed(difference: float, is_shown: bool) -> str:
     """A change in points, in brackets where no difference is shown."""
     return points(difference) if is_shown else f"({points(difference)})"
+
+
+def families(results: Results) -> str:
+    """How many tests there are, and what they are corrected for."""
+    first, second = results.families.primary, results.families.secondary
+    if not first + second:
+        return "Nothing was tested."
+    return (
+        f"The primary family holds {count(first, 'test')}, chosen before the first run, the secondary one"
+        f" {second:,}."
+    )
 
 
 def curve(results: Results) -> tuple[ArmResult, ...]:

@@ -68,7 +68,9 @@ def _cost(arm: ArmResult, benchmarks: list[Benchmark]) -> Row:
 
 def duration(seconds: float) -> str:
     """A time in the two largest units that it needs: 0.5 s, 12 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"

@@ -43,7 +43,6 @@ _LAYERS = (
     " cosine of v and of what rounding let through: 1 where the direction is kept."
 )
 _SENTENCE = re.compile(r"(?<=\.) (?=[A-Z−]|n = )")
-_P_VALUE = re.compile(r"\bp ([=<]) ")
 # Nothing from elsewhere, whatever a name in the results may hold.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -158,22 +157,17 @@ def _conclusions(results: Results) -> Iterator[str]:
         if title:
             beside.append(_conclusion(title, text))
         elif beside:
-            beside.append(f"<div>{element('p', _unbroken(text))}</div>")
+            beside.append(f"<div>{element('p', text)}</div>")
         else:
-            yield element("p", _unbroken(text), "all" if text.startswith("In all: ") else "")
+            yield element("p", text, "all" if text.startswith("In all: ") else "")
     yield f'<div class="grid">{"".join(beside)}</div>'
 
 
 def _conclusion(title: str, text: str) -> str:
-    first, stop, rest = _unbroken(text).removeprefix(title).partition(". ")
+    first, stop, rest = text.removeprefix(title).partition(". ")
     heading = element("h3", title.removesuffix(": "))
     bounds = listing(_SENTENCE.split(rest)) if rest else ""
     return f"<div>{heading}{element('p', first + stop.rstrip(), 'found')}{bounds}</div>"
-
-
-def _unbroken(text: str) -> str:
-    """No line breaks within "p = 0.03"."""
-    return _P_VALUE.sub("p\u00a0\\1\u00a0", text)
 
 
 def _curve(results: Results) -> Iterator[str]:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ..analysis.case import verdict
-from ..analysis.phrases import count, interval, p_figure, points, share
-from .common import AGAINST, clean, own_baseline, own_change, title
+from ..analysis.phrases import count, interval, p_figure, percent, points, share, signed
+from .common import AGAINST, clean, families, own_baseline, own_change, title
 from .costs import duration
 from .html import Row, element, folded, table
 
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 _METHODS = (
     "Arms are compared document by document. p is that of the exact McNemar test (McNemar 1947, as a"
     " two-sided binomial test on the documents that one of the two arms answers rightly and the other"
-    " wrongly), or, where scores are not just right or wrong, of an exact sign-flip test on the"
-    " documents' differences. It is corrected within its family of tests by Holm's step-down method"
-    " (Holm 1979); the α sweep is described without tests. Intervals are 95% intervals: Wilson's (1927)"
-    " for the share of right answers; for differences, and for scores that are not just right or wrong,"
-    " the percentile bootstrap over documents (10,000 draws). Where fewer than ten documents differ"
-    " from the commonest value, as where hardly any answer changed, the bootstrap is too narrow, and"
-    " each end is the farther one of its own and of Tango's score interval (1998) for a difference,"
-    " Wilson's for a score. An interval of a difference is not corrected."
+    " wrongly), or, where scores are not just right or wrong or where documents share a seed question,"
+    " of the sign-flip test (Fisher 1935), exact wherever it can be computed. It is corrected within"
+    " its family of tests by Holm's step-down method (Holm 1979); the α sweep is described without"
+    " tests. Intervals are 95% intervals: Wilson's (1927) for the share of right answers; for"
+    " differences, and for scores that are not just right or wrong, the percentile bootstrap over"
+    " documents (10,000 draws; documents of one seed question are drawn together, and each task of a"
+    " group keeps its share). Where fewer than ten of them differ from the commonest value, as where"
+    " hardly any answer changed, the bootstrap is too narrow, and each end is the farther one of its"
+    " own and of Tango's score interval (1998) for a difference, Wilson's for a score. An interval of a"
+    " difference is not corrected."
 )
 _MAIN = ("baseline", "plus", "baseline-think", "plus-think")
 
@@ -83,17 +85,6 @@ def numbers(results: Results) -> Iterator[str]:
         yield folded("v by layer, in numbers", layers)
 
 
-def families(results: Results) -> str:
-    """How many tests there are, and what they are corrected for."""
-    first, second = results.families.primary, results.families.secondary
-    if not first + second:
-        return "Nothing was tested."
-    return (
-        f"The primary family holds {count(first, 'test')}, chosen before the first run, the secondary one"
-        f" {second:,}."
-    )
-
-
 def _benchmark(results: Results, benchmark: Benchmark) -> Iterator[str]:
     """Scores and changes, then what the outputs were like, then the tasks of a group."""
     arms = [arm for arm in results.arms if benchmark.id in arm.cells]
@@ -141,7 +132,9 @@ def _outputs(results: Results, arm: ArmResult, benchmark: Benchmark) -> Row:
     cell = arm.cells[benchmark.id]
     row = Row(arm.label).add(_percent(cell.extraction_failures)).add(_percent(cell.empty))
     row.add(_percent(cell.truncated)).add(None if cell.mean_tokens is None else f"{cell.mean_tokens:.1f}")
-    row.add(None if cell.tokens_interval is None else _tokens(cell.tokens_interval))
+    row.add(
+        None if cell.tokens_interval is None else " to ".join(f"{end:.1f}" for end in cell.tokens_interval)
+    )
     found = next(
         (
             one
@@ -150,8 +143,8 @@ def _outputs(results: Results, arm: ArmResult, benchmark: Benchmark) -> Row:
         ),
         None,
     )
-    row.add(None if found is None else f"{found.difference:+.1f}".replace("-", "−"))
-    row.add(None if found is None else _tokens(found.interval))
+    row.add(None if found is None else signed(found.difference))
+    row.add(None if found is None else " to ".join(map(signed, found.interval)))
     row.add(None if cell.seconds is None else duration(cell.seconds))
     return row.link("open", quote(cell.samples))
 
@@ -167,11 +160,9 @@ def _subtask(name: str, arms: list[ArmResult], benchmark: Benchmark) -> Row:
 def _random_mean(results: Results, found: RandomMean) -> Row:
     row = Row(title(results, found.benchmark)).add(found.seeds)
     row.add(points(found.difference), "change").add(interval(found.interval))
-    row.add("–" if found.share is None else f"{100 * found.share:.0f}%".replace("-", "−"))
+    row.add("–" if found.share is None else percent(found.share))
     ends = found.share_interval
-    return row.add(
-        None if ends is None else " to ".join(f"{100 * end:.0f}%" for end in ends).replace("-", "−")
-    )
+    return row.add(None if ends is None else " to ".join(map(percent, ends)))
 
 
 def _compared(row: Row, found: Comparison) -> Row:
@@ -215,7 +206,3 @@ def _percent(value: float | None) -> str | None:
 
 def _percents(ends: tuple[float, float]) -> str:
     return f"{_percent(ends[0])} to {_percent(ends[1])}"
-
-
-def _tokens(ends: tuple[float, float]) -> str:
-    return " to ".join(f"{end:.1f}" for end in ends).replace("-", "−")

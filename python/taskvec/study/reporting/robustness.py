@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..analysis.phrases import interval, p_figure, points, share
-from ..analysis.exact_tests import LEVEL
+from ..analysis.phrases import interval, p_figure, percent, points, share
+from ..analysis.sentences_robust import shrinks
 from .common import bracketed, title
 from .html import Row, element, table
 from .scales import shared
@@ -48,39 +48,30 @@ def robustness(results: Results) -> Iterator[str]:
     )  # fmt: skip
 
 
-def is_shown(found: Robustness) -> bool:
-    """Whether a change of the gain is shown."""
-    return found.p_holm is not None and found.p_holm < LEVEL
-
-
 def left(found: Robustness) -> tuple[str, str]:
     """The share of the gain that stays and its interval; why there is none where the gain itself is open."""
     if found.left is None:
         return "–", "gain open"
-    ends = "" if found.left_interval is None else " to ".join(_whole(end) for end in found.left_interval)
-    return _whole(found.left), ends
+    ends = "" if found.left_interval is None else " to ".join(map(percent, found.left_interval))
+    return percent(found.left), ends
 
 
 def _drawn(found: Robustness, scale: Scale) -> Row:
     drawn = Strip(scale).line(0, "base").bar((found.clean, found.perturbed), "plus")
     drawn.mark(found.clean, "plus", hollow=True).mark(found.perturbed, "plus")
-    row = Row(found.perturbation, "shown" if is_shown(found) else "").drawn(drawn.markup())
-    row.noted(bracketed(found.change, is_shown(found)), interval(found.interval), "change below")
+    row = Row(found.perturbation, "shown" if shrinks(found) else "").drawn(drawn.markup())
+    row.noted(bracketed(found.change, bool(shrinks(found))), interval(found.interval), "change below")
     return row.noted(*left(found), "below")
 
 
 def _row(results: Results, found: Robustness) -> Row:
-    row = Row(f"{title(results, found.original)}: {found.perturbation}", "shown" if is_shown(found) else "")
+    row = Row(f"{title(results, found.original)}: {found.perturbation}", "shown" if shrinks(found) else "")
     row.add(found.n).add(share(found.touched)).add(points(found.clean)).add(points(found.perturbed))
     row.add(points(found.change), "change").add(interval(found.interval))
     for p in (found.p, found.p_holm):
         row.add("–" if p is None else p_figure(p))
     stays, ends = left(found)
     return row.add(stays).add(ends)
-
-
-def _whole(value: float) -> str:
-    return f"{100 * value:.0f}%".replace("-", "−")
 
 
 def _signed(value: float) -> str:

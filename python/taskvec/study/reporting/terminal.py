@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import textwrap
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from ..analysis.case import verdict
-from ..analysis.phrases import points
+from ..analysis.phrases import interval, points
+from ..analysis.sentences_robust import shrinks
+from .common import AGAINST, bracketed, clean, curve, families, generated, own_change, title
+from .robustness import left
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from ..rundir.compared import Robustness
     from ..rundir.results import ArmResult, Benchmark, Results
 
 WIDTH = 100
-"""Columns of the terminal that the lines fit in, unless a name alone is longer."""
-AGAINST = "Changes are against the target as it is; those of +v with think against the target with think."
-"""What a change in a table is against."""
+"""Columns of the terminal that the lines fit in."""
 _SIDE_BY_SIDE = 4
 _LABEL = 18
 _CELL = 19
+_PERTURBED = 34
 
 
 def lines(results: Results) -> Iterator[str]:
@@ -28,34 +32,38 @@ def lines(results: Results) -> Iterator[str]:
     yield f"{study['name']}: {study['about']}"
     inputs = ", ".join(f"{one.role} {one.name}" for one in results.inputs)
     yield f"  {inputs}; {results.device}, {results.dtype}"
-    for at in range(0, len(results.benchmarks), _SIDE_BY_SIDE):
-        some = results.benchmarks[at : at + _SIDE_BY_SIDE]
+    benchmarks = clean(results)
+    several = [benchmarks[at : at + _SIDE_BY_SIDE] for at in range(0, len(benchmarks), _SIDE_BY_SIDE)]
+    for some in several:
         yield ""
         yield from _scores(results, some)
     yield from _wrapped(
         "Scores in percent ± half of the 95% interval; changes in points, in brackets where no difference is"
-        f" shown (corrected p of 0.05 and above). {AGAINST}",
+        f" shown (corrected p of 0.05 and above). {AGAINST} {families(results)}",
         "  ",
     )
-    for at in range(0, len(results.benchmarks), _SIDE_BY_SIDE):
-        yield from _curve(results, results.benchmarks[at : at + _SIDE_BY_SIDE])
+    for some in several:
+        yield from _curve(results, some)
+    yield from _tokens(results)
+    yield from _robustness(results)
     for conclusion in results.conclusions:
         yield ""
         yield from _wrapped(conclusion, "")
 
 
-def curve(results: Results) -> tuple[ArmResult, ...]:
-    """The arms of the α curve in order: −v, the baseline as α = 0, the sweep and +v."""
-    kinds = ("baseline", "plus", "minus", "sweep")
-    arms = [arm for arm in results.arms if arm.kind in kinds and arm.prompt == "plain"]
-    return tuple(sorted(arms, key=lambda arm: arm.alpha or 0.0))
-
-
 def _scores(results: Results, benchmarks: Sequence[Benchmark]) -> Iterator[str]:
-    yield _row("", (f" {one.title}" for one in benchmarks))
+    yield from _titles("", benchmarks)
     yield _row("", (f" n = {one.n}" for one in benchmarks))
     for arm in results.arms:
         yield _row(arm.label, (_cell(results, arm, one) for one in benchmarks))
+
+
+def _titles(label: str, benchmarks: Sequence[Benchmark]) -> Iterator[str]:
+    """Titles over their columns, in as many lines as the longest needs."""
+    parts = [textwrap.wrap(one.title, _CELL - 1) for one in benchmarks]
+    heads = list(zip_longest(*parts, fillvalue=""))
+    for at, some in enumerate(heads, start=1):
+        yield _row(label if at == len(heads) else "", (f" {one}" for one in some))
 
 
 def _cell(results: Results, arm: ArmResult, benchmark: Benchmark) -> str:
@@ -63,12 +71,11 @@ def _cell(results: Results, arm: ArmResult, benchmark: Benchmark) -> str:
     if cell is None:
         return "missing" if f"{arm.id}.{benchmark.id}" in results.missing else ""
     score = _score(arm, benchmark)
-    against = "baseline-think" if arm.id == "plus-think" else "baseline"
-    found = results.compared(arm.id, against, benchmark.id)
+    found = own_change(results, arm, benchmark)
     if found is None:
         return score
-    change = points(found.difference)
-    return f"{score} {f'{change} ' if verdict(found) else f'({change})':>7}"
+    change = bracketed(found.difference, bool(verdict(found)))
+    return f"{score} {change if change[0] == '(' else f'{change} ':>7}"
 
 
 def _score(arm: ArmResult, benchmark: Benchmark) -> str:
@@ -83,11 +90,48 @@ def _curve(results: Results, benchmarks: Sequence[Benchmark]) -> Iterator[str]:
     if not results.of_kind("sweep"):
         return
     yield ""
-    yield _row("     α  eff. gain", (f" {one.title}" for one in benchmarks))
+    yield from _titles("     α  eff. gain", benchmarks)
     for arm in curve(results):
         gain = "" if arm.effect is None or arm.effect.gain is None else f"{arm.effect.gain:.2f}"
         alpha = f"{arm.alpha or 0:g}".replace("-", "−")
         yield _row(f"{alpha:>6}  {gain:>9}", (_score(arm, one) for one in benchmarks))
+
+
+def _tokens(results: Results) -> Iterator[str]:
+    """Mean length of the answers by arm, a paragraph for each benchmark."""
+    for at, benchmark in enumerate(generated(results)):
+        if at == 0:
+            yield ""
+        cells = [(arm.label, arm.cells.get(benchmark.id)) for arm in results.arms if arm.kind != "sweep"]
+        known = [
+            f"{label} {cell.mean_tokens:.0f}"
+            for label, cell in cells
+            if cell and cell.mean_tokens is not None
+        ]
+        if known:
+            yield from _wrapped(f"Tokens an answer, {benchmark.title}: {'; '.join(known)}", "  ", "    ")
+
+
+def _robustness(results: Results) -> Iterator[str]:
+    if not results.robustness:
+        return
+    yield ""
+    yield from _wrapped(
+        "v's gain in points, clean and perturbed, over the documents that the perturbation changed; its"
+        " change with the 95% interval, in brackets where none is shown; what is left of it",
+        "  ",
+    )
+    for one in results.robustness:
+        yield from _perturbed(results, one)
+
+
+def _perturbed(results: Results, found: Robustness) -> Iterator[str]:
+    *above, last = textwrap.wrap(f"{title(results, found.original)}, {found.perturbation}", _PERTURBED)
+    yield from (f"  {one}" for one in above)
+    change = f"{bracketed(found.change, bool(shrinks(found)))}  {interval(found.interval)}"
+    stays, ends = left(found)
+    gains = f"{points(found.clean):>6} {points(found.perturbed):>6}"
+    yield f"  {last:<{_PERTURBED}} {gains}  {change:<26} {stays} ({ends})"
 
 
 def _row(label: str, cells: Iterable[str]) -> str:
@@ -98,5 +142,5 @@ def _fitted(text: str, width: int) -> str:
     return f"{text:<{width}}" if len(text) <= width else text[: width - 1] + "…"
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent or "  ")
+def _wrapped(text: str, indent: str, further: str = "") -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=further or indent or "  ")

@@ -101,6 +101,7 @@ def _row(number: int, read: dict[str, Any], task: Any, loaded: Loaded, records: 
         "prompt_hash": sample["prompt_hash"],
         "task": subtask,
         "cluster": cluster,
+        "question": _text(task.doc_to_text(document)),
         "target": _text(sample["target"]),
         "response": None,
         "answer": None,
