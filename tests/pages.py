@@ -190,7 +190,7 @@ def _perturbed(made: Any, n: int) -> list[dict[str, Any]]:
     for name in ("chain", "list"):
         for at, kind in enumerate(("distractor", "distractor-number", "typos", "instruction")):
             one = f"{name}-{kind}"
-            of = {"of": name, "perturbation": kind, "title": f"{TITLES[name]}, {kind}"}
+            of = {"of": name, "parent": name, "perturbation": kind, "title": f"{TITLES[name]}, {kind}"}
             made["benchmarks"].append({**clean[name], **of, "id": one})
             for arm in ("baseline", "plus", "baseline-think", "plus-think"):
                 arms[arm]["cells"][one] = {**arms[arm]["cells"][name], "touched": 0.95}

@@ -30,7 +30,7 @@ def gsm8k(first: int, count: int) -> Rows:
     return [
         {
             # Words that the tiny models know, so that their answers differ.
-            "question": f"w{n % 24} w{n * 7 % 24} w{n * 5 % 24} . w{n * 11 % 24} w{n * 13 % 24} w{n // 2 % 24} ?",
+            "question": f"w{n % 24} w{n * 7 % 24} w{n * 5 % 24} . w{n * 11 % 24} w{n // 2 % 24} ?",
             "answer": f"{n} + {n + 1} = <<{n}+{n + 1}={2 * n + 1}>>{2 * n + 1} apples.\n#### {2 * n + 1}",
         }
         for n in range(first, first + count)

@@ -90,6 +90,8 @@ def write_run(
             "n": n,
             "note": None,
             "of": None,
+            "parent": None,
+            "sweep": True,
             "perturbation": None,
             "readings": [],
             "data": [

@@ -200,8 +200,8 @@ def test_arms_not_made_yet_are_no_damage(tmp_path: Path) -> None:
 def test_the_sweep_runs_only_where_it_is_asked_for(tmp_path: Path) -> None:
     cells = {arm: {"chain": outcomes(9, 4), "logic": outcomes(9, 4)} for arm in ("baseline", "plus")}
     cells["alpha-0.5"] = {"chain": outcomes(9, 4)}
-    study = {"benchmarks": [{"id": "chain"}, {"id": "logic", "sweep": False}]}
-    assert load(write_run(tmp_path, cells, study=study)).complete
+    benchmarks = {"logic": {"sweep": False}}
+    assert load(write_run(tmp_path, cells, benchmarks=benchmarks)).complete
 
 
 # What the words say

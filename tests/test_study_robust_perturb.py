@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from taskvec.study.rundir.results import Results
 
 N = 300
-TYPOS = {"chain-typos": {"title": "Chain, typos", "of": "chain", "perturbation": "typos"}}
+TYPOS = {"chain-typos": {"title": "Chain, typos", "of": "chain", "parent": "chain", "perturbation": "typos"}}
 
 
 def scores(**arms: list[float]) -> dict[str, dict[str, list[float]]]:
@@ -196,7 +196,7 @@ def test_another_document_is_not_paired_with_its_perturbation(tmp_path: Path, ke
 
 def test_options_that_moved_have_another_target(tmp_path: Path) -> None:
     rows = {f"{arm}.chain-typos": {"target": lambda number: f"({number})"} for arm in ("baseline", "plus")}
-    moved = {"chain-typos": {"of": "chain", "perturbation": "options"}}
+    moved = {"chain-typos": {"of": "chain", "parent": "chain", "perturbation": "options"}}
     assert len(made(tmp_path, usual(20), rows=rows, benchmarks=moved).robustness) == 1
 
 

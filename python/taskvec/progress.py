@@ -104,7 +104,7 @@ class Documents:
                 bar_format="{desc} |{bar}| {n_fmt} of {total_fmt} documents{postfix}",
             )  # fmt: skip
         elif before != self._at:
-            self._bar.set_description(title, refresh=False)
+            self._bar.set_description_str(title, refresh=False)
         self._bar.set_postfix_str(ahead.removeprefix(", "), refresh=False)
         self._bar.update(done - self._bar.n)
         if before != self._at:

@@ -96,16 +96,15 @@ def _built(folder: Path, run: Json) -> Results:
 def _wanted(run: Json) -> Iterator[tuple[str, Json]]:
     """The cells that the study asks for.
 
-    The sweep runs only on the benchmarks that take part in it, and a perturbed benchmark is asked of the
-    baseline and +v alone.
+    The sweep runs only on the benchmarks that take part in it, and one that follows from another is asked of
+    the baseline and +v alone.
     """
-    swept = {one["id"]: one.get("sweep", True) for one in run["study"]["benchmarks"]}
     for arm in run["arms"]:
         for benchmark in run["benchmarks"]:
-            if benchmark["of"] is not None:
+            if benchmark["parent"] is not None:
                 asked = arm["kind"] in ("baseline", "plus")
             else:
-                asked = arm["kind"] != "sweep" or swept[benchmark["id"]]
+                asked = arm["kind"] != "sweep" or benchmark["sweep"]
             if asked:
                 yield arm["id"], benchmark
 

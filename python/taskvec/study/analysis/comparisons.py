@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 def default_primary(benchmarks: Sequence[Json]) -> list[Json]:
-    """The primary family of a study that names none: +v against the baseline on each clean benchmark.
+    """The primary family of a study that names none: +v against the baseline on each benchmark of the study file.
 
     Args:
-        benchmarks: Their entries in `run.json`, of which `id` and `of` count.
+        benchmarks: Their entries in `run.json`, of which `id` and `parent` count.
     """
     return [
         {"arm": "plus", "against": "baseline", "benchmark": one["id"]}
         for one in benchmarks
-        if one["of"] is None
+        if one["parent"] is None
     ]
 
 

@@ -48,7 +48,7 @@ def _whole(results: Results, cases: list[Case]) -> Iterator[str]:
         )
     titles: dict[int, list[str]] = {1: [], -1: [], 0: []}
     for case in cases:
-        if case.main and case.benchmark.original is None:
+        if case.main and case.benchmark.parent is None:
             titles[case.way].append(case.benchmark.title)
     said = [
         f"{words} {listed(titles[way])}"
@@ -57,7 +57,7 @@ def _whole(results: Results, cases: list[Case]) -> Iterator[str]:
     ]
     if not said:
         return
-    clean = [case for case in cases if case.benchmark.original is None]
+    clean = [case for case in cases if case.benchmark.parent is None]
     asked = [case for case in clean if case.way == 1 and case.beyond and not case.benchmark.note]
     more = [case.benchmark.title for case in asked if verdict(case.beyond) == 1]
     where = listed(more) if more else "none of these"
@@ -67,7 +67,7 @@ def _whole(results: Results, cases: list[Case]) -> Iterator[str]:
 
 
 def _paragraph(case: Case) -> str:
-    parts = (main,) if case.main is None else _CLEAN if case.benchmark.original is None else _PERTURBED
+    parts = (main,) if case.main is None else _CLEAN if case.benchmark.parent is None else _PERTURBED
     return f"{case.benchmark.title}: " + " ".join(sentence for part in parts for sentence in part(case))
 
 

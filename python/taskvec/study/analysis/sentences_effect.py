@@ -48,7 +48,8 @@ def _reach(case: Case, found: Comparison) -> str:
         least = smallest_effect(found.n, changed, level)
     else:
         least = reach(found.interval, level)
-    if least is None:
+    # A difference of two shares is at most 1.
+    if least is None or least > 1:
         return f"n = {found.n} is too few to have found any but a far larger one."
     return (
         f"n = {found.n} could have shown one of about {100 * least:.1f} points (80% of the time); a smaller"

@@ -39,12 +39,12 @@ def robust_whole(cases: Sequence[Case]) -> Iterator[str]:
     gains = [(title, one) for title, one in found if one.clean > 0]
     if not gains:
         return
-    less = [title for title, one in gains if _turn(one) == -1]
+    less = [title for title, one in gains if shrinks(one) == -1]
     where = listed(less) if less else "none of them"
     yield f"Of {count(len(gains), 'perturbed benchmark')}, v's gain is shown to shrink on {where}."
 
 
-def _turn(found: Robustness) -> int:
+def shrinks(found: Robustness) -> int:
     """−1 where v's gain or loss is shown to shrink, 1 where it is shown to grow, 0 where neither is."""
     if found.p_holm is None or found.p_holm >= LEVEL:
         return 0
@@ -58,5 +58,5 @@ def _what(found: Robustness) -> str:
 def _shown(found: Robustness) -> str:
     what = _what(found)
     return {-1: f"v's {what} shrinks", 0: f"that v's {what} changes is not shown", 1: f"v's {what} grows"}[
-        _turn(found)
+        shrinks(found)
     ]

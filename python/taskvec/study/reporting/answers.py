@@ -32,7 +32,7 @@ def answers(results: Results) -> Iterator[str]:
         if not some:
             continue
         parts = [element("h3", benchmark.title), *_of(results, benchmark, some)]
-        if benchmark.original is None:
+        if benchmark.parent is None:
             yield from parts
         else:
             perturbed += parts

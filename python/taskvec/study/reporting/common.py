@@ -16,7 +16,7 @@ AGAINST = "Changes are against the target as it is; those of +v with think again
 
 def clean(results: Results) -> list[Benchmark]:
     """The benchmarks that are no perturbation of another."""
-    return [one for one in results.benchmarks if one.original is None]
+    return [one for one in results.benchmarks if one.parent is None]
 
 
 def generated(results: Results) -> list[Benchmark]:

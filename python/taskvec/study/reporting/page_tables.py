@@ -39,10 +39,10 @@ def numbers(results: Results) -> Iterator[str]:
     yield element("p", f"{families(results)} {AGAINST} {_METHODS}", "faint wide-text")
     for one in clean(results):
         yield from _benchmark(results, one)
-        perturbed = [other for other in results.benchmarks if other.original == one.id]
+        perturbed = [other for other in results.benchmarks if other.parent == one.id]
         if perturbed:
             tables = "".join(part for other in perturbed for part in _benchmark(results, other))
-            yield folded(f"{one.title}: {count(len(perturbed), 'perturbation')} one by one", tables)
+            yield folded(f"{one.title}: {count(len(perturbed), 'further table')}", tables)
     yield table(
         "v against asking for steps, and against each random vector",
         "differences in points",

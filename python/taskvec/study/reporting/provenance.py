@@ -44,7 +44,7 @@ def provenance(results: Results) -> Iterator[str]:
         ),
         (_asked(one) for one in results.benchmarks),
     )  # fmt: skip
-    data = [(one, entry) for one in results.benchmarks if one.original is None for entry in one.data]
+    data = [(one, entry) for one in results.benchmarks if one.parent is None for entry in one.data]
     if data:
         rows = table(
             "Data",

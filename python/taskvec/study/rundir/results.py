@@ -68,7 +68,7 @@ class Data(Record):
     revision: str | None
     """The commit of the repository."""
     fingerprint: str | None
-    """Of the rows, as `datasets` computes it."""
+    """SHA-256 over all rows in order, the same wherever they were loaded from."""
     files: tuple[str, ...] | None
     """Local files in place of the repository."""
 
@@ -92,8 +92,10 @@ class Benchmark(Record):
     """Documents."""
     note: str | None
     """Why no chain of steps can show here."""
+    parent: str | None
+    """The benchmark of the study file that this one follows from; None for those that the file names."""
     original: str | None
-    """The clean benchmark that this one is a perturbation of, `of` in JSON; None for a clean one."""
+    """The benchmark whose questions these are harder variants of, `of` in JSON; None where there is none."""
     perturbation: str | None
     """The kind of perturbation; None for a clean benchmark."""
     readings: tuple[str, ...]

@@ -102,7 +102,8 @@ def cap(loaded: Loaded) -> int:
 
 def _tried(lm: Any, loaded: Loaded, study: Study) -> int:
     # The longer of the two prompts that arms have.
-    asked = render(loaded, lm.tokenizer, study.think if study.arms.think else None)
+    with quiet():
+        asked = render(loaded, lm.tokenizer, study.think if study.arms.think else None)
     longest = max(count(lm.tokenizer, prompt + rest) for prompt, rest in asked)
     new = cap(loaded)
     most = min(MOST, 1 << (len(asked) - 1).bit_length())

@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..analysis.power import power_note
+from ..analysis.power import family_note, power_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,11 @@ class Checked:
         return {
             "schema": "taskvec/study-check/1",
             **{key: run[key] for key in ("study", "versions", "device", "dtype", "inputs", "arms")},
-            "benchmarks": [{**one, "power_note": power_note(one["n"])} for one in run["benchmarks"]],
+            "benchmarks": [
+                {**one, "power_note": power_note(one["n"], len(run["primary"]))} for one in run["benchmarks"]
+            ],
+            "primary": run["primary"],
+            "code": self.ready.judge.described,
             "cells": len(self.ready.cells()),
             "generations": self.ready.generations,
             "choices": self.ready.decisions,
@@ -52,6 +56,30 @@ class Checked:
             yield f"{one['title']} ({one['task']}): {one['n']:,} documents, {shots}{cap}, {scored}"
             if one["note"]:
                 yield f"  note: {one['note']}"
-        for n in sorted({one["n"] for one in run["benchmarks"]}):
-            yield from textwrap.wrap(power_note(n), _WIDTH)
+        yield from self._data(run["benchmarks"])
+        yield from self._power()
         yield from (f"note: {note}" for note in ready.plan.notes)
+
+    def _data(self, benchmarks: list[Json]) -> Iterator[str]:
+        """Where the documents come from, a line for each source."""
+        seen: dict[str, None] = {}
+        for data in (each for one in benchmarks for each in one["data"]):
+            where = data["repository"] or "files of its own"
+            if data["files"]:
+                where = f"{', '.join(data['files'])} in place of {where}"
+            elif data["revision"]:
+                where += f" at {data['revision'][:12]}"
+            seen[where] = None
+        for where in seen:
+            yield f"data: {where}"
+        if self.ready.judge.described:
+            allowed = "allowed" if self.ready.judge.allowed else "run needs --allow-code-execution"
+            yield f"code of the model: confined by {self.ready.judge.described}; {allowed}"
+
+    def _power(self) -> Iterator[str]:
+        """How small an effect the primary family could show."""
+        primary = self.ready.run["primary"]
+        sizes = {one["id"]: (one["title"], one["n"]) for one in self.ready.run["benchmarks"]}
+        asked = list(dict.fromkeys(one["benchmark"] for one in primary))
+        for line in family_note([sizes[one] for one in asked], len(primary)):
+            yield from textwrap.wrap(line, _WIDTH, subsequent_indent="  ")

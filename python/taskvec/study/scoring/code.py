@@ -22,19 +22,21 @@ class Judge:
         self.allowed = allowed
         self.verdicts: dict[str, Verdict] = {}
         """By the document's own name for its problem, of the cell that is being scored."""
+        self.described: str | None = None
+        """What the sandbox consists of, once it has been opened."""
         self._sandbox: Sandbox | None = None
 
-    def open(self) -> str:
-        """Opens the sandbox, which tries itself first, and says what it consists of.
+    def open(self) -> None:
+        """Opens the sandbox, which tries itself first.
 
         Raises:
             UsageError: code may not run, or cannot be confined here.
         """
         if not self.allowed:
             raise UsageError(NO_CONSENT)
-        return self.probe()
+        self.probe()
 
-    def probe(self) -> str:
+    def probe(self) -> None:
         """The same without consent: nothing of a model's is run.
 
         Raises:
@@ -42,7 +44,7 @@ class Judge:
         """
         if self._sandbox is None:
             self._sandbox = Sandbox.open()
-        return self._sandbox.described
+            self.described = self._sandbox.described
 
     def results(self, document: Any, answers: list[Any]) -> Json:
         """lm-eval's `process_results`: whether the program passes the document's tests."""

@@ -198,15 +198,17 @@ def _record(
         "repository": path,
         "configuration": name,
         "revision": commit,
-        "files": files and {split: Path(file).name for split, file in files.items()},
-        "fingerprint": {split: fingerprint(documents) for split, documents in sorted(splits.items())},
+        "files": files and [Path(file).name for _, file in sorted(files.items())],
+        "fingerprint": fingerprint(splits),
     }
 
 
-def fingerprint(documents: Any) -> str:
-    """SHA-256 over the documents in order, 32 hex digits: the same wherever and however they were loaded."""
+def fingerprint(splits: dict[str, Any]) -> str:
+    """SHA-256 over the documents of all splits in order, 32 hex digits: the same however they were loaded."""
     whole = hashlib.sha256()
-    for document in documents:
-        whole.update(json.dumps(document, sort_keys=True, ensure_ascii=False, default=str).encode())
-        whole.update(b"\n")
+    for split, documents in sorted(splits.items()):
+        whole.update(f"{split}\n".encode())
+        for document in documents:
+            text = json.dumps(document, sort_keys=True, ensure_ascii=False, default=str)
+            whole.update(f"{text}\n".encode())
     return whole.hexdigest()[:32]

@@ -69,7 +69,7 @@ class Loaded:
             "id": one.id, "title": one.name, "task": one.task, "version": self.version, "kind": self.kind,
             "metric": self.metric, "filter": self.filter, "readings": [each.name for each in self.further],
             "shots": self.shots, "max_new_tokens": one.cap, "limit": one.limit, "n": self.n,
-            "note": self.note, "of": one.of, "perturbation": one.perturbation, "derived": one.derived,
+            "note": self.note, "of": one.of, "perturbation": one.perturbation, "parent": one.parent,
             "sweep": one.sweep, "subtasks": self.subtasks(), "data": list(self.data),
         }  # fmt: skip
 

@@ -34,8 +34,13 @@ class Asked(Benchmark):
     """The benchmark whose questions these are harder variants of."""
     perturbation: str | None = None
     """What was done to the questions; None where the documents are as the data set has them."""
-    derived: bool = False
-    """Whether it follows from another; then only baseline and +v are asked."""
+    parent: str | None = None
+    """The benchmark of the study file that it follows from; then only baseline and +v are asked."""
+
+    @property
+    def derived(self) -> bool:
+        """Whether it follows from another."""
+        return self.parent is not None
 
 
 def asked(study: Study) -> tuple[Asked, ...]:
@@ -72,7 +77,7 @@ def _expanded(benchmark: Benchmark) -> Iterator[Asked]:
 
 def _derived(named: Asked, id: str, title: str, **changes: object) -> Asked:
     return named.model_copy(
-        update={"id": id, "title": title, "perturb": [], "sweep": False, "derived": True, **changes}
+        update={"id": id, "title": title, "perturb": [], "sweep": False, "parent": named.id, **changes}
     )
 
 
