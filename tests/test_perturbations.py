@@ -214,6 +214,8 @@ def test_perturb_number_words_examples(before: str, after: str) -> None:
         "rs . 500 were paid",
         "What is the last digit of 1234?",
         "It is -5 today.",
+        "The number 209 y 913 is even.",
+        "Find 30 ! now.",
         "Use 5x more.",
         'The sign said "take 5".',
         "Which one?\nOptions:\n(A) 5\n(B) 6",

@@ -406,7 +406,7 @@ def test_perturbed_under_eighty_percent_is_refused_and_changes_nothing() -> None
     rows = [*WORD_PROBLEMS[:3], *({"question": f"Is it {at}?", "answer": "3"} for at in range(2))]
     good, bad = task(WORD_PROBLEMS[:1], GSM8K, "good"), task(rows, GSM8K, "bad")
     with pytest.raises(
-        UsageError, match="'made': perturbation typos does not fit.* changes 4 of 6 documents"
+        UsageError, match=r"'made': perturbation typos does not fit.* changes 4 of 6 documents"
     ) as caught:
         apply([good, bad], "typos", benchmark="made")
     assert caught.value.exit_code == 2

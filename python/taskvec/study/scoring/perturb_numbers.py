@@ -118,7 +118,9 @@ def _joins(token: str) -> bool:
         return True
     word = token.strip("().,;:!?").casefold()
     digits = any(character.isdigit() for character in word)
-    return digits or token in _OPERATORS or bool({word, *word.split("-")} & NUMBER_WORDS)
+    # "209 y 913": digits with one left open.
+    unknown = len(word) == 1 and word.isalpha() and word not in "ai"
+    return digits or unknown or token in _OPERATORS or bool({word, *word.split("-")} & NUMBER_WORDS)
 
 
 def _begins(text: str, at: int) -> bool:

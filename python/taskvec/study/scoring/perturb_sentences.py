@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from .perturb_text import Around, asking, prose, sentences, words_of
+from .perturb_text import Around, asking, prose, quoted, sentences, within, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ NUMBERS = range(11, 98)
 # only what it meant before.
 DISTRACTORS = (
     ("{name} likes to sing in {place}.", "sing sang song choir"),
-    ("{name} teaches music in {place}.", "music teach taught instrument lesson piano violin"),
+    ("{name} teaches music in {place}.", "music teach taught instrument lesson piano violin artist band"),
     ("{name} has taken up painting in {place}.", "paint colo draw art picture"),
     ("{name} studies law in {place}.", "law stud court legal exam"),
     ("{name} is learning chess in {place}.", "chess game learn play board"),
@@ -143,9 +143,10 @@ def _insert(text: str, rng: Random, around: Around, closed: Sequence[tuple[str, 
     sentence = sentence_about(f"{text}\n{around.document}\n{around.after}", follows, rng, closed)
     if sentence is None:
         return None
-    # Whatever parts the last sentence from the one before it, parts the new one from it too.
     before = text[:at]
-    gap = before[len(before.rstrip()) :] if before.strip() else " "
+    # On the line of the sentence that asks, since a line of its own could be read as the last row of a table;
+    # a sentence with a label keeps its line to itself.
+    gap = before[len(before.rstrip()) :] if within(at, quoted(text)) and before.strip() else " "
     return f"{before}{sentence}{gap}{text[at:]}"
 
 
