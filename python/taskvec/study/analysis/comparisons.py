@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def default_primary(benchmarks: Sequence[Json]) -> list[Json]:
-    """The primary family of a study that names none: +v against the baseline on each benchmark of the study file.
+    """The primary family of a study that names none: +v against the baseline on each of its benchmarks.
 
     Args:
         benchmarks: Their entries in `run.json`, of which `id` and `parent` count.
