@@ -24,8 +24,8 @@ from typing import Any
 import perturb_checks as checks
 from taskvec.errors import UsageError
 from taskvec.study.environment import library, quiet
-from taskvec.study.scoring.perturbations import KINDS
-from taskvec.study.scoring.perturbed import apply
+from taskvec.study.scoring.perturb.kinds import KINDS
+from taskvec.study.scoring.perturb.tasks import apply
 
 Json = dict[str, Any]
 PACKAGE = "bigbench-1.0.0"

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import perturb_checks as checks
-from taskvec.study.scoring.perturb_code import docstring
-from taskvec.study.scoring.perturb_numbers import in_words
-from taskvec.study.scoring.perturb_options import relabel, reorder
-from taskvec.study.scoring.perturb_sentences import DISTRACTORS, DISTRACTORS_WITH_NUMBER, LINES, MEN, WOMEN
-from taskvec.study.scoring.perturb_text import Around, asking, prose
-from taskvec.study.scoring.perturbations import KINDS, generator
+from taskvec.study.scoring.perturb.code import docstring
+from taskvec.study.scoring.perturb.kinds import KINDS, generator
+from taskvec.study.scoring.perturb.numbers import in_words
+from taskvec.study.scoring.perturb.options import relabel, reorder
+from taskvec.study.scoring.perturb.sentences import DISTRACTORS, DISTRACTORS_WITH_NUMBER, LINES, MEN, WOMEN
+from taskvec.study.scoring.perturb.text import Around, asking, prose
 
 PROSE = [name for name, kind in KINDS.items() if kind.prose is not None]
 

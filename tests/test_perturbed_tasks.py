@@ -17,8 +17,8 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.dummy import DummyLM
 
 from taskvec.errors import UsageError
-from taskvec.study.scoring.perturbations import KINDS
-from taskvec.study.scoring.perturbed import apply
+from taskvec.study.scoring.perturb.kinds import KINDS
+from taskvec.study.scoring.perturb.tasks import apply
 
 Rows = list[dict[str, Any]]
 TASKS = Path(lm_eval.__file__).parent / "tasks"

@@ -68,9 +68,9 @@ def test_the_conclusions_are_all_there(results: Results) -> None:
 def test_what_is_missing_and_what_was_not_asked_for(tmp_path: Path) -> None:
     cells = {arm: {"chain": outcomes(9, 4), "logic": outcomes(9, 4)} for arm in ("baseline", "plus")}
     cells["alpha-0.5"] = {"chain": outcomes(9, 4)}
-    study = {"benchmarks": [{"id": "chain"}, {"id": "logic", "sweep": False}]}
+    benchmarks = {"logic": {"sweep": False}}
     arms = [*cells, "minus"]
-    made = load(write_run(tmp_path, cells, arms=arms, study=study))
+    made = load(write_run(tmp_path, cells, arms=arms, benchmarks=benchmarks))
     assert row(made, "−v") == ["−v", "missing", "missing"]
     assert row(made, "0.5 v") == ["0.5", "v", "44.4", "±27.2", "(0.0)"]
 

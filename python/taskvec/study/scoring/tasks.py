@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..environment import library, quiet
 from ..spec.asked import asked
-from . import building, known, perturbations, perturbed
+from . import building, known
 from .code import Judge
+from .perturb.kinds import KINDS
+from .perturb.tasks import Touched
+from .perturb.tasks import apply as perturb
 from .readings import Reading, invalid, readings, refused
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ class Loaded:
     """Why a chain of thought cannot show, where it cannot."""
     data: tuple[Json, ...]
     """What was loaded: repository, configuration, revision, files, fingerprint of each split."""
-    touched: perturbed.Touched | None
+    touched: Touched | None
     """Of a perturbed benchmark: which documents were changed, and what each was called before."""
     judge: Judge | None
     """Where answers are programs: what runs them."""
@@ -132,10 +135,8 @@ def _load(benchmark: Asked, own: str | None, judge: Judge) -> Loaded:
         _set_up(task, benchmark, kind)
     score, further = readings(benchmark, tasks)
     touched = None
-    if benchmark.perturbation in perturbations.KINDS:
-        touched = perturbed.apply(
-            tasks, benchmark.perturbation, benchmark=benchmark.id, limit=benchmark.limit
-        )
+    if benchmark.perturbation in KINDS:
+        touched = perturb(tasks, benchmark.perturbation, benchmark=benchmark.id, limit=benchmark.limit)
     prefilled = any(task.get_config("gen_prefix") for task in tasks)
     sizes = [min(len(task.eval_docs), benchmark.limit or len(task.eval_docs)) for task in tasks]
     code = benchmark.known is not None and benchmark.known.code

@@ -46,4 +46,4 @@ CATALOGUE: dict[str, Known] = {
 Perturbation = Literal[
     "distractor", "distractor-number", "typos", "number-words", "instruction", "surface", "options"
 ]
-"""Changes of a question that leave its answer as it is; `scoring.perturbations` makes them."""
+"""Changes of a question that leave its answer as it is; `scoring.perturb.kinds` makes them."""

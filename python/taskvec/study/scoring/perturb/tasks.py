@@ -11,20 +11,20 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...errors import UsageError
-from ..environment import library
-from .perturb_code import docstring
-from .perturb_fields import answer, choices, fixed, prompt, question_fields, texts
-from .perturb_options import reordered
-from .perturb_text import Around, prose, words_of
-from .perturbations import KINDS, generator
+from ....errors import UsageError
+from ...environment import library
+from .code import docstring
+from .fields import answer, choices, fixed, prompt, question_fields, texts
+from .kinds import KINDS, generator
+from .options import reordered
+from .text import Around, prose, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from random import Random
 
-    from ...records import Json
-    from .perturbations import Kind
+    from ....records import Json
+    from .kinds import Kind
 
 LEAST = 0.8
 """Of the documents of a benchmark that must be touched."""

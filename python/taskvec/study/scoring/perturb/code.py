@@ -6,9 +6,9 @@ import ast
 import re
 from typing import TYPE_CHECKING
 
-from .perturb_sentences import DISTRACTORS, sentence_about
-from .perturb_surface import untidy
-from .perturb_text import Around, quoted, within
+from .sentences import DISTRACTORS, sentence_about
+from .surface import untidy
+from .text import Around, quoted, within
 
 if TYPE_CHECKING:
     from random import Random

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from ...errors import UsageError
+from ....errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ...records import Json
+    from ....records import Json
 
 _MARK = " (this is a mark)"
 _TRIED = 16

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from .perturb_text import Around, asking, prose, quoted, sentences, within, words_of
+from .text import Around, asking, prose, quoted, sentences, within, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

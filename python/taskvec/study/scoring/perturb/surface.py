@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from .perturb_text import Around, prose, quoted, within
+from .text import Around, prose, quoted, within
 
 if TYPE_CHECKING:
     from collections.abc import Callable

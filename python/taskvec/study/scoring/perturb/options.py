@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from .perturb_fields import answer, prompt
-from .perturb_text import prose
+from .fields import answer, prompt
+from .text import prose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from random import Random
 
-    from ...records import Json
+    from ....records import Json
 
 # An option on a line of its own: "(A) text", "A. text", "A) text", "A: text", "- text", "choice: text".
 _OPTION = re.compile(r"^([ \t]*)(\(([A-Z])\)|([A-Z])[.):]|-|choice:)([ \t]+)(\S[^\n]*)$", re.MULTILINE)

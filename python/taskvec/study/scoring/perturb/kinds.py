@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from .perturb_code import distractor_in_code, surface_in_code
-from .perturb_numbers import number_words
-from .perturb_sentences import distractor, distractor_with_number, instruction
-from .perturb_surface import surface
-from .perturb_text import Around
-from .perturb_typos import typos
+from .code import distractor_in_code, surface_in_code
+from .numbers import number_words
+from .sentences import distractor, distractor_with_number, instruction
+from .surface import surface
+from .text import Around
+from .typos import typos
 
 Change = Callable[[str, random.Random, Around], str | None]
 

@@ -1,0 +1,1 @@
+"""Perturbations of the evaluated question: `kinds` names them, `tasks` puts them on lm-eval's tasks."""
