@@ -112,13 +112,18 @@ class Documents:
 
 
 def time_left(seconds: float) -> str:
-    """A length of time as people say it."""
+    """How much longer, as people say it."""
+    return f"{duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """A length of time that is not known well, as people say it."""
     minutes = round(seconds / 60)
     if minutes < 1:
-        return "under a minute left"
+        return "under a minute"
     if minutes < 60:
-        return f"about {minutes} min left"
+        return f"about {minutes} min"
     hours, minutes = divmod(minutes, 60)
     if hours < 48:
-        return f"about {hours} h {minutes} min left" if hours < 10 and minutes else f"about {hours} h left"
-    return f"about {round(hours / 24)} days left"
+        return f"about {hours} h {minutes} min" if hours < 10 and minutes else f"about {hours} h"
+    return f"about {round(hours / 24)} days"

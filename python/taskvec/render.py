@@ -22,8 +22,8 @@ def written(result: WriteResult) -> Iterator[str]:
     yield from _table(
         ("wrote", f"{result.out} ({_count(result.files, 'file')})"),
         ("tensors", _tensors(tensors.combined, tensors.copied, tensors.converted)),
-        ("bytes", f"{_size(result.bytes.read)} read, {_size(result.bytes.written)} written"),
-        ("time", f"{result.seconds:.2f} s, {_size(rate)}/s"),
+        ("bytes", f"{readable(result.bytes.read)} read, {readable(result.bytes.written)} written"),
+        ("time", f"{result.seconds:.2f} s, {readable(rate)}/s"),
         ("exceptions", None if result.exceptions is None else _count(result.exceptions, "element")),
         ("norm of v", _figure(effect.norm_v)),
         ("requested", _figure(effect.norm_requested)),
@@ -44,7 +44,7 @@ def engine(result: WriteResult) -> Iterator[str]:
     yield f"{_count(used.threads, 'thread')}, {_windows(used.windows, used.window_bytes)}, {used.simd}"
     yield f"{used.io} reads, {writes} writes"
     if used.resumed_bytes:
-        yield f"{_size(used.resumed_bytes)} of output taken over from an interrupted run"
+        yield f"{readable(used.resumed_bytes)} of output taken over from an interrupted run"
 
 
 def checked(plan: CheckResult) -> Iterator[str]:
@@ -60,7 +60,7 @@ def checked(plan: CheckResult) -> Iterator[str]:
             for one in plan.inputs
         ),
         ("tensors", _tensors(plan.tensors.combined, plan.tensors.copied, plan.tensors.converted)),
-        ("bytes", f"{_size(plan.bytes.read)} to read, {_size(plan.bytes.write)} to write"),
+        ("bytes", f"{readable(plan.bytes.read)} to read, {readable(plan.bytes.write)} to write"),
         (
             "memory",
             f"{_mib(memory.planned)} of {_mib(memory.budget)} (least {_mib(memory.least)}):"
@@ -68,7 +68,8 @@ def checked(plan: CheckResult) -> Iterator[str]:
         ),
         (
             "disk",
-            f"{_size(disk.needed)} needed" + ("" if disk.free is None else f", {_size(disk.free)} free"),
+            f"{readable(disk.needed)} needed"
+            + ("" if disk.free is None else f", {readable(disk.free)} free"),
         ),
         ("download", _download(plan)),
         ("reads", f"{plan.io}: {plan.io_reason}"),
@@ -85,8 +86,9 @@ def _download(plan: CheckResult) -> str | None:
     to_come = plan.download
     if to_come.free is None:
         return None
-    streamed = f", {_size(to_come.streamed)} streamed and not stored" if to_come.streamed else ""
-    return f"{_size(to_come.bytes)} to come from the Hub{streamed}; {_size(to_come.free)} free in the cache"
+    streamed = f", {readable(to_come.streamed)} streamed and not stored" if to_come.streamed else ""
+    free = readable(to_come.free)
+    return f"{readable(to_come.bytes)} to come from the Hub{streamed}; {free} free in the cache"
 
 
 def inspected(result: InspectResult, *, every: bool) -> Iterator[str]:
@@ -98,10 +100,10 @@ def inspected(result: InspectResult, *, every: bool) -> Iterator[str]:
     tied = None if result.tied is None else "yes" if result.tied else "no"
     yield from _table(
         (result.kind, result.name),
-        ("parameters", f"{result.parameters:,} ({_size(result.bytes)})"),
+        ("parameters", f"{result.parameters:,} ({readable(result.bytes)})"),
         *(("dtype", text) for text in dtypes),
         *(
-            ("file", f"{file.name}: {_count(file.tensors, 'tensor')}, {_size(file.size)}")
+            ("file", f"{file.name}: {_count(file.tensors, 'tensor')}, {readable(file.size)}")
             for file in result.files
         ),
         ("adapter", None if result.adapter is None else _adapter(result.adapter)),
@@ -163,7 +165,7 @@ def pushed(result: PushResult) -> Iterator[str]:
     yield f"pushed to {result.url}"
     yield from _table(
         ("commit", f"{result.commit} on {result.revision}"),
-        ("holds", f"{_count(result.files, 'file')}, {_size(result.bytes)}"),
+        ("holds", f"{_count(result.files, 'file')}, {readable(result.bytes)}"),
     )
     yield from (f"note: {note}" for note in result.notes)
 
@@ -181,7 +183,7 @@ def _table(*rows: tuple[str, str | None]) -> Iterator[str]:
 
 
 def _holds(files: int, tensors: int, size: int) -> str:
-    return f"{_count(files, 'file')}, {_count(tensors, 'tensor')}, {_size(size)}"
+    return f"{_count(files, 'file')}, {_count(tensors, 'tensor')}, {readable(size)}"
 
 
 def _tensors(combined: int, copied: int, converted: int) -> str:
@@ -196,7 +198,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def _size(size: float) -> str:
+def readable(size: float) -> str:
+    """Bytes in the largest unit that leaves a digit before the point."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.4g} {unit}"
