@@ -43,8 +43,9 @@ def check(
     device: str | None = None,
     limit: int | None = None,
     target: str | None = None,
+    measure: bool = True,
 ) -> Checked:
-    """Whether a study can run, and what it would do; no weight is read.
+    """Whether a study can run, what it would do, and how long it would take.
 
     Args:
         study: name or path.
@@ -52,6 +53,8 @@ def check(
         device: `cpu`, `cuda`, `cuda:1` or `auto` instead of the study's.
         limit: documents of each task at most.
         target: the model that receives v, instead of the study's: a folder or a ref.
+        measure: load the target and ask it one batch of each kind, to estimate time, memory and disk; without
+            it no weight is read.
 
     Raises:
         UsageError: the study asks for what makes no sense, or the extra `eval` is missing.
@@ -61,7 +64,12 @@ def check(
     from .running.check_result import Checked
     from .running.preflight import look
 
-    return Checked(look(study, offline=offline, device=device, limit=limit, target=target))
+    ready = look(study, offline=offline, device=device, limit=limit, target=target)
+    if not measure:
+        return Checked(ready)
+    from .running.measure import estimate
+
+    return Checked(ready, estimate(ready))
 
 
 def run(

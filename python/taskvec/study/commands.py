@@ -71,16 +71,18 @@ def show_study(name: str, **given: Any) -> int:
 
 @study.command("check")
 @click.argument("name", metavar="STUDY")
+@click.option("--no-measure", is_flag=True, help="Read no weight: estimate neither time nor memory.")
 @flags.with_options(_HOW, _TALK)
-def check_study(name: str, **given: Any) -> int:
-    """Check a study without reading a weight.
+def check_study(name: str, no_measure: bool, **given: Any) -> int:
+    """Check a study before it is run.
 
-    Inputs, tasks, data, prompts, shots and caps; and how small an effect each benchmark could show.
+    Inputs, tasks, data, prompts, shots and caps; how small an effect the benchmarks could show; and, from one
+    measured batch, how much time, memory and disk the whole will take.
     """
     from . import check
 
     talk, how = split(given)
-    checked = check(name, **how)
+    checked = check(name, measure=not no_measure, **how)
     show(talk, checked.to_json(), checked.lines())
     return 0
 

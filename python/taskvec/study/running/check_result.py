@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ...records import Json
+    from .measure import Estimate
     from .preflight import Ready
 
 _WIDTH = 100
@@ -22,6 +23,8 @@ class Checked:
     """A study that can run."""
 
     ready: Ready
+    estimate: Estimate | None = None
+    """What it will take; None where no batch was measured."""
 
     def to_json(self) -> Json:
         """What `--json` prints."""
@@ -37,6 +40,7 @@ class Checked:
             "cells": len(self.ready.cells()),
             "generations": self.ready.generations,
             "choices": self.ready.decisions,
+            "estimate": self.estimate and self.estimate.to_json(),
             "notes": list(self.ready.plan.notes),
         }
 
@@ -49,6 +53,8 @@ class Checked:
         yield f"  arms        {len(ready.arms)}: {'; '.join(arm.label for arm in ready.arms)}"
         yield f"  runs on     {run['device']} in {ready.dtype}, {ready.study.batch_size} at a time"
         yield f"  to do       {ready.generations:,} answers to generate, {ready.decisions:,} choices to make"
+        if self.estimate is not None:
+            yield from self.estimate.lines()
         for one in run["benchmarks"]:
             shots = "1 shot" if one["shots"] == 1 else f"{one['shots']} shots"
             cap = f", at most {one['max_new_tokens']} new tokens" if one["max_new_tokens"] else ""
