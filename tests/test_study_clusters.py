@@ -33,8 +33,9 @@ def test_subtasks_are_strata_where_they_are_large_and_hold_their_clusters() -> N
     assert set(Design.of(rows_of(["a"] * 30 + ["b"] * 29)).strata) == {0}
     within = [f"{at // 2}" for at in range(120)]
     assert set(Design.of(rows_of(["a"] * 60 + ["b"] * 60, within)).strata) == {0, 1}
-    across = [f"{at % 60}" for at in range(120)]
-    assert set(Design.of(rows_of(["a"] * 60 + ["b"] * 60, across)).strata) == {0}
+    # 40 clusters of one subtask, and 40 that span both.
+    across = [f"{at % 80}" for at in range(120)]
+    assert set(Design.of(rows_of(["a"] * 80 + ["b"] * 40, across)).strata) == {0}
 
 
 def test_subtasks_are_resampled_by_themselves() -> None:
@@ -56,7 +57,7 @@ def test_clusters_are_resampled_whole() -> None:
     """Against clusters really drawn with replacement, the mean taken over the documents drawn."""
     random = np.random.default_rng(3)
     sizes = random.integers(1, 9, 120)
-    means = random.normal(0.1, 0.3, 120)
+    means = random.normal(0.7, 0.2, 120)
     values = [random.normal(mean, 0.2, size) for mean, size in zip(means, sizes, strict=True)]
     clusters = [str(at) for at, size in enumerate(sizes) for _ in range(size)]
     found = intervals.bootstrap(

@@ -33,7 +33,7 @@ def test_empty_answers_are_unreadable(tmp_path: Path) -> None:
     assert (cell.empty, cell.extraction_failures) == (0.1, 0.2)
     text = results.conclusions[1]
     assert "No answer could be read from 20.0% of instruct's outputs and 0.0% of +v's: part of the" in text
-    assert "Empty were 10.0% of instruct's outputs and 0.0% of +v's" in text
+    assert "10.0% of instruct's outputs are empty, and 0.0% of +v's" in text
 
 
 def test_empty_code_is_unreadable_though_nothing_is_extracted_from_code(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_choices_are_neither_empty_nor_unreadable(tmp_path: Path) -> None:
     cell = results.arms[1].cells["chain"]
     assert (cell.empty, cell.extraction_failures, cell.mean_tokens, cell.tokens_interval) == (None,) * 4
     assert results.token_changes == ()
-    assert "Empty were" not in results.conclusions[1]
+    assert "are empty" not in results.conclusions[1]
 
 
 def test_further_readings_are_described(tmp_path: Path) -> None:

@@ -147,7 +147,8 @@ def test_the_words_name_what_is_left(tmp_path: Path) -> None:
     assert whole.endswith("Of 1 perturbed benchmark, v's gain is shown to shrink on Chain, typos.")
     (text,) = (one for one in results.conclusions if one.startswith("Chain, typos: "))
     assert "The perturbation (typos) changes 300 questions of 300." in text
-    assert "v's gain is +50.0 points as they were and +30.0 as changed (change −20.0, 95% interval" in text
+    assert "On these v's gain is +50.0 points when they are clean and +30.0 when they are perturbed" in text
+    assert "(change −20.0, 95% interval" in text
     assert "): v's gain shrinks. 60% of the clean gain is left (95% interval" in text
 
 
@@ -169,6 +170,18 @@ def test_no_share_is_left_of_no_gain(tmp_path: Path) -> None:
     assert (found.left, found.left_interval) == (None, None)
     (text,) = (one for one in results.conclusions if one.startswith("Chain, typos: "))
     assert "cannot be said: the clean gain is not clearly different from 0" in text
+    assert "perturbed benchmark" not in results.conclusions[0]
+
+
+def test_a_loss_that_shrinks_is_called_a_loss(tmp_path: Path) -> None:
+    cells = usual()
+    cells = {"baseline": cells["plus"], "plus": cells["baseline"]}
+    results = made(tmp_path, cells)
+    (found,) = results.robustness
+    assert (found.clean, found.perturbed, found.change) == pytest.approx((-0.5, -0.3, 0.2))
+    (text,) = (one for one in results.conclusions if one.startswith("Chain, typos: "))
+    assert "v's loss shrinks. 60% of the clean loss is left" in text
+    assert "perturbed benchmark" not in results.conclusions[0]
 
 
 # Pairing fails closed

@@ -61,6 +61,9 @@ def test_by_hand() -> None:
     # Sums of 3, 1, −1 and −3 tenths: equal on paper, not bit by bit.
     assert sign_flip([0.1, 0.2]) == 0.5
     assert sign_flip([0.1 + 0.2, -0.3, 0.3]) == 1.0
+    # The same without a grid: ten of the sixteen choices reach 1 + 7 + 2 − 3.
+    root = math.sqrt(3)
+    assert sign_flip([0.1 * root, 0.7 * root, 0.2 * root, -0.3 * root]) == 10 / 16
 
 
 def test_a_fine_grid_of_many_documents_is_exact() -> None:

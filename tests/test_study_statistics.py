@@ -282,7 +282,7 @@ def test_power_note_names_what_can_be_seen() -> None:
     assert "2.9 points if 5% do, 5.8 points if 20% do and 8.1 points if 40% do" in note
     assert "n = 10 is too few" in power.power_note(10)
     assert power.power_note(20).count("points") == 1
-    assert "n = 1,319, one of 4 tests that share the 5% level (Holm at its strictest: 0.013)" in (
+    assert "n = 1,319, one of 4 tests that share the 5% level (Holm at its strictest: 0.0125)" in (
         power.power_note(1319, 4)
     )
 

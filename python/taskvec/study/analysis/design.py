@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -91,9 +92,8 @@ class Design:
 
 
 def _strata(tasks: list[set[str]]) -> tuple[int, ...]:
-    names = ["\0".join(sorted(one)) for one in tasks]
-    counts = {name: names.count(name) for name in dict.fromkeys(names)}
+    counts = Counter(name for one in tasks for name in one)
     if any(len(one) > 1 for one in tasks) or min(counts.values(), default=0) < STRATUM:
         return (0,) * len(tasks)
     numbers = {name: at for at, name in enumerate(counts)}
-    return tuple(numbers[name] for name in names)
+    return tuple(numbers[name] for one in tasks for name in one)

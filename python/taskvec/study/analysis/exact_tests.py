@@ -98,7 +98,7 @@ def _by_signs(values: Sequence[float]) -> float:
         sums = np.zeros(1)
         for size in sizes:
             sums = np.concatenate([sums + size, sums - size])
-        return np.count_nonzero(np.abs(sums) >= seen) / len(sums)
+        return int(np.count_nonzero(np.abs(sums) >= seen)) / len(sums)
     random = np.random.default_rng(0)
     reached = 0
     for _ in range(0, FLIPS, 1000):

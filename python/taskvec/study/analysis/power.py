@@ -118,7 +118,7 @@ def _tested(tests: int) -> str:
     if tests == 1:
         return f"one test at the {LEVEL:.0%} level"
     return (
-        f"one of {tests} tests that share the {LEVEL:.0%} level (Holm at its strictest: {LEVEL / tests:.2g})"
+        f"one of {tests} tests that share the {LEVEL:.0%} level (Holm at its strictest: {LEVEL / tests:.3g})"
     )
 
 

@@ -34,7 +34,7 @@ def unreadable(case: Case) -> Iterator[str]:
     blank = [case.cells[arm].empty or 0.0 for arm in ("baseline", "plus")]
     if max(blank) >= UNREADABLE:
         yield (
-            f"Empty were {share(blank[0])} of {case.target}'s outputs and {share(blank[1])} of +v's; an empty"
+            f"{share(blank[0])} of {case.target}'s outputs are empty, and {share(blank[1])} of +v's; an empty"
             f" output says nothing of what a model can do."
         )
 

@@ -24,7 +24,7 @@ class Comparison(Record):
     wrong_to_right: int
     right_to_wrong: int
     test: str | None
-    """`"mcnemar"` or `"sign-flip"`, whose p value follows."""
+    """`"mcnemar"` or `"sign-flip"`; None, like both p values, where the comparison is only described."""
     family: str
     """`"primary"`, `"secondary"`, or `"described"`: outside every family of tests, as the α sweep is."""
     p: float | None
