@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..analysis.exact_tests import LEVEL
 from ..analysis.phrases import interval, p_figure, percent, points, share
-from ..analysis.sentences_robust import shrinks
 from .common import bracketed, title
 from .html import Row, element, table
 from .scales import shared
@@ -48,6 +48,11 @@ def robustness(results: Results) -> Iterator[str]:
     )  # fmt: skip
 
 
+def is_shown(found: Robustness) -> bool:
+    """Whether a change of v's gain is shown."""
+    return found.p_holm is not None and found.p_holm < LEVEL
+
+
 def left(found: Robustness) -> tuple[str, str]:
     """The share of the gain that stays and its interval; why there is none where the gain itself is open."""
     if found.left is None:
@@ -59,13 +64,13 @@ def left(found: Robustness) -> tuple[str, str]:
 def _drawn(found: Robustness, scale: Scale) -> Row:
     drawn = Strip(scale).line(0, "base").bar((found.clean, found.perturbed), "plus")
     drawn.mark(found.clean, "plus", hollow=True).mark(found.perturbed, "plus")
-    row = Row(found.perturbation, "shown" if shrinks(found) else "").drawn(drawn.markup())
-    row.noted(bracketed(found.change, bool(shrinks(found))), interval(found.interval), "change below")
+    row = Row(found.perturbation, "shown" if is_shown(found) else "").drawn(drawn.markup())
+    row.noted(bracketed(found.change, is_shown(found)), interval(found.interval), "change below")
     return row.noted(*left(found), "below")
 
 
 def _row(results: Results, found: Robustness) -> Row:
-    row = Row(f"{title(results, found.original)}: {found.perturbation}", "shown" if shrinks(found) else "")
+    row = Row(f"{title(results, found.original)}: {found.perturbation}", "shown" if is_shown(found) else "")
     row.add(found.n).add(share(found.touched)).add(points(found.clean)).add(points(found.perturbed))
     row.add(points(found.change), "change").add(interval(found.interval))
     for p in (found.p, found.p_holm):

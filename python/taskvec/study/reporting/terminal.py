@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..analysis.case import verdict
 from ..analysis.phrases import interval, points
-from ..analysis.sentences_robust import shrinks
 from .common import AGAINST, bracketed, clean, curve, families, generated, own_change, title
-from .robustness import left
+from .robustness import is_shown, left
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -128,7 +127,7 @@ def _robustness(results: Results) -> Iterator[str]:
 def _perturbed(results: Results, found: Robustness) -> Iterator[str]:
     *above, last = textwrap.wrap(f"{title(results, found.original)}, {found.perturbation}", _PERTURBED)
     yield from (f"  {one}" for one in above)
-    change = f"{bracketed(found.change, bool(shrinks(found)))}  {interval(found.interval)}"
+    change = f"{bracketed(found.change, is_shown(found))}  {interval(found.interval)}"
     stays, ends = left(found)
     gains = f"{points(found.clean):>6} {points(found.perturbed):>6}"
     yield f"  {last:<{_PERTURBED}} {gains}  {change:<26} {stays} ({ends})"
