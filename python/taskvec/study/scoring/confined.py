@@ -88,20 +88,25 @@ def raised(answer: dict[str, Any]) -> tuple[Exception, str]:
         Lost: it does not say it as it must.
     """
     try:
-        names, text = [*map(str, answer["raised"]), "Exception"], str(answer["text"])
-    except (KeyError, TypeError):
+        (own, *bases), text = map(str, answer["raised"]), str(answer["text"])
+    except (KeyError, TypeError, ValueError):
         raise Lost(_UNREADABLE) from None
-    line = f"{names[0]}: {text}".rstrip(": ")
-    line = "".join(one if one.isprintable() else " " for one in line)[:_TEXT_CAP]
-    for name in names:
+    said = f"error: {_line(own, text)}"
+    for name in (own, *bases):
         kind = getattr(builtins, name, None)
         if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, _NOT_RAISED):
             try:
-                return kind(text), f"error: {line}"
+                return kind(text), said
             except TypeError:
                 # UnicodeDecodeError wants five arguments.
                 continue
-    return RuntimeError(text), f"error: {line}"
+    return Exception(text), said
+
+
+def _line(name: str, text: str) -> str:
+    """An exception in one printable line, whatever its text holds."""
+    line = f"{name}: {text}".rstrip(": ")
+    return "".join(one if one.isprintable() else " " for one in line)[:_TEXT_CAP]
 
 
 def judge(job: dict[str, Any], worker: Channel) -> dict[str, Any]:
@@ -134,7 +139,7 @@ def _tested(job: dict[str, Any], candidate: Candidate) -> dict[str, Any]:
         exec(compile(job["test"], "<tests>", "exec"), names)
         check = names["check"]
     except Exception as error:
-        return {"unusable": f"{type(error).__name__}: {error}"}
+        return {"unusable": _line(type(error).__name__, str(error))}
     # Not before: what the program does must have no part in whether the tests can be used.
     names[job["entry_point"]] = candidate
     try:
@@ -146,7 +151,7 @@ def _tested(job: dict[str, Any], candidate: Candidate) -> dict[str, Any]:
         if error is candidate.raised:
             return {"passed": False, "reason": candidate.error}
         if isinstance(error, messages.Unsendable):
-            return {"unusable": str(error)}
+            return {"unusable": _line("a value that is not plain data", str(error))}
         more = "" if isinstance(error, AssertionError) else f" ({type(error).__name__} in the tests)"
         return {"passed": False, "reason": f"wrong answer{more}"}
     if candidate.lost:

@@ -133,6 +133,8 @@ class Sandbox:
             return said
         except TimeoutError:
             return {"passed": False, "reason": f"time limit ({self._wall_seconds:g} s by the clock)"}
+        except OSError as error:
+            return {"refused": f"a process cannot be started ({error.strerror})"}
         finally:
             for side in sides:
                 side.end()

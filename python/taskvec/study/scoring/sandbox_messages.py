@@ -30,7 +30,7 @@ class Lost(BaseException):
 
 
 class Unsendable(TypeError):
-    """A value that is not plain data, where it has to be."""
+    """A value that is not plain data, where it has to be; `str()` names its type."""
 
 
 class Stranger:
@@ -150,7 +150,7 @@ def _rare(value: Any, strict: bool) -> Json:
         if isinstance(plain, bool | int | float | complex):
             return encode(plain)
     if strict and not isinstance(value, Stranger):
-        raise Unsendable(f"a value of type {type(value).__name__} is not plain data")
+        raise Unsendable(type(value).__name__)
     return {"other": str(type(value).__name__)[:100]}
 
 

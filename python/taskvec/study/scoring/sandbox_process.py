@@ -20,10 +20,8 @@ MEMORY = 2 << 30
 """Bytes of address space that a side may take."""
 JUDGE_SHARE = 4
 """The judge's processor time, as a multiple of the worker's: its tests can be long."""
-# No name of the user's is in here. A fixed seed makes sets and dictionaries the same in every run, and so the
-# verdicts. numpy's libraries would start threads, which are forbidden.
+# numpy's libraries would start threads, which are forbidden.
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-_ENVIRONMENT = {"PYTHONHASHSEED": "0", **dict.fromkeys(_THREADS, "1")}
 # No site-packages, no folder of the user's or of the script on the path, no compiled files written.
 _FLAGS = ("-S", "-s", "-P", "-B")
 _SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
@@ -94,7 +92,7 @@ def find_bubblewrap(room: Room) -> tuple[str | None, str]:
     try:
         tried = subprocess.run(
             [*inside.wrapped(), room.python, *_FLAGS, "-c", "print('inside')"],
-            env=_ENVIRONMENT,
+            env=environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -109,6 +107,14 @@ def find_bubblewrap(room: Room) -> tuple[str | None, str]:
     return path, "bubblewrap"
 
 
+def environment() -> dict[str, str]:
+    """The whole environment of a side. Of the user's own only what some interpreters cannot start without."""
+    # A fixed seed makes the order of a set the same in every run, and so the verdicts.
+    chosen = {"PYTHONHASHSEED": "0", **dict.fromkeys(_THREADS, "1")}
+    libraries = os.environ.get("LD_LIBRARY_PATH")
+    return {**chosen, "LD_LIBRARY_PATH": libraries} if libraries else chosen
+
+
 class Side:
     """A process that is started, and always ended by `end`."""
 
@@ -117,7 +123,7 @@ class Side:
         self._process = subprocess.Popen(
             room.command(name, channels),
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env=_ENVIRONMENT, cwd="/", start_new_session=True,
+            env=environment(), cwd="/", start_new_session=True,
             pass_fds=[one for pair in channels for one in pair],
         )  # fmt: skip
 
