@@ -114,6 +114,7 @@ def test_sandbox_judges_with_numpy(sandbox: Sandbox, source: str, passed: bool) 
         ("", "empty"),
         ("def g(x): return x", "error: NameError: name 'f' is not defined"),
         ("def f(x): return y", "error: NameError: name 'y' is not defined"),
+        ("def f(x: Absent): return x + 1", "error: NameError: name 'Absent' is not defined"),
         ("def f(x): return 1 / 0", "error: ZeroDivisionError: division by zero"),
         ("def f(x): raise RuntimeError", "error: RuntimeError"),
         ("def f(x): raise Exception('a\\n\\x1b[31mb')", "error: Exception: a  [31mb"),

@@ -152,6 +152,11 @@ def test_sandbox_refuses_an_interpreter_that_does_not_start(monkeypatch: pytest.
     with pytest.raises(UsageError) as error:
         Sandbox.open()
     assert str(error.value) == refused("the interpreter did not start")
+    # Nor is one that is slow to start a program that takes too long.
+    monkeypatch.undo()
+    with pytest.raises(UsageError) as error:
+        Sandbox.open(wall_seconds=0.0)
+    assert str(error.value) == refused("the interpreter did not start")
 
     monkeypatch.setattr(sys, "_base_executable", "/nonexistent/python")
     with pytest.raises(UsageError) as error:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
-import time
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 MEMORY = 2 << 30
 """Bytes of address space that a side may take."""
@@ -28,7 +25,6 @@ _SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cac
 _HERE = Path(__file__).resolve().parent
 # Seconds for a process that has closed its pipes to end, and for bubblewrap around it.
 _GRACE = 1.0
-_VERDICT_CAP = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,34 +156,3 @@ class Pipes:
         for one in descriptors or tuple(self._open):
             self._open.discard(one)
             os.close(one)
-
-
-def say(descriptor: int, message: Any) -> bool:
-    """Writes a message as a line of JSON; whether all of it was taken."""
-    left = memoryview(json.dumps(message).encode() + b"\n")
-    try:
-        while left:
-            left = left[os.write(descriptor, left) :]
-    except OSError:
-        return False
-    return True
-
-
-def hear(descriptor: int, until: float) -> dict[str, Any] | None:
-    """The next message, or None if none comes: the writer is gone.
-
-    Raises:
-        TimeoutError: `time.monotonic()` is past `until`.
-    """
-    read, poll = bytearray(), select.poll()
-    poll.register(descriptor, select.POLLIN)
-    while not read.endswith(b"\n"):
-        left = until - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
-            raise TimeoutError
-        piece = os.read(descriptor, 1 << 16)
-        if not piece or len(read) > _VERDICT_CAP:
-            return None
-        read += piece
-    message: dict[str, Any] = json.loads(read)
-    return message
