@@ -152,7 +152,7 @@ def test_sandbox_refuses_an_interpreter_that_does_not_start(monkeypatch: pytest.
     with pytest.raises(UsageError) as error:
         Sandbox.open()
     assert str(error.value) == refused("the interpreter did not start")
-    # Nor is one that is slow to start a program that takes too long.
+    # A start that takes longer than the limit is a refusal too, and not a failed program.
     monkeypatch.undo()
     with pytest.raises(UsageError) as error:
         Sandbox.open(wall_seconds=0.0)
