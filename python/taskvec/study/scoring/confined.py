@@ -88,20 +88,25 @@ def raised(answer: dict[str, Any]) -> tuple[Exception, str]:
         Lost: it does not say it as it must.
     """
     try:
-        names, text = [*map(str, answer["raised"]), "Exception"], str(answer["text"])
-    except (KeyError, TypeError):
+        (own, *bases), text = map(str, answer["raised"]), str(answer["text"])
+    except (KeyError, TypeError, ValueError):
         raise Lost(_UNREADABLE) from None
-    line = f"{names[0]}: {text}".rstrip(": ")
-    line = "".join(one if one.isprintable() else " " for one in line)[:_TEXT_CAP]
-    for name in names:
+    said = f"error: {_line(own, text)}"
+    for name in (own, *bases):
         kind = getattr(builtins, name, None)
         if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, _NOT_RAISED):
             try:
-                return kind(text), f"error: {line}"
+                return kind(text), said
             except TypeError:
                 # UnicodeDecodeError wants five arguments.
                 continue
-    return RuntimeError(text), f"error: {line}"
+    return Exception(text), said
+
+
+def _line(name: str, text: str) -> str:
+    """An exception in one printable line, whatever its text holds."""
+    line = f"{name}: {text}".rstrip(": ")
+    return "".join(one if one.isprintable() else " " for one in line)[:_TEXT_CAP]
 
 
 def judge(job: dict[str, Any], worker: Channel) -> dict[str, Any]:
@@ -109,16 +114,12 @@ def judge(job: dict[str, Any], worker: Channel) -> dict[str, Any]:
 
     Args:
         job: its `prompt`, `completion`, `test` and `entry_point`.
-        worker: the channel to a worker that has not yet been sent anything.
+        worker: the channel to a worker that is confined and has not yet been sent anything.
 
     Returns:
-        `passed` and `reason`, and `lost` if the worker is gone. Instead `refused` with the reason if the
-        worker is not confined, or `unusable` if the tests themselves cannot be run.
+        `passed` and `reason`, and `lost` if the worker is gone; or `unusable` if the tests cannot be run.
     """
     try:
-        said = worker.receive(_ANSWER_CAP)
-        if not said.get("confined"):
-            return {"refused": said.get("refused", "the worker did not say that it is confined")}
         worker.send({"source": job["prompt"] + job["completion"], "entry_point": job["entry_point"]})
         loaded = worker.receive(_ANSWER_CAP)
         if "raised" in loaded:
@@ -131,10 +132,10 @@ def judge(job: dict[str, Any], worker: Channel) -> dict[str, Any]:
 def _tested(job: dict[str, Any], candidate: Candidate) -> dict[str, Any]:
     names = _helpers(job["prompt"])
     try:
-        exec(compile(job["test"], "<tests>", "exec"), names)
+        _run(job["test"], "<tests>", names)
         check = names["check"]
     except Exception as error:
-        return {"unusable": f"{type(error).__name__}: {error}"}
+        return {"unusable": _line(type(error).__name__, str(error))}
     # Not before: what the program does must have no part in whether the tests can be used.
     names[job["entry_point"]] = candidate
     try:
@@ -146,7 +147,7 @@ def _tested(job: dict[str, Any], candidate: Candidate) -> dict[str, Any]:
         if error is candidate.raised:
             return {"passed": False, "reason": candidate.error}
         if isinstance(error, messages.Unsendable):
-            return {"unusable": str(error)}
+            return {"unusable": _line("a value that is not plain data", str(error))}
         more = "" if isinstance(error, AssertionError) else f" ({type(error).__name__} in the tests)"
         return {"passed": False, "reason": f"wrong answer{more}"}
     if candidate.lost:
@@ -159,7 +160,7 @@ def _helpers(prompt: str) -> dict[str, Any]:
     for source in (prompt, prompt + "\n    pass\n"):
         names: dict[str, Any] = {}
         try:
-            exec(compile(source, "<prompt>", "exec"), names)
+            _run(source, "<prompt>", names)
         except Exception:
             continue
         return names
@@ -175,7 +176,7 @@ def work(judge: Channel) -> None:
     # As in lm-eval's code_eval: the name of the module is not "__main__".
     names: dict[str, Any] = {}
     try:
-        exec(compile(job["source"], "<program>", "exec"), names)
+        _run(job["source"], "<program>", names)
         if job["entry_point"] not in names:
             raise NameError(f"name {job['entry_point']!r} is not defined")
         function = names[job["entry_point"]]
@@ -214,6 +215,11 @@ def _told(error: BaseException) -> dict[str, Any]:
 # Both.
 
 
+def _run(source: str, name: str, names: dict[str, Any]) -> None:
+    # Without the future import of this file, which would leave annotations unread.
+    exec(compile(source, name, "exec", dont_inherit=True), names)
+
+
 class Packages:
     """Finds the few packages outside the standard library that may be imported, and no other."""
 
@@ -242,10 +248,12 @@ def main(arguments: list[str]) -> None:
     except walls.Unavailable as error:
         first.send({"refused": str(error)})
         return
-    first.send({"confined": True})
+    # The judge passes on what the worker says of itself: the job comes when both are confined.
+    said = others[0].receive() if side == "judge" else {"confined": True}
+    first.send(said)
     if side == "worker":
         work(first)
-    else:
+    elif said.get("confined"):
         first.send(judge(first.receive(), others[0]))
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from ...errors import MismatchError, UsageError
 from . import sandbox_probes, sandbox_walls
-from .sandbox_process import Pipes, Room, Side, find_bubblewrap, hear, say
+from .sandbox_messages import Channel, Lost
+from .sandbox_process import Pipes, Room, Side, find_bubblewrap
 
 CPU_SECONDS = 5
 """Processor time of a program, by default."""
@@ -118,25 +119,38 @@ class Sandbox:
             sides.append(worker := Side(self._room, "worker", [(calls[0], answers[1])]))
             # From here on a side that ends is seen by the other one, and by this process.
             pipes.close(jobs[0], verdicts[1], *calls, *answers)
-            said = hear(verdicts[0], until)
-            if said is None or not said.get("confined"):
-                return {"refused": (said or {}).get("refused", "the interpreter did not start")}
-            say(jobs[1], job)
-            said = hear(verdicts[0], until)
-            if said is None:
-                return {"passed": False, "reason": self._ended(judge, "the tests ended early")}
-            if said.get("lost"):
-                said["reason"] = self._ended(worker, said["reason"])
+            channel = Channel(verdicts[0], jobs[1])
+            try:
+                said = channel.receive(until=until)
+            except (Lost, TimeoutError):
+                return {"refused": "the interpreter did not start"}
+            if "refused" in said:
+                return said
+            said = self._verdict(channel, job, until, judge, worker)
             # They end by themselves now; what is around them sees it, and cleans up.
             for side in sides:
                 side.returned()
             return said
-        except TimeoutError:
-            return {"passed": False, "reason": f"time limit ({self._wall_seconds:g} s by the clock)"}
+        except OSError as error:
+            return {"refused": f"a process cannot be started ({error.strerror})"}
         finally:
             for side in sides:
                 side.end()
             pipes.close()
+
+    def _verdict(
+        self, channel: Channel, job: dict[str, str], until: float, judge: Side, worker: Side
+    ) -> dict[str, Any]:
+        try:
+            channel.send(job)
+            said = channel.receive(until=until)
+        except TimeoutError:
+            return {"passed": False, "reason": f"time limit ({self._wall_seconds:g} s by the clock)"}
+        except Lost:
+            return {"passed": False, "reason": self._ended(judge, "the tests ended early")}
+        if said.get("lost"):
+            said["reason"] = self._ended(worker, said["reason"])
+        return said
 
     def _ended(self, side: Side, otherwise: str) -> str:
         """Why a side that stopped answering did so."""

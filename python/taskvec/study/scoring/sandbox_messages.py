@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class Lost(BaseException):
 
 
 class Unsendable(TypeError):
-    """A value that is not plain data, where it has to be."""
+    """A value that is not plain data, where it has to be; `str()` names its type."""
 
 
 class Stranger:
@@ -65,20 +67,24 @@ class Channel:
         except OSError:
             raise Lost("ended early") from None
 
-    def receive(self, cap: int | None = None) -> dict[str, Any]:
+    def receive(self, cap: int | None = None, until: float | None = None) -> dict[str, Any]:
         """Waits for a message.
 
         Args:
             cap: bytes that it may have.
+            until: how long to wait, as `time.monotonic` counts.
 
         Raises:
             Lost: the other side has gone, or what it sent is no message or too long a one.
+            TimeoutError: it is past `until`.
         """
         searched = 0
         while (end := self.read.find(b"\n", searched)) < 0:
             searched = len(self.read)
             if cap is not None and searched > cap:
                 raise Lost(f"an answer over {cap >> 20} MiB")
+            if until is not None and not self._ready(until - time.monotonic()):
+                raise TimeoutError
             piece = os.read(self.inbox, 1 << 16)
             if not piece:
                 raise Lost("ended early")
@@ -92,6 +98,11 @@ class Channel:
         if not isinstance(message, dict):
             raise Lost("an answer that cannot be read")
         return message  # pyright: ignore[reportUnknownVariableType]
+
+    def _ready(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self.inbox, select.POLLIN)
+        return seconds > 0 and bool(poll.poll(seconds * 1000))
 
 
 def encode(value: Any, *, strict: bool = False) -> Json:
@@ -150,7 +161,7 @@ def _rare(value: Any, strict: bool) -> Json:
         if isinstance(plain, bool | int | float | complex):
             return encode(plain)
     if strict and not isinstance(value, Stranger):
-        raise Unsendable(f"a value of type {type(value).__name__} is not plain data")
+        raise Unsendable(type(value).__name__)
     return {"other": str(type(value).__name__)[:100]}
 
 

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
-import time
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 MEMORY = 2 << 30
 """Bytes of address space that a side may take."""
 JUDGE_SHARE = 4
 """The judge's processor time, as a multiple of the worker's: its tests can be long."""
-# No name of the user's is in here. A fixed seed makes sets and dictionaries the same in every run, and so the
-# verdicts. numpy's libraries would start threads, which are forbidden.
+# numpy's libraries would start threads, which are forbidden.
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-_ENVIRONMENT = {"PYTHONHASHSEED": "0", **dict.fromkeys(_THREADS, "1")}
 # No site-packages, no folder of the user's or of the script on the path, no compiled files written.
 _FLAGS = ("-S", "-s", "-P", "-B")
 _SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
 _HERE = Path(__file__).resolve().parent
 # Seconds for a process that has closed its pipes to end, and for bubblewrap around it.
 _GRACE = 1.0
-_VERDICT_CAP = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +88,7 @@ def find_bubblewrap(room: Room) -> tuple[str | None, str]:
     try:
         tried = subprocess.run(
             [*inside.wrapped(), room.python, *_FLAGS, "-c", "print('inside')"],
-            env=_ENVIRONMENT,
+            env=environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -109,6 +103,14 @@ def find_bubblewrap(room: Room) -> tuple[str | None, str]:
     return path, "bubblewrap"
 
 
+def environment() -> dict[str, str]:
+    """The whole environment of a side. Of the user's own only what some interpreters cannot start without."""
+    # A fixed seed makes the order of a set the same in every run, and so the verdicts.
+    chosen = {"PYTHONHASHSEED": "0", **dict.fromkeys(_THREADS, "1")}
+    libraries = os.environ.get("LD_LIBRARY_PATH")
+    return {**chosen, "LD_LIBRARY_PATH": libraries} if libraries else chosen
+
+
 class Side:
     """A process that is started, and always ended by `end`."""
 
@@ -117,7 +119,7 @@ class Side:
         self._process = subprocess.Popen(
             room.command(name, channels),
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env=_ENVIRONMENT, cwd="/", start_new_session=True,
+            env=environment(), cwd="/", start_new_session=True,
             pass_fds=[one for pair in channels for one in pair],
         )  # fmt: skip
 
@@ -154,34 +156,3 @@ class Pipes:
         for one in descriptors or tuple(self._open):
             self._open.discard(one)
             os.close(one)
-
-
-def say(descriptor: int, message: Any) -> bool:
-    """Writes a message as a line of JSON; whether all of it was taken."""
-    left = memoryview(json.dumps(message).encode() + b"\n")
-    try:
-        while left:
-            left = left[os.write(descriptor, left) :]
-    except OSError:
-        return False
-    return True
-
-
-def hear(descriptor: int, until: float) -> dict[str, Any] | None:
-    """The next message, or None if none comes: the writer is gone.
-
-    Raises:
-        TimeoutError: `time.monotonic()` is past `until`.
-    """
-    read, poll = bytearray(), select.poll()
-    poll.register(descriptor, select.POLLIN)
-    while not read.endswith(b"\n"):
-        left = until - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
-            raise TimeoutError
-        piece = os.read(descriptor, 1 << 16)
-        if not piece or len(read) > _VERDICT_CAP:
-            return None
-        read += piece
-    message: dict[str, Any] = json.loads(read)
-    return message
