@@ -31,7 +31,7 @@ PACKAGES = {
     "bigbench": "bigbench==1.0.0",
 }
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-CHOICE = {"hindu_knowledge": "bb_hindu"}
+CHOICE = {"movie_recommendation": "bb_movies", "phrase_relatedness": "bb_phrases"}
 """Folder of a BIG-bench task, and what its task file in `tasks/` is called."""
 COUNTS = {"dev": 48, "test": 200}
 TASKS = Path(__file__).with_name("tasks")
@@ -77,18 +77,19 @@ def model(archives: dict[str, Path], work: Path) -> None:
 
 
 def choice_row(task: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
-    """A question as BIG-bench asks it without shots; the one choice that scores is the target."""
-    choices = list(example["target_scores"])
+    """A question as BIG-bench asks it without shots, and its choices, of which one scores.
+
+    BIG-bench lists the choices below the question too. Here they are compared by likelihood alone: on lists
+    a model of this size is at chance.
+    """
     text = task.get("task_prefix", "") + task.get("example_input_prefix", "\nQ: ") + example["input"]
-    if task.get("append_choices_to_input", True):
-        text += "".join(task.get("choice_prefix", "\n  choice: ") + choice for choice in choices)
     text += task.get("example_output_prefix", "\nA: ")
-    scores = list(example["target_scores"].values())
-    return {"prompt": text.strip(), "choices": choices, "answer": scores.index(1)}
+    scores: dict[str, float] = example["target_scores"]
+    return {"prompt": text.strip(), "choices": list(scores), "answer": list(scores.values()).index(1)}
 
 
 def choices(archive: Path, folder: Path) -> None:
-    """BIG-bench tasks as JSON lines, in the order of their digests: the first are for the study."""
+    """BIG-bench tasks as JSON lines, in the order of their digests."""
     with tarfile.open(archive) as packed:
         for task_folder, name in CHOICE.items():
             member = f"bigbench-1.0.0/bigbench/benchmark_tasks/{task_folder}/task.json"
@@ -98,12 +99,9 @@ def choices(archive: Path, folder: Path) -> None:
             task: dict[str, Any] = json.load(source)
             # Of some examples two choices are right, or none.
             single = [one for one in task["examples"] if sorted(one["target_scores"].values())[-2:] == [0, 1]]
-            rows = sorted((choice_row(task, one) for one in single), key=_digest)
-            write(folder / f"{name}.jsonl", rows)
-
-
-def _digest(row: dict[str, Any]) -> str:
-    return hashlib.sha256(row["prompt"].encode()).hexdigest()
+            # In no order that the task's authors chose: a study takes the first.
+            single.sort(key=lambda one: hashlib.sha256(one["input"].encode()).hexdigest())
+            write(folder / f"{name}.jsonl", [choice_row(task, one) for one in single])
 
 
 def words(folder: Path) -> None:

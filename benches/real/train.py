@@ -44,14 +44,14 @@ class Size:
     """Prompts a round, never those of S."""
     samples: int
     """Answers sampled a prompt."""
-    learnt: int
-    """Right answers a prompt that are learnt, at most."""
+    passes: int
+    """Over the right answers of a round."""
     together: int
     """Answers generated at once."""
 
 
-SMALL = Size(800, 8, 1e-3, rounds=2, prompts=64, samples=4, learnt=2, together=64)
-LARGE = Size(8000, 32, 1e-3, rounds=3, prompts=2000, samples=8, learnt=4, together=512)
+SMALL = Size(800, 8, 1e-3, rounds=2, prompts=96, samples=4, passes=3, together=96)
+LARGE = Size(8000, 32, 1e-3, rounds=3, prompts=2000, samples=8, passes=1, together=512)
 
 
 def _loss(model: Any, tokenizer: Any, pairs: list[tuple[str, str]]) -> torch.Tensor:
@@ -86,9 +86,9 @@ def fit(model: Any, tokenizer: Any, pairs: list[tuple[str, str]], size: Size, *,
     model.train()
     losses: list[float] = []
     for step in range(steps):
-        rate = size.rate * min(1.0, (step + 1) / 10)
+        rate = size.rate
         if decay:
-            rate *= 0.1 + 0.45 * (1 + math.cos(math.pi * step / steps))
+            rate *= min(1.0, (step + 1) / 10) * (0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = _loss(model, tokenizer, pairs[step * size.batch : (step + 1) * size.batch])
@@ -121,22 +121,21 @@ def reinforce(model: Any, tokenizer: Any, size: Size, seed: int) -> dict[str, An
         said = chats.answers(
             model,
             tokenizer,
-            [one.question for one in asked for _ in range(size.samples)],
+            [one.question for one in asked],
             batch=size.together,
+            samples=size.samples,
             temperature=1.0,
         )
         pairs: list[tuple[str, str]] = []
         right = worked = right_worked = 0
-        for index, one in enumerate(asked):
-            texts = said[index * size.samples : (index + 1) * size.samples]
+        for one, texts in zip(asked, said, strict=True):
             good = [text for text in texts if chats.is_right(text, one.answer)]
             right += len(good)
             worked += sum("=" in text for text in texts)
             right_worked += sum("=" in text for text in good)
             # dict, not set: the order must not depend on the interpreter's hashing.
-            pairs += [(one.question, text) for text in list(dict.fromkeys(good))[: size.learnt]]
-        rng.shuffle(pairs)
-        count = len(said)
+            pairs += [(one.question, text) for text in dict.fromkeys(good)]
+        count = size.prompts * size.samples
         row: dict[str, Any] = {"right": right / count, "worked": worked / count, "learnt": len(pairs)}
         row |= {
             "right of worked": right_worked / max(1, worked),
@@ -144,7 +143,8 @@ def reinforce(model: Any, tokenizer: Any, size: Size, seed: int) -> dict[str, An
         }
         row["right of terse"] = (right - right_worked) / max(1, count - worked)
         print(f"  round {number + 1}:", {key: round(value, 3) for key, value in row.items()}, flush=True)
-        row["losses"] = fit(model, tokenizer, pairs, size, decay=False)
+        shuffled = [pair for _ in range(size.passes) for pair in rng.sample(pairs, len(pairs))]
+        row["losses"] = fit(model, tokenizer, shuffled, size, decay=False)
         rounds.append(row)
     return {"rounds": rounds}
 
