@@ -93,10 +93,7 @@ def public_folder() -> Iterator[Path]:
 def write_package(folder: Path) -> None:
     """The sandbox's own files in a package with nothing else: all that it needs is the standard library."""
     scoring = folder / "taskvec" / "study" / "scoring"
-    scoring.mkdir(parents=True)
-    for path in (PACKAGE / "study" / "scoring").glob("sandbox*.py"):
-        shutil.copy(path, scoring)
-    shutil.copy(PACKAGE / "study" / "scoring" / "confined.py", scoring)
+    shutil.copytree(PACKAGE / "study" / "scoring" / "sandbox", scoring / "sandbox")
     shutil.copy(PACKAGE / "errors.py", folder / "taskvec")
     for package in (folder / "taskvec", scoring.parent, scoring):
         (package / "__init__.py").touch()

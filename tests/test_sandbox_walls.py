@@ -15,9 +15,8 @@ import pytest
 
 from sandboxed import gone, processes_with, public_folder, write_package
 from taskvec.errors import UsageError
-from taskvec.study.scoring import sandbox_probes, sandbox_process
-from taskvec.study.scoring import sandbox_walls as walls
-from taskvec.study.scoring.sandbox import Program, Sandbox
+from taskvec.study.scoring.sandbox import Program, Sandbox, sandbox_probes, sandbox_process
+from taskvec.study.scoring.sandbox import sandbox_walls as walls
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
 
@@ -191,7 +190,7 @@ def test_walls_hold_with_every_version_of_landlock(abi: int, tmp_path: Path) -> 
     readable = [str(tmp_path), *sandbox_process.Room.of_this_interpreter(1).readable]
     code = f"""
 import os, sys, time
-from taskvec.study.scoring import sandbox_walls as walls
+from taskvec.study.scoring.sandbox import sandbox_walls as walls
 walls.landlock_abi = lambda: {abi}
 walls.confine({readable!r}, 10, 1 << 31)
 assert open({str(tmp_path / "kept.txt")!r}).read() == "as it was"
@@ -306,7 +305,7 @@ def test_no_process_outlives_the_one_that_asked(number: int, path: str) -> None:
         with process:
             assert process.stdout is not None
             assert process.stdout.readline() == "opened\n"
-            script = str(folder / "taskvec/study/scoring/confined.py")
+            script = str(folder / "taskvec/study/scoring/sandbox/confined.py")
             until = time.monotonic() + 20
             while len(processes_with(script)) < 2 and time.monotonic() < until:
                 time.sleep(0.02)

@@ -14,11 +14,13 @@ from taskvec.study.analysis.analyse import load
 from taskvec.study.reporting.answers import answers
 from taskvec.study.reporting.costs import duration
 from taskvec.study.reporting.overview import arms, glance
+from taskvec.study.reporting.page import render
 from taskvec.study.reporting.page_tables import numbers
 from taskvec.study.reporting.provenance import provenance
 from taskvec.study.reporting.robustness import robustness
 from taskvec.study.reporting.scales import Scale, same_span
 from taskvec.study.reporting.strips import Strip
+from taskvec.study.reporting.terminal import lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +145,7 @@ def test_tasks_of_a_group_and_further_readings_have_their_columns(everything: Re
     assert "family flexible-extract interval" in parsed.words
     assert "family acc_norm interval" in parsed.words
     assert "The primary family holds 4 tests" in parsed.words
-    assert "GSM8K: 4 perturbations one by one" in parsed.words
+    assert "GSM8K: 4 further tables" in parsed.words
 
 
 @pytest.mark.parametrize(
@@ -152,3 +154,16 @@ def test_tasks_of_a_group_and_further_readings_have_their_columns(everything: Re
 )
 def test_times_are_in_units_that_fit(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_what_others_reported_stands_beside_what_was_found(tmp_path: Path) -> None:
+    cells = {"baseline": {"chain": outcomes(100, 40)}, "plus": {"chain": outcomes(100, 60)}}
+    published = {"source": "a paper", "changes": {"chain": {"plus": 12.3, "plus-think": -1.0}}}
+    results = load(write_run(tmp_path, cells, study={"published": published}))
+    said = "\n".join(lines(results))
+    assert "Reported elsewhere (a paper), and found here, in points" in said
+    assert "Chain, +v: +12.3 reported, +20.0 (" in said
+    assert "Chain, plus-think: −1.0 reported, not scored here" in said
+    page = render(results)
+    assert "Reported elsewhere, and found here" in page
+    assert page.count("not scored</td>") == 1

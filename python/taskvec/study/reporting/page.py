@@ -24,6 +24,7 @@ from .html import element, figure, listing, section
 from .overview import arms, glance
 from .page_tables import numbers
 from .provenance import provenance
+from .published import published
 from .robustness import robustness
 from .scales import same_span
 
@@ -134,6 +135,7 @@ def _sections(results: Results) -> Iterator[tuple[str, str]]:
     for title, name, of in (
         ("At a glance", "glance", glance),
         ("What the data show", "conclusions", _conclusions),
+        ("Reported elsewhere", "published", published),
         ("Arms", "arms", arms),
         ("How much of v: the α curve", "curve", _curve),
         ("What is left under perturbation", "robustness", robustness),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..analysis.case import verdict
 from ..analysis.phrases import interval, points
 from .common import AGAINST, bracketed, clean, curve, families, generated, own_change, title
+from .published import lines as published
 from .robustness import is_shown, left
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def lines(results: Results) -> Iterator[str]:
     )
     for some in several:
         yield from _curve(results, some)
+    yield from published(results)
     yield from _tokens(results)
     yield from _robustness(results)
     for conclusion in results.conclusions:
@@ -74,6 +76,9 @@ def _cell(results: Results, arm: ArmResult, benchmark: Benchmark) -> str:
     if found is None:
         return score
     change = bracketed(found.difference, bool(verdict(found)))
+    if abs(found.difference) >= 0.9995:
+        # Of a whole hundred the decimal has no room, and says nothing.
+        change = change.replace(".0", "")
     return f"{score} {change if change[0] == '(' else f'{change} ':>7}"
 
 

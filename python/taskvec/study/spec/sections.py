@@ -195,6 +195,8 @@ class Study(_Section):
         ids = [one.id for one in self.benchmarks]
         if twice := [one for one in ids if ids.count(one) > 1]:
             raise ValueError(f"two benchmarks have the id {twice[0]!r}")
+        if odd := [one for one in (self.published.changes if self.published else ()) if one not in ids]:
+            raise ValueError(f"published names the benchmark {odd[0]!r}, which the study does not have")
         return self
 
     def to_json(self) -> Json:

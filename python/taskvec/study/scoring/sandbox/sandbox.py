@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...errors import MismatchError, UsageError
+from ....errors import MismatchError, UsageError
 from . import sandbox_probes, sandbox_walls
 from .sandbox_messages import Channel, Lost
 from .sandbox_process import Pipes, Room, Side, find_bubblewrap
