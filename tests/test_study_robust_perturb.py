@@ -218,3 +218,30 @@ def test_rows_must_agree_on_what_was_touched(tmp_path: Path, other: bool | None)
 def test_a_perturbation_that_changed_nothing_is_damage(tmp_path: Path) -> None:
     with pytest.raises(CorruptError, match="the perturbation changed no document; delete it"):
         made(tmp_path, usual(20), touched=lambda number: False)
+
+
+def test_variations_of_a_family_of_questions_stand_beside_their_seed_questions(tmp_path: Path) -> None:
+    seeds = [f"q{at}" for at in range(40)]
+    variations = {"of": "seeds", "perturbation": "variation"}
+    cells = {
+        "baseline": {"seeds": [0.0] * 40, "plus": [0.0] * 120},
+        # All seed questions are gained, and one variation of three.
+        "plus": {"seeds": [1.0] * 40, "plus": [float(at % 3 == 0) for at in range(120)]},
+    }
+    rows = {
+        f"{arm}.{name}": {
+            "cluster": lambda at, each=each: seeds[at // each],
+            "task": lambda at: f"kind {at % 3}",
+        }
+        for arm in cells
+        for name, each in (("seeds", 1), ("plus", 3))
+    }
+    results = load(write_run(tmp_path, cells, benchmarks={"plus": variations}, rows=rows))
+    (found,) = results.robustness
+    assert (found.n, found.clean, found.perturbed) == (120, 1.0, pytest.approx(1 / 3))
+    assert found.change == pytest.approx(-2 / 3)
+    assert found.left == pytest.approx(1 / 3)
+    # Forty seed questions that all lose, with an even chance of either sign for each.
+    assert found.p == pytest.approx(2 * 0.5**40)
+    text = " ".join(results.conclusions)
+    assert "v's gain is +100.0 points on the seed questions and +33.3 on their 120 variations" in text

@@ -75,6 +75,8 @@ def _built(folder: Path, run: Json) -> Results:
     found: Json = {
         "schema": SCHEMA,
         **{key: run[key] for key in _CARRIED},
+        "sandbox": run.get("sandbox"),
+        "batch_sizes": run.get("batch_sizes", {}),
         "vector": vector_shape(made["plus"]["tensors"], run.get("target_norms", {})),
         "benchmarks": [_benchmark(run, one, cells, families) for one in run["benchmarks"]],
         "arms": [{**arm, **made[arm["id"]], "cells": _cells(run, arm, cells)} for arm in run["arms"]],

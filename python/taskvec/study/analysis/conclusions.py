@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 OFF = 0.05
 """How far an effective gain may be from 1 before it is told, as the verbs do."""
-_CLEAN = (main, random, random_share, asking, minus, unreadable, readings, length, cut_off, sweep)
+_CLEAN = (main, left, random, random_share, asking, minus, unreadable, readings, length, cut_off, sweep)
 _PERTURBED = (main, left, unreadable, length, cut_off)
 
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from ...records import Json
 
+VARIATION = "variation"
+"""The perturbation of documents that the data set itself made from seed questions."""
 STRATUM = 30
 """Units that every subtask must have for resampling to stay within subtasks."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import CorruptError
 from ..rundir.samples import paired
-from .design import Design
+from .design import VARIATION, Design
 from .exact_tests import sign_flip
 from .intervals import difference_interval, ratio_interval
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ..rundir.samples import Samples
     from .cells import Cells
 
-VARIATION = "variation"
-"""Of documents that are variations of seed questions, in the data set itself."""
 _MOVED_TARGET = "options"  # The perturbation that moves the right option, so that its letter is another one.
 
 

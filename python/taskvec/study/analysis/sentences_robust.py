@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .design import VARIATION
 from .exact_tests import LEVEL
 from .phrases import count, interval, listed, p_value, percent, points
 
@@ -20,12 +21,18 @@ def left(case: Case) -> Iterator[str]:
     if found is None:
         return
     p = "" if found.p_holm is None else f", corrected {p_value(found.p_holm)}"
-    yield (
-        f"The perturbation ({found.perturbation}) changes {count(found.n, 'question')} of"
-        f" {case.benchmark.n:,}. On these v's {_what(found)} is {points(found.clean)} points when they are"
-        f" clean and {points(found.perturbed)} when they are perturbed (change {points(found.change)}, 95%"
-        f" interval {interval(found.interval)}{p}): {_shown(found)}."
-    )
+    change = f"change {points(found.change)}, 95% interval {interval(found.interval)}{p}"
+    if found.perturbation == VARIATION:
+        yield (
+            f"v's {_what(found)} is {points(found.clean)} points on the seed questions and"
+            f" {points(found.perturbed)} on their {found.n:,} variations ({change}): {_shown(found)}."
+        )
+    else:
+        yield (
+            f"The perturbation ({found.perturbation}) changes {count(found.n, 'question')} of"
+            f" {case.benchmark.n:,}. On these v's {_what(found)} is {points(found.clean)} points when they"
+            f" are clean and {points(found.perturbed)} when they are perturbed ({change}): {_shown(found)}."
+        )
     if found.left is None or found.left_interval is None:
         yield "What share of it is left cannot be said: the clean gain is not clearly different from 0."
     else:

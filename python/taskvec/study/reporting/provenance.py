@@ -31,7 +31,8 @@ def provenance(results: Results) -> Iterator[str]:
             ("backend", backend if isinstance(backend, str) else ", ".join(backend)),
             ("device", results.device),
             ("dtype", results.dtype),
-            ("batch size", study.get("batch_size")),
+            ("batch size", _batch_size(results)),
+            ("code of the model", results.sandbox and f"run in a sandbox: {results.sandbox}"),
             *results.versions.items(),
         ]
     )
@@ -55,6 +56,12 @@ def provenance(results: Results) -> Iterator[str]:
         yield rows if len(data) < _MANY else folded(f"Data: {len(data)} tasks with their revisions", rows)
     text = json.dumps(results.to_json()["study"], ensure_ascii=False, indent=2)
     yield folded("The study, defaults filled in", element("pre", text))
+
+
+def _batch_size(results: Results) -> str:
+    said = str(results.study.get("batch_size"))
+    found = ", ".join(f"{name} {size}" for name, size in results.batch_sizes.items())
+    return f"{said}: {found}" if found else said
 
 
 def _asked(one: Benchmark) -> Row:

@@ -198,6 +198,10 @@ class Results(Result):
 
     study: Mapping[str, Any]
     """The study file, defaults filled in."""
+    sandbox: str | None
+    """What code that a model wrote was confined by; None where none was run."""
+    batch_sizes: Mapping[str, int]
+    """By benchmark, where `batch_size` is auto: how many prompts were asked at a time."""
     study_digest: str
     """First 32 hexadecimal digits of the SHA-256 of the study file's text, as it was at the first run."""
     command: str | None

@@ -138,7 +138,8 @@ def look(
     )
     return Ready(
         read, text, whole, donors, plan, arms(read), loaded, tokenizer, where, dtype,
-        _run(read, text, whole, donors, loaded, digests, found, dtype) | {"command": command}, judge,
+        _run(read, text, whole, donors, loaded, digests, found, dtype) 
+        | {"command": command, "sandbox": judge.described}, judge,
     )  # fmt: skip
 
 
