@@ -133,10 +133,11 @@ def test_fewer_tokens_are_computed(live: Any, tmp_path: Path, monkeypatch: pytes
     assert after == (sum(slowest), 4 * sum(slowest))
 
 
-def test_nothing_follows_a_stop_string_in_a_model_without_an_end_token(
-    live: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["special", "none"])
+def test_nothing_follows_the_end_in_a_model_without_an_end_token(
+    name: str, live: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests = asked(tmp_path, STOPS["special"])
+    requests = asked(tmp_path, STOPS[name])
     monkeypatch.setattr(live.generation_config, "eos_token_id", None)
     lm = ours(live, 8)
     with quiet():

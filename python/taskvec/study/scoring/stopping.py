@@ -43,11 +43,13 @@ class RowStop(_Criterion):
         Args:
             tokenizer: decodes.
             stops: any of them ends a row.
-            ends: tokens that end a row anyhow; `generate` sees to it.
+            ends: tokens that end a row too: the model's, of which `generate` knows, and the tokenizer's.
             width: tokens of the padded prompts.
         """
         self._tokenizer, self._ends, self._width = tokenizer, ends, width
-        self._stops = [one for one in stops if one]
+        # lm-eval names the end token among them, which needs no looking for in the text.
+        named = {tokenizer.decode([one], skip_special_tokens=False) for one in ends}
+        self._stops = [one for one in stops if one and one not in named]
         self._tail = max((len(one.encode()) for one in self._stops), default=0) + _SPARE
         self._ended: list[bool] = []
 
@@ -58,13 +60,12 @@ class RowStop(_Criterion):
             input_ids: prompts and new tokens, (rows, width + new).
             scores: not used.
         """
-        rows = len(input_ids)
-        self._ended = self._ended or [False] * rows
+        self._ended = self._ended or [False] * len(input_ids)
         # One copy from the device for all rows.
         tails = input_ids[:, self._width :][:, -self._tail :].tolist()
         for at, tail in enumerate(tails):
             self._ended[at] |= tail[-1] in self._ends
-        open_rows = [at for at, ended in enumerate(self._ended) if not ended] if self._stops else []
+        open_rows = [at for at, ended in enumerate(self._ended) if self._stops and not ended]
         texts = self._tokenizer.batch_decode([tails[at] for at in open_rows], skip_special_tokens=False)
         for at, text in zip(open_rows, texts, strict=True):
             if any(one in text for one in self._stops):

@@ -226,8 +226,9 @@ class StudyLM(_HFLM):
         return self.tok_decode(tokens), made
 
     def _end_tokens(self) -> set[int]:
-        ends = self.model.generation_config.eos_token_id
-        return {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+        ends: Any = self.model.generation_config.eos_token_id
+        found: list[Any] = [self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]
+        return {one for one in found if one is not None}
 
     def _tell(self, done: int, total: int) -> None:
         if self.progress is not None:
