@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from taskvec.study.scoring.score import score
 from taskvec.study.scoring.study_lm import StudyLM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from conftest import Answer
     from taskvec.study.scoring.tasks import Loaded
@@ -33,11 +34,14 @@ CONTEXT, CAP = 1024, 6
 
 
 @pytest.fixture(scope="module")
-def cache() -> Path:
+def cache() -> Iterator[Path]:
     """A cache of `datasets` that holds all sets, as if they had been downloaded."""
     folder = Path(os.environ["HF_DATASETS_CACHE"])
     realforms.write_cache(folder)
-    return folder
+    yield folder
+    # Other tests are about data that cannot be had.
+    for one in folder.glob("*___*"):
+        shutil.rmtree(one) if one.is_dir() else one.unlink()
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,12 @@ def test_a_study_is_checked(root: Path, tmp_path: Path, capfd: pytest.CaptureFix
     assert "target instruct, minuend grpo, subtrahend sft: they fit together" in out
     assert "16 answers to generate, 16 choices to make" in out
     assert "Words (tiny_words): 8 documents, 0 shots, at most 12 new tokens, exact_match after last" in out
-    assert "n = 8 is too few" in out
+    assert "Words, n = 8: too few for any of these" in out
+    assert "measured    words: " in out
+    assert "  time        under a minute" in out or "  time        about" in out
+    for what in ("memory", "disk"):
+        assert f"  {what}" in out
+    assert "measured" not in command(capfd, "study", "check", root / "study.yaml", "--no-measure")[1]
     code, out, _ = command(capfd, "study", "check", root / "study.yaml", "--json", "--limit", "3")
     told = json.loads(out)
     assert (told["schema"], told["cells"], told["generations"], told["choices"]) == (
@@ -210,11 +215,10 @@ def test_offline_means_no_request_at_all(by: str, root: Path, tmp_path: Path) ->
     content = chat.study(root, root / "tasks", arms=BARE, offline=by == "study")
     # Its data are on the Hub: what would call out if anything did.
     if by == "flag":
-        content["benchmarks"].append({"id": "humaneval", "task": "humaneval", "max_new_tokens": 20,
-                                      "confirm_unsafe": True})  # fmt: skip
+        content["benchmarks"].append({"id": "humaneval", "task": "humaneval", "max_new_tokens": 20})
     study = chat.write_study(tmp_path / "study.yaml", content)
     args = ["study", "run", str(study), "-o", str(tmp_path / "RUN"), "--quiet"]
-    args += ["--offline"] if by == "flag" else []
+    args += ["--offline", "--allow-code-execution"] if by == "flag" else []
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, *args], capture_output=True, text=True, timeout=300, env=outside()
     )

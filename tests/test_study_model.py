@@ -203,39 +203,70 @@ def test_documents_of_a_group_are_counted_through(root: Path, tmp_path: Path) ->
     (both,) = tasks.load(load(chat.write_study(tmp_path / "study.yaml", content)))
     rows = chat.untimed(score(asking(model(root)), both, line=None))
     assert [row["doc_id"] for row in rows] == list(range(6))
-    assert rows[:3] == [{**row, "doc_id": row["doc_id"] - 3} for row in rows[3:]]
+    assert [row["task"] for row in rows] == ["tiny_one"] * 3 + ["tiny_two"] * 3
+    for first, second in zip(rows[:3], rows[3:], strict=True):
+        own = {"doc_id": 0, "task": "", "seconds": 0.0}
+        assert first | own == second | own
 
 
-def test_a_metric_that_is_no_number(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "tasks").mkdir()
-    code = (
-        "def pair(doc, results):\n    return {'pair': (1, 2)}\n\ndef total(pairs):\n    return len(pairs)\n"
-    )
-    (tmp_path / "tasks" / "scoring.py").write_text(code)
-    metric = [{"metric": "pair", "aggregation": "TOTAL", "higher_is_better": True}]
-    chat.write_tasks(tmp_path / "tasks", chat.task("tiny_words", metric_list=metric))
-    path = tmp_path / "tasks" / "tiny_words.yaml"
+# Tried on made-up answers to the first document, which are at most four; what comes later is a model's.
+LATER = "calls = []\ndef rate(doc, results):\n    calls.append(doc)\n"
+
+
+def with_scoring(root: Path, folder: Path, code: str, metric: str = "exact_match") -> Loaded:
+    """The task of words, scored by `rate`."""
+    (folder / "tasks").mkdir()
+    (folder / "tasks" / "scoring.py").write_text(f"{code}\ndef total(some):\n    return len(some)\n")
+    chat.write_tasks(folder / "tasks", chat.task("tiny_words", metric_list=[
+        {"metric": metric, "aggregation": "TOTAL", "higher_is_better": True}]))  # fmt: skip
+    path = folder / "tasks" / "tiny_words.yaml"
     text = path.read_text().replace("TOTAL", "!function scoring.total")
-    path.write_text(text + "process_results: !function scoring.pair\n")
-    benchmark = {"id": "w", "task": "tiny_words", "max_new_tokens": chat.CAP}
-    content = chat.study(root, tmp_path / "tasks", benchmarks=[benchmark])
-    (one,) = tasks.load(load(chat.write_study(tmp_path / "study.yaml", content)))
-    with pytest.raises(UsageError, match="pair is not one number for each document"):
+    path.write_text(text + "process_results: !function scoring.rate\n")
+    benchmark = {"id": "w", "task": "tiny_words", "max_new_tokens": chat.CAP, "limit": 6}
+    content = chat.study(root, folder / "tasks", benchmarks=[benchmark])
+    (one,) = tasks.load(load(chat.write_study(folder / "study.yaml", content)))
+    return one
+
+
+WRONG = {
+    "no number": ("pair", "(1, 2)", "pair is not one number for each document"),
+    "a count": (
+        "exact_match",
+        "38.5",
+        r"exact_match is 38.5 for a\w* \w+, and scores must lie between 0 and 1",
+    ),
+    "a loss": ("exact_match", "-1", "exact_match is -1 for .* must lie between 0 and 1"),
+    "nothing at all": ("exact_match", "float('nan')", "exact_match is nan for .* must lie between 0 and 1"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_score_that_is_none_is_found_before_anything_is_asked(
+    name: str, root: Path, tmp_path: Path
+) -> None:
+    metric, value, says = WRONG[name]
+    with pytest.raises(UsageError, match=f"'w': task tiny_words cannot be used as it is: {says}"):
+        with_scoring(root, tmp_path, f"def rate(doc, results):\n    return {{'{metric}': {value}}}\n", metric)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_score_that_is_none_for_a_later_answer(name: str, root: Path, tmp_path: Path) -> None:
+    metric, value, says = WRONG[name]
+    code = f"{LATER}    return {{'{metric}': {value} if len(calls) > 5 else 1.0}}\n"
+    one = with_scoring(root, tmp_path, code, metric)
+    with pytest.raises(UsageError, match=f"benchmark 'w': {says}"):
         score(asking(model(root)), one, line=None)
 
 
-@pytest.mark.parametrize("value", ["38.5", "-1", "float('nan')"])
-def test_a_score_beyond_all_or_nothing(value: str, root: Path, tmp_path: Path) -> None:
-    (tmp_path / "tasks").mkdir()
-    code = f"def points(doc, results):\n    return {{'exact_match': {value}}}\n"
-    (tmp_path / "tasks" / "scoring.py").write_text(code)
-    chat.write_tasks(tmp_path / "tasks", chat.task("tiny_words"))
-    path = tmp_path / "tasks" / "tiny_words.yaml"
-    path.write_text(path.read_text() + "process_results: !function scoring.points\n")
-    benchmark = {"id": "w", "task": "tiny_words", "max_new_tokens": chat.CAP, "limit": 2}
-    content = chat.study(root, tmp_path / "tasks", benchmarks=[benchmark])
-    (one,) = tasks.load(load(chat.write_study(tmp_path / "study.yaml", content)))
-    with pytest.raises(UsageError, match=r"'w': exact_match is .* must lie between 0 and 1"):
+def test_scoring_that_fails_is_found_beforehand(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"its scoring fails on an answer \(RuntimeError: no luck\)"):
+        with_scoring(root, tmp_path, "def rate(doc, results):\n    raise RuntimeError('no luck')\n")
+
+
+def test_scoring_that_fails_later_is_one_sentence(root: Path, tmp_path: Path) -> None:
+    code = f"{LATER}    assert len(calls) <= 5, 'no luck'\n    return {{'exact_match': 1.0}}\n"
+    one = with_scoring(root, tmp_path, code)
+    with pytest.raises(MismatchError, match=r"'w' cannot be scored \(AssertionError: no luck\)"):
         score(asking(model(root)), one, line=None)
 
 
@@ -272,21 +303,6 @@ def test_norms_are_taken_in_pieces(root: Path, monkeypatch: pytest.MonkeyPatch) 
         values = live.get_parameter(name).detach().double().numpy()
         assert norm == pytest.approx(float(np.sqrt(np.sum(values**2))), rel=1e-12)
     assert max(sizes) == 100
-
-
-def test_scoring_that_fails_is_one_sentence(root: Path, tmp_path: Path) -> None:
-    (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks" / "scoring.py").write_text(
-        "def frob(doc, results):\n    raise RuntimeError('no luck')\n"
-    )
-    chat.write_tasks(tmp_path / "tasks", chat.task("tiny_words"))
-    path = tmp_path / "tasks" / "tiny_words.yaml"
-    path.write_text(path.read_text() + "process_results: !function scoring.frob\n")
-    benchmark = {"id": "w", "task": "tiny_words", "max_new_tokens": chat.CAP}
-    content = chat.study(root, tmp_path / "tasks", benchmarks=[benchmark])
-    (one,) = tasks.load(load(chat.write_study(tmp_path / "study.yaml", content)))
-    with pytest.raises(MismatchError, match=r"'w' cannot be scored \(RuntimeError: no luck\)"):
-        score(asking(model(root)), one, line=None)
 
 
 def test_gsm8k_as_lm_eval_has_it_on_data_of_ones_own(root: Path, tmp_path: Path) -> None:

@@ -105,6 +105,9 @@ def family_note(benchmarks: Sequence[tuple[str, int]], tests: int) -> list[str]:
     ]
     for title, n in benchmarks:
         within = [effect for _, effect in _within_reach(n, tests)]
+        if not any(within):
+            lines.append(f"{title}, n = {n:,}: too few for any of these")
+            continue
         sizes = ["out of reach" if effect is None else f"{100 * effect:.1f}" for effect in within]
         lines.append(f"{title}, n = {n:,}: {listed(sizes)} points")
     return lines

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..analysis.power import family_note, power_note
+from .batch_size import ON_CPU
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ class Checked:
         inputs = ", ".join(f"{one['role']} {one['name']}" for one in run["inputs"])
         yield f"  inputs      {inputs}: they fit together"
         yield f"  arms        {len(ready.arms)}: {'; '.join(arm.label for arm in ready.arms)}"
-        yield f"  runs on     {run['device']} in {ready.dtype}, {ready.study.batch_size} at a time"
+        yield f"  runs on     {run['device']} in {ready.dtype}, {_at_a_time(ready)} at a time"
         yield f"  to do       {ready.generations:,} answers to generate, {ready.decisions:,} choices to make"
         if self.estimate is not None:
             yield from self.estimate.lines()
@@ -89,3 +90,9 @@ class Checked:
         asked = list(dict.fromkeys(one["benchmark"] for one in primary))
         for line in family_note([sizes[one] for one in asked], len(primary)):
             yield from textwrap.wrap(line, _WIDTH, subsequent_indent="  ")
+
+
+def _at_a_time(ready: Ready) -> str:
+    if ready.study.batch_size != "auto":
+        return str(ready.study.batch_size)
+    return str(ON_CPU) if ready.device == "cpu" else "as many prompts as fit"
