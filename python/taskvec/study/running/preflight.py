@@ -106,6 +106,7 @@ def look(
     read = _changed(read, device, limit, target)
     if consent is False and any(one.known and one.known.code for one in asked(read)):
         raise UsageError(NO_CONSENT)
+    announced = primary(read, {arm.id for arm in arms(read)})
     environment.prepare(offline=offline or read.offline)
     if read.backend != "hf" and shutil.which(python := read.backend.vllm.python) is None:
         raise UsageError(f"backend: python {python} cannot be run; name the Python that has vLLM")
@@ -139,7 +140,7 @@ def look(
     return Ready(
         read, text, whole, donors, plan, arms(read), loaded, tokenizer, where, dtype,
         _run(read, text, whole, donors, loaded, digests, found, dtype) 
-        | {"command": command, "sandbox": judge.described}, judge,
+        | {"primary": announced, "command": command, "sandbox": judge.described}, judge,
     )  # fmt: skip
 
 
@@ -274,7 +275,6 @@ def _run(
         "inputs": inputs,
         "arms": [arm.to_json() for arm in arms(study)],
         "benchmarks": [one.to_json() for one in loaded],
-        "primary": primary(study, {arm.id for arm in arms(study)}),
         "study_digest": hashlib.sha256(text.encode()).hexdigest()[:32],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -40,7 +40,7 @@ def build(benchmark: Asked, own: str | None, judge: Judge, source: Source) -> tu
     by_name = benchmark.known is not None and name not in mine
     path = mine.get(name) or _registered().get(name)
     if path is None and not by_name:
-        near = difflib.get_close_matches(name, [*mine, *CATALOGUE, *_registered()], 3)
+        near = difflib.get_close_matches(name, {**mine, **CATALOGUE, **_registered()}, 3)
         raise UsageError(
             f"benchmark {benchmark.id!r}: neither taskvec, lm-eval nor the study's tasks folder has a task"
             f" {name!r};" + (f" near it are {', '.join(near)}" if near else " choose one that is there")

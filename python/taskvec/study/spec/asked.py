@@ -89,7 +89,8 @@ def primary(study: Study, arms: set[str]) -> list[Json]:
         arms: ids of its arms.
 
     Raises:
-        UsageError: one of them is between arms, or on a benchmark, that the study does not have.
+        UsageError: one of them is between arms, or on a benchmark, that the study does not have, or stands
+            there twice.
     """
     benchmarks = [one.id for one in asked(study)]
     if study.primary is None:
@@ -105,4 +106,8 @@ def primary(study: Study, arms: set[str]) -> list[Json]:
                     f"study {study.name}: primary names the {what} {name!r}, which the study does not have;"
                     f" it has {', '.join(known)}"
                 )
-    return [one.model_dump() for one in study.primary]
+    named = [one.model_dump() for one in study.primary]
+    if twice := [one for one in named if named.count(one) > 1]:
+        what = " ".join(twice[0].values())
+        raise UsageError(f"study {study.name}: primary names {what} twice; leave one of them out")
+    return named
