@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,25 +188,51 @@ def test_variations_share_the_cluster_of_their_seed_question(root: Path) -> None
     assert all(row["target"].endswith(f"#### {n}") for row, n in zip(questions, (61, 63), strict=True))
 
 
-SAYS_SO = {
-    "There is not enough information to answer this question.": 1.0,
-    "We cannot determine how many apples he has, since the price is missing.": 1.0,
-    "The problem does not state the price, so it can't be solved.": 1.0,
-    "It is impossible to say. #### None": 1.0,
-    "He has 8 + 9 = 17 apples.\n#### 17": 0.0,
-    "": 0.0,
-}
+SAYS_SO = [
+    "There is not enough information to answer this question.",
+    "We don't have enough information.",
+    "There isn\u2019t sufficient data here.",
+    "Insufficient information.",
+    "We cannot determine how many apples he has, since the price is missing.",
+    "It cannot be found.",
+    "This can't be calculated",
+    "we can't tell",
+    "No answer can be determined.",
+    "The problem does not state the price, so it can't be solved.",
+    "The problem does not give the price.",
+    "The price isn't given.",
+    "The price isn\u2019t given.",
+    "The number of boxes is not specified.",
+    "We need more information.",
+    "It is impossible to say. #### None",
+    "The answer is unknown.",
+    "Without the necessary information nothing follows.",
+]
+ANSWERS = [
+    "He has 8 + 9 = 17 apples.\n#### 17",
+    "",
+    "John does not know the way to school. He walks 7 miles.\n#### 7",
+    "He does not tell his mom. 3 + 4 = 7.\n#### 7",
+    "We cannot determine the price, so I take $2.\n#### $14",
+    "Tom is not tall. The answer is 12.",
+    "She can buy 4 more.",
+    "The missing apples are 3, so 5 are left.",
+]
 
 
 @pytest.mark.usefixtures("cache")
-@pytest.mark.parametrize("answer", SAYS_SO)
-def test_an_unanswerable_question_of_a_benchmark(answer: str, root: Path) -> None:
+@pytest.mark.parametrize(
+    ("answer", "right"), [*((one, 1.0) for one in SAYS_SO), *((one, 0.0) for one in ANSWERS)]
+)
+def test_an_unanswerable_question_of_a_benchmark(answer: str, right: float, root: Path) -> None:
     *_, unanswerable = loaded(root, entry("gsm_plus", shots=0))
+    # Whether an answer is right is not whether one could be read.
+    assert unanswerable.invalid == {"gsm_plus_critical": None}
     (task,) = unanswerable.tasks
     read = [[answer]]
     for step in task._filters[0].filters:
         read = list(step().apply(read, [task.eval_docs[0]]))
-    assert task.process_results(task.eval_docs[0], [read[0]])["exact_match"] == SAYS_SO[answer]
+    assert task.process_results(task.eval_docs[0], [read[0]])["exact_match"] == right
 
 
 def test_files_take_the_place_of_every_download(root: Path, tmp_path: Path) -> None:
@@ -232,6 +260,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no such reading": ({"also": ["loose"]}, UsageError, "metric 'loose'; choose one of strict-match"),
     "no shots": ({"data": "SET", "drop": "train"}, UsageError, "no documents to draw 5 shots from"),
     "no questions": ({"data": "SET", "drop": "test"}, UsageError, "have no split test, which the task"),
+    "a tag, and no network": ({"data_revision": "v1"}, StorageError, f"{realforms.COMMIT}, not at v1"),
     "another revision": ({"data_revision": "f" * 40}, StorageError, f"at {realforms.COMMIT}, not at ffff"),
 }  # fmt: skip
 
@@ -311,3 +340,68 @@ def test_code_runs_with_consent_alone(root: Path, taskvec: Callable[..., Answer]
     answer = taskvec("study", "run", chat.write_study(study, content), "-o", root / "CODE")
     assert answer.code == 2
     assert "there is no key 'confirm_unsafe' here" in answer.stderr
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_revision_of_a_benchmark_that_the_cache_holds(root: Path) -> None:
+    (one,) = loaded(root, entry("gsm8k", data_revision=realforms.COMMIT))
+    assert one.data[0]["revision"] == realforms.COMMIT
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_reading_that_is_not_the_score_of_a_benchmark_stands_beside_it(root: Path) -> None:
+    (one,) = loaded(root, entry("gsm8k", filter="strict-match"))
+    assert (one.filter, one.to_json()["readings"]) == ("strict-match", ["flexible-extract"])
+    (one,) = loaded(root, entry("gsm8k", also=[]))
+    assert one.to_json()["readings"] == []
+
+
+def test_shots_of_a_benchmark_are_not_fetched_where_there_are_none(root: Path, tmp_path: Path) -> None:
+    realforms.write_cache(tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache" / "openai___gsm8k")
+    code = "import sys, test_benchmarks as t; from pathlib import Path\nprint(t.loaded(Path(sys.argv[1]), "
+    for shots, said in (
+        (0, "gsm8k_platinum"),
+        (5, "openai/gsm8k (main), whose training split shots"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", f"{code}t.entry('gsm8k_platinum', shots={shots}))[0].data)", tmp_path],
+            cwd=Path(__file__).parent, capture_output=True, text=True,
+            env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")},
+        )  # fmt: skip
+        assert said.replace("_", "-") in (done.stdout + done.stderr).replace("_", "-")
+        assert (done.returncode == 0) == (shots == 0)
+
+
+def test_one_file_for_all_parts_of_a_benchmark_is_refused(root: Path, tmp_path: Path) -> None:
+    folder = Path(realforms.write_files(tmp_path / "data")["bbh"]) / "navigate"
+    for data in ({"test": f"{folder}/test.jsonl"}, str(folder)):
+        with pytest.raises(UsageError, match="a group of several data sets, and data names one set of files"):
+            loaded(root, entry("bbh", data=data))
+
+
+def test_variations_without_unanswerable_ones_are_no_whole_benchmark(root: Path, tmp_path: Path) -> None:
+    folder = Path(realforms.write_files(tmp_path / "data")["gsm_plus"])
+    rows = [row for row in realforms.gsm_plus(2) if row["perturbation_type"] != "critical thinking"]
+    chat.write_lines(folder / "test.jsonl", rows)
+    with pytest.raises(UsageError, match="hold no variation of the kind 'critical thinking'"):
+        loaded(root, entry("gsm_plus", data=str(folder)))
+
+
+def test_a_task_of_ones_own_with_the_name_of_a_benchmark(root: Path, tmp_path: Path) -> None:
+    chat.write_tasks(tmp_path / "tasks", chat.task("gsm8k"))
+    content = chat.study(root, tmp_path / "tasks", benchmarks=[entry("gsm8k")])
+    with pytest.raises(
+        UsageError, match="which is also a benchmark that taskvec knows by name; rename yours"
+    ):
+        tasks.load(load(chat.write_study(tmp_path / "study.yaml", content)))
+
+
+@pytest.mark.parametrize("of", ["humaneval/humaneval.yaml", "mbpp/mbpp.yaml"])
+def test_a_task_file_cannot_say_that_running_code_is_safe(of: str, root: Path, tmp_path: Path) -> None:
+    own = {"include": str(Path(lm_eval.__file__).parent / "tasks" / of), "task": "mine"}
+    for unsafe in ({"unsafe_code": False}, {"unsafe_code": None, "repeats": 1}):
+        chat.write_tasks(tmp_path / "tasks", {**own, **unsafe})
+        content = chat.study(root, tmp_path / "tasks", benchmarks=[entry("mine")])
+        with pytest.raises(UsageError, match="it runs code that the model wrote"):
+            tasks.load(load(chat.write_study(tmp_path / "study.yaml", content)))

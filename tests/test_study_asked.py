@@ -9,8 +9,9 @@ import pytest
 import chat
 from taskvec.errors import UsageError
 from taskvec.study import load
-from taskvec.study.spec.arms import arms, cells
-from taskvec.study.spec.asked import asked, primary
+from taskvec.study.spec.announced import primary
+from taskvec.study.spec.arms import cells
+from taskvec.study.spec.asked import asked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 def read(folder: Path, *benchmarks: dict[str, Any], **changes: Any) -> Study:
     content = chat.study(folder, None, benchmarks=list(benchmarks), **changes)
     return load(chat.write_study(folder / "study.yaml", content))
-
-
-def named(study: Study) -> set[str]:
-    return {arm.id for arm in arms(study)}
 
 
 def test_perturbed_copies_of_a_benchmark_follow_it(tmp_path: Path) -> None:
@@ -39,9 +36,8 @@ def test_perturbed_copies_of_a_benchmark_follow_it(tmp_path: Path) -> None:
     assert (typos.of, typos.parent, typos.perturbation, typos.limit) == ("a", "a", "typos", 7)
     assert typos.name == "A, typos"
     assert [one.cap for one in found] == [512, 512, 512, None]
-    kinds = {arm.kind for arm, one in cells(study) if one.id == "a-typos"}
-    assert kinds == {"baseline", "plus"}
-    assert {arm.kind for arm, one in cells(study) if one.id == "a"} > kinds
+    assert {arm.id for arm, one in cells(study) if one.id == "a-typos"} == {"baseline", "plus"}
+    assert {arm.id for arm, one in cells(study) if one.id == "a"} > {"baseline", "plus-think", "minus"}
 
 
 def test_gsm_plus_brings_its_family_along(tmp_path: Path) -> None:
@@ -51,20 +47,18 @@ def test_gsm_plus_brings_its_family_along(tmp_path: Path) -> None:
     # Fifteen variations come from three questions, seven of each.
     assert (seeds.id, seeds.limit, seeds.parent, seeds.filter) == ("plus-seed", 3, "plus", "strict-match")
     assert (unanswerable.id, unanswerable.filter) == ("plus-unanswerable", None)
-    assert [one["benchmark"] for one in primary(study, named(study))] == ["plus"]
+    assert [one["benchmark"] for one in primary(study)] == ["plus"]
 
 
 def test_the_primary_family_is_v_on_each_benchmark_of_the_file(tmp_path: Path) -> None:
     study = read(tmp_path, {"id": "a", "task": "gsm8k", "perturb": ["typos"]}, {"id": "b", "task": "sciq"})
-    assert primary(study, named(study)) == [
-        {"arm": "plus", "against": "baseline", "benchmark": one} for one in ("a", "b")
-    ]
+    assert primary(study) == [{"arm": "plus", "against": "baseline", "benchmark": one} for one in ("a", "b")]
 
 
 def test_the_primary_family_of_the_file(tmp_path: Path) -> None:
-    chosen = [{"arm": "plus-think", "against": "baseline-think", "benchmark": "a-typos"}]
+    chosen = [{"arm": "plus-think", "against": "baseline-think", "benchmark": "a"}]
     study = read(tmp_path, {"id": "a", "task": "gsm8k", "perturb": ["typos"]}, primary=chosen)
-    assert primary(study, named(study)) == chosen
+    assert primary(study) == chosen
 
 
 WRONG = {
@@ -73,6 +67,9 @@ WRONG = {
         "primary names the arm 'plus-thunk', which the study",
     ),
     "a benchmark": ([{"arm": "plus", "benchmark": "c"}], "primary names the benchmark 'c', which the study"),
+    "itself": ([{"arm": "plus", "against": "plus", "benchmark": "a"}], "primary compares plus with itself"),
+    "unasked": ([{"arm": "minus", "benchmark": "a-typos"}], "which is asked of baseline, plus only"),
+    "nothing": ([], "List should have at least 1 item"),
     "twice": ([{"arm": "plus", "benchmark": "a"}] * 2, "primary names plus baseline a twice"),
 }
 
@@ -80,9 +77,8 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_primary_family_that_is_not_there(name: str, tmp_path: Path) -> None:
     chosen, says = WRONG[name]
-    study = read(tmp_path, {"id": "a", "task": "gsm8k"}, primary=chosen)
     with pytest.raises(UsageError) as caught:
-        primary(study, named(study))
+        primary(read(tmp_path, {"id": "a", "task": "gsm8k", "perturb": ["typos"]}, primary=chosen))
     assert says in str(caught.value)
 
 
@@ -103,4 +99,14 @@ def test_no_study_file_can_consent(tmp_path: Path) -> None:
 def test_published_figures_are_of_benchmarks_that_are_asked(tmp_path: Path) -> None:
     published = {"source": "a paper", "changes": {"c": {"plus": 1.0}}}
     with pytest.raises(UsageError, match="published names the benchmark 'c', which the study does not have"):
+        read(tmp_path, {"id": "a", "task": "gsm8k"}, published=published)
+
+
+def test_published_figures_are_of_arms_that_there_are(tmp_path: Path) -> None:
+    published = {"source": "a paper", "changes": {"a": {"pluss": 1.0}}}
+    study = read(tmp_path, {"id": "a", "task": "gsm8k"}, published=published)
+    with pytest.raises(UsageError, match="published names the arm 'pluss', which the study does not have"):
+        primary(study)
+    published["changes"] = {"a": {"plus": float("nan")}}
+    with pytest.raises(UsageError, match="should be a finite number"):
         read(tmp_path, {"id": "a", "task": "gsm8k"}, published=published)

@@ -107,9 +107,16 @@ def run_study(name: str, out: str, **given: Any) -> int:
 
     talk, how = split(given)
     with Documents(quiet=talk.quiet) as bar:
-        results = run(name, out, progress=bar, command=shlex.join(["taskvec", *sys.argv[1:]]), **how)
+        results = run(name, out, progress=bar, command=_command(), **how)
     _show_results(talk, results, Path(out) / "report.html")
     return 0
+
+
+def _command() -> str:
+    """The command line as the report prints it, the home directory shortened: the page is shown around."""
+    home = str(Path.home())
+    given = [f"~{one.removeprefix(home)}" if one.startswith(f"{home}/") else one for one in sys.argv[1:]]
+    return shlex.join(["taskvec", *given])
 
 
 @click.command()

@@ -92,6 +92,7 @@ def about(device: str) -> Json:
         "torch": torch.__version__,
         "transformers": library("transformers").__version__,
         "lm_eval": library("lm_eval").__version__,
+        "numpy": library("numpy").__version__,
     }
     named = device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
     return {"versions": versions, "device": device, "named": named}

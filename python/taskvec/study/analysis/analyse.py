@@ -99,12 +99,12 @@ def _wanted(run: Json) -> Iterator[tuple[str, Json]]:
     """The cells that the study asks for.
 
     The sweep runs only on the benchmarks that take part in it, and one that follows from another is asked of
-    the baseline and +v alone.
+    the baseline and +v alone, with the plain prompt.
     """
     for arm in run["arms"]:
         for benchmark in run["benchmarks"]:
             if benchmark["parent"] is not None:
-                asked = arm["kind"] in ("baseline", "plus")
+                asked = arm["id"] in ("baseline", "plus")
             else:
                 asked = arm["kind"] != "sweep" or benchmark["sweep"]
             if asked:

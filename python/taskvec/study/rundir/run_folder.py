@@ -100,7 +100,11 @@ class RunFolder:
                     " change `primary` back, give another folder, or --overwrite"
                 )
             # What is known only once the target has been read stays known.
-            run = old | run | {key: old[key] for key in _FIRST if key in old}
+            earlier = {key: old[key] for key in _FIRST if key in old}
+            if old.get("sandbox") and old["sandbox"] != run.get("sandbox"):
+                # Some of the code ran behind other walls.
+                earlier["sandbox"] = "; then ".join(filter(None, (old["sandbox"], run.get("sandbox"))))
+            run = old | run | earlier
         # What a run that was killed was at work on: no other is, as long as the lock is held.
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         for scratch in (self.path / "controls").glob(".control-*"):

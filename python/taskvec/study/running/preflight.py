@@ -19,8 +19,9 @@ from ...options import Options
 from .. import environment
 from ..rundir.digests import described
 from ..rundir.run_folder import SCHEMA
+from ..spec.announced import primary
 from ..spec.arms import Arm, arms, cells
-from ..spec.asked import NO_CONSENT, asked, primary
+from ..spec.asked import NO_CONSENT, asked
 from ..spec.study_file import load
 from .backend import ask_about
 
@@ -106,7 +107,7 @@ def look(
     read = _changed(read, device, limit, target)
     if consent is False and any(one.known and one.known.code for one in asked(read)):
         raise UsageError(NO_CONSENT)
-    announced = primary(read, {arm.id for arm in arms(read)})
+    announced = primary(read)
     environment.prepare(offline=offline or read.offline)
     if read.backend != "hf" and shutil.which(python := read.backend.vllm.python) is None:
         raise UsageError(f"backend: python {python} cannot be run; name the Python that has vLLM")
@@ -153,6 +154,9 @@ def _changed(study: Study, device: str | None, limit: int | None, target: str | 
 
     update: Json = {} if limit is None else {"benchmarks": [fewer(one) for one in study.benchmarks]}
     given = {"device": device, "target": target}
+    if target is not None:
+        # What others found is of the study's own target.
+        update |= {"published": None}
     return study.model_copy(update=update | {key: one for key, one in given.items() if one is not None})
 
 
@@ -246,6 +250,11 @@ def _run(
     versions, named = found["versions"], found["named"]
     whole: Json = study.to_json() | {"target": target.name, "tasks": study.tasks and Path(study.tasks).name}
     # Names, not where this machine keeps them.
+    for entry, one in zip(whole["benchmarks"], study.benchmarks, strict=True):
+        if isinstance(one.data, dict):
+            entry["data"] = {split: Path(file).name for split, file in one.data.items()}
+        else:
+            entry["data"] = one.data and Path(one.data).name
     if study.donors is None:
         whole["vector"] = donors[0].name
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from contextlib import chdir
@@ -29,6 +30,12 @@ _NAME = re.compile(
 )
 
 
+# lm-eval's own functions that run what a model wrote, and its metric that does.
+_RUNS_CODE = re.compile(
+    r'[/\\\\](?:humaneval|humaneval_infilling|mbpp|cruxeval|longproc)[/\\\\]utils|"code_eval"'
+)
+
+
 def build(benchmark: Asked, own: str | None, judge: Judge, source: Source) -> tuple[Any, ...]:
     """The task objects; relative paths in a task's file are relative to its folder.
 
@@ -37,9 +44,13 @@ def build(benchmark: Asked, own: str | None, judge: Judge, source: Source) -> tu
         StorageError: its data cannot be had.
     """
     name, mine = benchmark.task, {} if own is None else _names(Path(own))
-    by_name = benchmark.known is not None and name not in mine
+    if benchmark.known is not None and name in mine:
+        raise UsageError(
+            f"benchmark {benchmark.id!r}: the study's tasks folder has a task {name!r}, which is also a"
+            " benchmark that taskvec knows by name; rename yours"
+        )
     path = mine.get(name) or _registered().get(name)
-    if path is None and not by_name:
+    if path is None and benchmark.known is None:
         near = difflib.get_close_matches(name, {**mine, **CATALOGUE, **_registered()}, 3)
         raise UsageError(
             f"benchmark {benchmark.id!r}: neither taskvec, lm-eval nor the study's tasks folder has a task"
@@ -47,7 +58,7 @@ def build(benchmark: Asked, own: str | None, judge: Judge, source: Source) -> tu
         )
     try:
         with source.in_place():
-            if by_name:
+            if benchmark.known is not None:
                 return known.build(benchmark, judge)
             assert path is not None
             manager = _manager(benchmark, path, mine)
@@ -83,8 +94,8 @@ def _manager(benchmark: Asked, path: Path, mine: dict[str, Path]) -> Any:
         folders |= more
     for one in {name} | _members(name, index):
         config: Json = (index[one].cfg if one in index else None) or {}
-        metrics: Any = config.get("metric_list") or ()
-        if config.get("unsafe_code") or any(each.get("metric") == "code_eval" for each in metrics):
+        # Functions are not resolved here: they are still the places of their files.
+        if "unsafe_code" in config or _RUNS_CODE.search(json.dumps(config, default=str)):
             raise refused(
                 benchmark, "it runs code that the model wrote, which is confined for humaneval and"
                 " humaneval_plus alone", "one of these",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ class Source:
     found: list[Json] = field(default_factory=list[Any])
     sought: str | None = None
     lacking: set[str] = field(default_factory=set[str])
+    _given: dict[tuple[tuple[str, str], ...], str | None] = field(default_factory=dict[Any, Any])
 
     @contextmanager
     def in_place(self) -> Generator[None]:
@@ -78,32 +80,46 @@ class Source:
     def _load(self, real: Callable[..., Any], path: str, name: str | None, how: Json) -> Any:
         if self.files is not None:
             chosen = self._chosen(name)
+            before = self._given.setdefault(tuple(sorted(chosen.items())), name)
+            if before != name:
+                raise UsageError(
+                    f"benchmark {self.benchmark!r}: it is a group of several data sets, and data names one"
+                    f" set of files for {before} and {name}; give a folder with a file or a folder for each"
+                )
             splits = {split: _read(real, self.benchmark, split, file) for split, file in chosen.items()}
             self.found.append(_record(path, name, None, splits, chosen))
             return self._dictionary(splits)
         asked = how | ({} if self.revision is None else {"revision": self.revision})
         splits = dict(real(path=path, name=name, **asked))
+        if "data_files" in how and self.revision is not None:
+            raise UsageError(
+                f"benchmark {self.benchmark!r}: its task reads local files, of which there are no revisions;"
+                " remove data_revision"
+            )
         if "data_files" in how:
             # A task of the user's own that reads local files: they are all that is known.
             self.found.append(_record(None, name, None, splits))
             return self._dictionary(splits)
         commit = _commit(splits)
-        if self.revision is not None and commit is not None and _COMMIT.fullmatch(self.revision):
+        if self.revision is not None:
             self._must_be(path, commit)
         self.found.append(_record(path, name, commit, splits))
         if self.shots is not None:
+            self.sought = f"{self.shots[0]} ({self.shots[1]}), whose training split shots are drawn from"
             its = real(path=self.shots[0], name=self.shots[1])["train"]
             self.found.append(_record(*self.shots, _commit({"train": its}), {"train": its}))
             splits["train"] = its
         return self._dictionary(splits)
 
-    def _must_be(self, path: str, commit: str) -> None:
-        # Without the network `datasets` takes whatever revision its cache has.
-        if commit != self.revision:
+    def _must_be(self, path: str, commit: str | None) -> None:
+        # With the network `datasets` has looked the revision up. Without it, it takes whatever its cache has,
+        # and only a full commit can be held against that.
+        offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+        if commit != self.revision and (offline or _COMMIT.fullmatch(self.revision or "")):
             raise StorageError(
                 None,
-                f"benchmark {self.benchmark!r}: the cache holds {path} at {commit}, not at {self.revision};"
-                " allow the network, or name the revision that is there",
+                f"benchmark {self.benchmark!r}: the cache holds {path} at {commit or 'an unknown commit'},"
+                f" not at {self.revision}; allow the network, or name the commit that is there",
             )
 
     def _dictionary(self, splits: dict[str, Any]) -> Any:

@@ -13,10 +13,12 @@ from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...errors import UsageError
 from ..environment import library
 from ..spec.catalogue import CRITICAL, SEEDS
 from .code import judged
 from .data import GSM8K, Source
+from .unanswerable import says_so
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,20 +29,12 @@ if TYPE_CHECKING:
 
 # BBH's registered zero-shot prompts end so; what follows the "A:" is what a think arm asks for.
 _STEPS = re.compile(r"\nA: Let's think step by step\.?\s*$")
-_CANNOT = (
-    r"(?i)(not (?:enough|sufficient) (?:information|data|details)|insufficient (?:information|data)"
-    r"|(?:can(?:not|'t|\u2019t)|unable to|impossible to|not possible to) (?:be )?"
-    r"(?:determine|answer|calculate|solve|compute|find|say|know)\w*"
-    r"|(?:missing|lacks?|lacking|without) (?:the )?(?:necessary |needed |some )?"
-    r"(?:information|data|details)|(?:does not|doesn't|doesn\u2019t|do not|don't|isn't|is not) "
-    r"(?:provide|state|specif|mention|given|tell|say|know)\w*|#### *none)"
-)
 
 
 def source(benchmark: Asked) -> Source:
     """Where its documents come from."""
     found = Source(benchmark.id, benchmark.data, benchmark.data_revision)
-    if benchmark.task in ("gsm8k_platinum", "gsm_plus", SEEDS, CRITICAL):
+    if benchmark.shots != 0 and benchmark.task in ("gsm8k_platinum", "gsm_plus", SEEDS, CRITICAL):
         found.shots = GSM8K
     if benchmark.task in ("gsm_plus", CRITICAL):
         found.aliases = (("solution", "answer"),)
@@ -96,7 +90,7 @@ def _plus(keep: Callable[[Any], Any]) -> Callable[[Asked, Judge], tuple[Any, ...
         if benchmark.task == SEEDS:
             how["doc_to_target"] = "{{answer}}"
         if benchmark.task == CRITICAL:
-            how |= {"process_results": _unanswered, "filter_list": [_CANNOT_FILTER],
+            how |= {"process_results": _unanswered, "filter_list": [_WHOLE],
                     "metric_list": [{"metric": "exact_match", "aggregation": "mean",
                                      "higher_is_better": True}]}  # fmt: skip
         return (_task(_config("gsm_plus", "gsm_plus.yaml"), benchmark.task, **how),)
@@ -104,15 +98,13 @@ def _plus(keep: Callable[[Any], Any]) -> Callable[[Asked, Judge], tuple[Any, ...
     return made
 
 
-_CANNOT_FILTER = {
-    "name": "says-so",
-    "filter": [{"function": "regex", "regex_pattern": _CANNOT}, {"function": "take_first"}],
-}
+# The answer as it is: whether it is right is not a matter of one word in it.
+_WHOLE = {"name": "whole", "filter": [{"function": "take_first"}]}
 
 
 def _unanswered(document: Any, answers: list[Any]) -> Json:
     """1 where the answer says that the question cannot be answered, which is all that is right there."""
-    return {"exact_match": float(answers[0] != "[invalid]")}
+    return {"exact_match": float(says_so(answers[0]))}
 
 
 def _is_critical(document: Any) -> bool:
@@ -128,7 +120,14 @@ def _answerable(documents: Any) -> Any:
 
 
 def _critical(documents: Any) -> Any:
-    return documents.filter(_is_critical)
+    found = documents.filter(_is_critical)
+    # Where no shots are wanted, the training split is empty.
+    if len(documents) and not len(found):
+        raise UsageError(
+            "the data of gsm_plus hold no variation of the kind 'critical thinking', which stand apart as"
+            " unanswerable; add them to the file"
+        )
+    return found
 
 
 def _seed_questions(documents: Any) -> Any:

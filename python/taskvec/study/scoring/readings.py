@@ -52,7 +52,8 @@ def readings(benchmark: Asked, tasks: tuple[Any, ...]) -> tuple[Reading, tuple[R
     wanted = benchmark.filter or (known.filter if known else None) or filters[0][0]
     score = Reading(benchmark.metric or metrics[0][0], wanted)
     further: list[Reading] = []
-    also = benchmark.also if benchmark.also is not None else (known.also if known else ())
+    usual = [one for one in (known.filter, *known.also) if one] if known else []
+    also = usual if benchmark.also is None else benchmark.also
     for name in also:
         if kind == "generate_until" and all(name in some for some in filters):
             one = Reading(score.metric, name, name)

@@ -49,7 +49,7 @@ class Loaded:
     note: str | None
     """Why a chain of thought cannot show, where it cannot."""
     data: tuple[Json, ...]
-    """What was loaded: repository, configuration, revision, files, fingerprint of each split."""
+    """What was loaded: repository, configuration, revision, files, fingerprint."""
     touched: Touched | None
     """Of a perturbed benchmark: which documents were changed, and what each was called before."""
     judge: Judge | None
@@ -126,6 +126,8 @@ def _load(benchmark: Asked, own: str | None, judge: Judge) -> Loaded:
         raise refused(benchmark, f"it is of the kind {', '.join(sorted(map(str, kinds)))}", "another task")
     kind = "generate" if kinds == {"generate_until"} else "choice"
     for task in tasks:
+        if getattr(task, "UNSAFE_CODE", False):
+            raise refused(benchmark, "it runs code that the model wrote", "humaneval or humaneval_plus")
         if getattr(task, "MULTIMODAL", False):
             raise refused(benchmark, "it shows pictures or sounds", "a task of text alone")
         if (task.get_config("repeats") or 1) > 1:
@@ -133,6 +135,10 @@ def _load(benchmark: Asked, own: str | None, judge: Judge) -> Loaded:
                 benchmark, "it samples several answers to each document, and arms are greedy", "another task"
             )
         _set_up(task, benchmark, kind)
+    if (benchmark.data or benchmark.data_revision) and not source.found:
+        raise refused(
+            benchmark, "it loads its data in a way of its own, which data cannot replace", "another task"
+        )
     score, further = readings(benchmark, tasks)
     touched = None
     if benchmark.perturbation in KINDS:

@@ -65,13 +65,13 @@ def cells(study: Study) -> tuple[tuple[Arm, Asked], ...]:
     """What is to be scored, in order.
 
     All arms on all benchmarks, but the sweep on those alone that take part in it, and of benchmarks that
-    follow from others only the target with and without v.
+    follow from others only the baseline and +v with the plain prompt.
     """
     return tuple(
         (arm, benchmark)
         for arm in arms(study)
         for benchmark in asked(study)
-        if (arm.kind in ("baseline", "plus") or not benchmark.derived)
+        if (arm.id in ("baseline", "plus") or not benchmark.derived)
         and (arm.kind != "sweep" or benchmark.sweep)
     )
 

@@ -16,7 +16,6 @@ from .sections import Benchmark
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ...records import Json
     from .sections import Study
 
 NO_CONSENT = (
@@ -35,7 +34,7 @@ class Asked(Benchmark):
     perturbation: str | None = None
     """What was done to the questions; None where the documents are as the data set has them."""
     parent: str | None = None
-    """The benchmark of the study file that it follows from; then only baseline and +v are asked."""
+    """The benchmark of the study file that it follows from; then only baseline and +v are asked, plainly."""
 
     @property
     def derived(self) -> bool:
@@ -79,35 +78,3 @@ def _derived(named: Asked, id: str, title: str, **changes: object) -> Asked:
     return named.model_copy(
         update={"id": id, "title": title, "perturb": [], "sweep": False, "parent": named.id, **changes}
     )
-
-
-def primary(study: Study, arms: set[str]) -> list[Json]:
-    """The comparisons of the primary family.
-
-    Args:
-        study: the study.
-        arms: ids of its arms.
-
-    Raises:
-        UsageError: one of them is between arms, or on a benchmark, that the study does not have, or stands
-            there twice.
-    """
-    benchmarks = [one.id for one in asked(study)]
-    if study.primary is None:
-        named = [one.id for one in asked(study) if not one.derived]
-        return [{"arm": "plus", "against": "baseline", "benchmark": one} for one in named]
-    for one in study.primary:
-        for what, name, known in (
-            ("arm", one.arm, sorted(arms)), ("arm", one.against, sorted(arms)),
-            ("benchmark", one.benchmark, benchmarks),
-        ):  # fmt: skip
-            if name not in known:
-                raise UsageError(
-                    f"study {study.name}: primary names the {what} {name!r}, which the study does not have;"
-                    f" it has {', '.join(known)}"
-                )
-    named = [one.model_dump() for one in study.primary]
-    if twice := [one for one in named if named.count(one) > 1]:
-        what = " ".join(twice[0].values())
-        raise UsageError(f"study {study.name}: primary names {what} twice; leave one of them out")
-    return named

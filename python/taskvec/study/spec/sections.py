@@ -153,7 +153,7 @@ class Published(_Section):
     """What others reported of a sum like this one, to stand beside what is found."""
 
     source: Line
-    changes: dict[str, dict[str, float]]
+    changes: dict[str, dict[str, Annotated[float, Field(allow_inf_nan=False)]]]
     """By benchmark and arm: the change against the baseline with the plain prompt, in points."""
 
 
@@ -179,7 +179,7 @@ class Study(_Section):
     rounding: Literal["nearest", "stochastic"] = "nearest"
     benchmarks: Annotated[list[Benchmark], Field(min_length=1)]
     published: Published | None = None
-    primary: list[Primary] | None = None
+    primary: Annotated[list[Primary], Field(min_length=1)] | None = None
     """The comparisons that the study is for; by default +v against the baseline on each benchmark."""
 
     @model_validator(mode="after")

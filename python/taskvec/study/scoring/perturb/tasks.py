@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ....records import Json
     from .kinds import Kind
 
+FEWEST = 50
+"""Documents of a task that are looked at, where it has them, also when fewer are evaluated."""
 LEAST = 0.8
 """Of the documents of a benchmark that must be touched."""
 
@@ -111,7 +113,9 @@ def _perturbed(
         )
     vocabulary = frozenset(word for one in clean for text in texts(one) for word in words_of(text))
     documents, marks = list(clean), list[bool]()
-    for at, document in enumerate(clean[:limit]):
+    # Whether a perturbation fits is not to be told from a trial of a few documents.
+    looked_at = None if limit is None else max(limit, FEWEST)
+    for at, document in enumerate(clean[:looked_at]):
         rng = generator(seed, name, doc_hash(document))
         changed = (
             reordered(task, document, fields[-1], rng)
