@@ -34,11 +34,11 @@ def study(name: str, work: Path, alpha: float, out: str, options: list[str]) -> 
 def chosen(run: Path) -> float:
     """The α with the most right answers on the development sets together; of equals the smallest."""
     results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    alphas = {one["id"]: one["alpha"] for one in results["arms"] if one["alpha"] is not None}
-    right: dict[float, float] = dict.fromkeys(sorted(alphas.values()), 0.0)
-    for cell in results["cells"]:
-        if cell["arm"] in alphas:
-            right[alphas[cell["arm"]]] += cell["score"] * cell["n"]
+    right = {
+        arm["alpha"]: sum(cell["score"] * cell["n"] for cell in arm["cells"].values())
+        for arm in sorted(results["arms"], key=lambda one: one["alpha"] or 0)
+        if arm["alpha"] is not None
+    }
     print("right answers on the development sets, by α:", {one: round(count) for one, count in right.items()})
     return max(right, key=lambda one: right[one])
 
