@@ -1,10 +1,10 @@
-"""Chooses α on the development sets, then runs the study, and HumanEval with consent.
+"""Chooses α on the development sets, then runs the two studies, and HumanEval with consent.
 
     python benches/real/run.py WORK
     python benches/real/run.py WORK --allow-code-execution
 
-WORK is what `fetch.py` and `train.py` have filled. The same command goes on with what was interrupted. The
-reports are `WORK/run/report.html` and `WORK/run-code/report.html`; `WORK/run-dev` is what chose α.
+WORK is what `fetch.py` and `train.py` have filled. The same command goes on with what was interrupted. Each
+run is a folder with its report: `WORK/run-dev` chose α, `WORK/run`, `WORK/run-sibling`, `WORK/run-code`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def study(name: str, work: Path, alpha: float, out: str, options: list[str]) -> 
 def chosen(run: Path) -> float:
     """The α with the most right answers on the development sets together; of equals the smallest."""
     results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    alphas = {one["id"]: one["alpha"] for one in results["arms"] if one["alpha"] is not None}
-    right: dict[float, float] = dict.fromkeys(sorted(alphas.values()), 0.0)
-    for cell in results["cells"]:
-        if cell["arm"] in alphas:
-            right[alphas[cell["arm"]]] += cell["score"] * cell["n"]
+    right = {
+        arm["alpha"]: sum(cell["score"] * cell["n"] for cell in arm["cells"].values())
+        for arm in sorted(results["arms"], key=lambda one: one["alpha"] or 0)
+        if arm["alpha"] is not None
+    }
     print("right answers on the development sets, by α:", {one: round(count) for one, count in right.items()})
     return max(right, key=lambda one: right[one])
 
@@ -53,6 +53,8 @@ def main() -> None:
     where = ["--device", options.device]
     alpha = chosen(study("dev", options.work, 1.0, "run-dev", where))
     study("study", options.work, alpha, "run", where)
+    # α = 1, the whole of v: nothing was chosen here.
+    study("sibling", options.work, 1.0, "run-sibling", where)
     if options.allow_code_execution:
         study("code", options.work, alpha, "run-code", [*where, "--allow-code-execution"])
 

@@ -1,4 +1,4 @@
-"""Trains the donor pair from the target: S by supervised tuning, G from S by reinforcement learning.
+"""Trains the donor pair from the target, S by supervised tuning and G from S by reinforcement learning.
 
     python benches/real/train.py WORK --small     # one CPU core, half an hour
     python benches/real/train.py WORK --device cuda
@@ -6,7 +6,8 @@
 S learns to answer the word problems of `problems.py` in two manners, half of them at once and half worked
 out, so that it knows both and stops after either. G goes on from S by rejection sampling: it answers new
 problems, learns from its right answers, and so on in rounds. Nothing tells it to work anything out. Both are
-LoRA adapters on the target, `WORK/sft` and `WORK/rl`; the `log.json` in each says what was done.
+LoRA adapters on the target, `WORK/sft` and `WORK/rl`. `WORK/sibling` is made as S is, from another seed and
+other problems: a second target, which has both manners too. The `log.json` in each says what was done.
 """
 
 from __future__ import annotations
@@ -149,8 +150,37 @@ def reinforce(model: Any, tokenizer: Any, size: Size, seed: int) -> dict[str, An
     return {"rounds": rounds}
 
 
+STAGES = {"sft": (None, supervise, 0), "rl": ("sft", reinforce, 0), "sibling": (None, supervise, 1)}
+"""What each starts from (the target, or an adapter), how it is trained, and what is added to the seed."""
+
+
+def _stage(stage: str, base: Any, tokenizer: Any, work: Path, size: Size, seed: int) -> dict[str, Any]:
+    """Trains one stage on the target's own model and writes it; returns its part of the log."""
+    parent, train, more = STAGES[stage]
+    torch.manual_seed(seed + more)
+    start, cpu = time.monotonic(), time.process_time()
+    if parent:
+        model: Any = PeftModel.from_pretrained(base, work / parent, is_trainable=True)
+    else:
+        config = LoraConfig(r=RANK, lora_alpha=SCALE, target_modules=LINEARS, task_type="CAUSAL_LM")
+        model = get_peft_model(base, config)
+    row = train(model, tokenizer, size, seed + more)
+    part = work / f"{stage}.part"
+    if stage == "sibling":
+        # A target is a checkpoint: rounded to bfloat16 once, as those on the Hub are.
+        model.merge_and_unload().to(torch.bfloat16).save_pretrained(part)
+        tokenizer.save_pretrained(part)
+    else:
+        model.peft_config["default"].base_model_name_or_path = str(work / "target")
+        model.save_pretrained(part)
+        model.unload()
+    row["wall seconds"] = round(time.monotonic() - start)
+    row["CPU seconds"] = round(time.process_time() - cpu)
+    return row
+
+
 def main() -> None:
-    """Reads the command line, trains what is not there yet and writes the log."""
+    """Reads the command line and trains what is not there yet, each with its log."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--small", action="store_true", help="for one CPU core")
@@ -161,30 +191,16 @@ def main() -> None:
     work: Path = options.work.resolve()
     log: dict[str, Any] = {"size": asdict(size), "seed": options.seed, "python": platform.python_version()}
     log |= {name: version(name) for name in ("torch", "transformers", "peft")}
-    base, tokenizer = chats.load(work / "target", options.device)
-    for stage, parent, train in (("sft", None, supervise), ("rl", "sft", reinforce)):
-        folder = work / stage
-        if folder.exists():
+    for stage in STAGES:
+        if (work / stage).exists():
             continue
-        torch.manual_seed(options.seed)
-        start, cpu = time.monotonic(), time.process_time()
         print(stage, flush=True)
-        if parent:
-            model: Any = PeftModel.from_pretrained(base, work / parent, is_trainable=True)
-        else:
-            config = LoraConfig(r=RANK, lora_alpha=SCALE, target_modules=LINEARS, task_type="CAUSAL_LM")
-            model = get_peft_model(base, config)
-        row = train(model, tokenizer, size, options.seed)
-        model.peft_config["default"].base_model_name_or_path = str(work / "target")
+        # Anew for each: merging changes the model that it is given.
+        base, tokenizer = chats.load(work / "target", options.device)
+        row = _stage(stage, base, tokenizer, work, size, options.seed)
         part = work / f"{stage}.part"
-        model.save_pretrained(part)
-        base = model.unload()
-        row |= {
-            "wall seconds": round(time.monotonic() - start),
-            "CPU seconds": round(time.process_time() - cpu),
-        }
         (part / "log.json").write_text(json.dumps(log | row, indent=1) + "\n", encoding="utf-8")
-        part.rename(folder)
+        part.rename(work / stage)
         print(stage, "done after", row["wall seconds"], "s", flush=True)
 
 
