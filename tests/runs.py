@@ -136,6 +136,11 @@ def write_run(
         ],
         "arms": chosen,
         "benchmarks": entries,
+        "primary": [
+            {"arm": "plus", "against": "baseline", "benchmark": one["id"]}
+            for one in entries
+            if one["parent"] is None
+        ],
         "study_digest": "d1" * 16,
         "command": "taskvec study run made-up -o RUN",
         "started": "2026-11-24T12:00:00Z",

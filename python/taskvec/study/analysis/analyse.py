@@ -15,7 +15,7 @@ from ..rundir.samples import Samples, read
 from . import power
 from .cells import Cells, cell
 from .changed_answers import changed_answers
-from .comparisons import comparisons, corrected, primary, random_means, token_changes
+from .comparisons import comparisons, corrected, random_means, token_changes
 from .conclusions import conclude
 from .design import Design
 from .exact_tests import LEVEL
@@ -139,7 +139,7 @@ def _cells(run: Json, arm: Json, cells: Cells) -> Json:
 
 def _benchmark(run: Json, benchmark: Json, cells: Cells, families: Json) -> Json:
     """A benchmark with what its documents can show, in the family that it plays its main part in."""
-    n, named = benchmark["n"], {one["benchmark"] for one in primary(run)}
+    n, named = benchmark["n"], {one["benchmark"] for one in run["primary"]}
     tests = max(1, families["primary" if benchmark["id"] in named else "secondary"])
     level = LEVEL / tests
     smallest = [

@@ -12,7 +12,7 @@ from .intervals import LENGTH_DRAWS, bootstrap, difference_interval, ratio_inter
 from .statistics import compare
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from ...records import Json
     from .cells import Cells
@@ -20,28 +20,9 @@ if TYPE_CHECKING:
     _Triple = tuple[str, str, str]
 
 
-def default_primary(benchmarks: Sequence[Json]) -> list[Json]:
-    """The primary family of a study that names none: +v against the baseline on each of its benchmarks.
-
-    Args:
-        benchmarks: Their entries in `run.json`, of which `id` and `parent` count.
-    """
-    return [
-        {"arm": "plus", "against": "baseline", "benchmark": one["id"]}
-        for one in benchmarks
-        if one["parent"] is None
-    ]
-
-
-def primary(run: Json) -> list[Json]:
-    """The primary family as the run's first start froze it; a run without one has the default."""
-    frozen: list[Json] | None = run.get("primary")
-    return default_primary(run["benchmarks"]) if frozen is None else frozen
-
-
 def comparisons(run: Json, cells: Cells) -> Iterator[Json]:
     """All comparisons whose two cells are there, with p still to be corrected (`corrected`)."""
-    first = [(one["arm"], one["against"], one["benchmark"]) for one in primary(run)]
+    first = [(one["arm"], one["against"], one["benchmark"]) for one in run["primary"]]
     arms = {arm["id"]: arm for arm in run["arms"]}
     for arm, against, benchmark in _wanted(run, first):
         if (arm, benchmark) not in cells or (against, benchmark) not in cells:
@@ -76,7 +57,7 @@ def corrected(run: Json, compared: list[Json], robustness: list[Json]) -> tuple[
         The comparisons and the robustness entries, each with `p_holm`, and the sizes of the families.
     """
     ps = [one["p"] if one["family"] == "primary" else None for one in compared]
-    sizes = {"primary": len(primary(run))}
+    sizes = {"primary": len(run["primary"])}
     main = holm(ps, sizes["primary"])
     others = [one["p"] if one["family"] == "secondary" else None for one in compared]
     others += [one["p"] for one in robustness]
