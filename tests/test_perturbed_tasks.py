@@ -469,3 +469,11 @@ def test_perturbed_question_named_in_the_task_file() -> None:
             assert [name for name in before if before[name] != after[name]] == [first]
     with pytest.raises(UsageError, match=r"task made names answer as its question.*mend metadata.question"):
         apply([task(rows, {**config, "metadata": {"question": "answer"}})], "typos", benchmark="made")
+
+
+def test_a_trial_of_a_few_documents_does_not_decide_whether_a_perturbation_fits() -> None:
+    rows = [{"question": "3 + 4 = ?", "answer": "#### 7"}, *WORD_PROBLEMS * 3]
+    made = task(rows, GSM8K)
+    touched = apply([made], "typos", benchmark="made", limit=1)
+    assert touched.documents == {("made", 0): False}
+    assert documents(made) == rows

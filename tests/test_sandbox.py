@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskvec.errors import MismatchError
-from taskvec.study.scoring import sandbox as parent
 from taskvec.study.scoring.sandbox import Program, Sandbox, Verdict
+from taskvec.study.scoring.sandbox import sandbox as parent
 from taskvec.study.scoring.sandbox import sandbox_messages as messages
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")

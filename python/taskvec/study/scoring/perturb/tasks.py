@@ -71,22 +71,20 @@ def apply(
             f"benchmark {benchmark!r}: there is no perturbation {kind!r}; choose one of {', '.join(KINDS)}"
         )
     made = [(task, *_perturbed(task, kind, benchmark, limit, seed)) for task in tasks]
-    touched = Touched(
-        {(task.task_name, at): was for task, _, _, marks in made for at, was in enumerate(marks)},
-        {
-            (task.task_name, at): doc_hash(clean[at])
-            for task, clean, _, marks in made
-            for at in range(len(marks))
-        },
-    )
-    if touched.share < LEAST:
+    looked_at = [was for _, _, _, marks in made for was in marks]
+    if sum(looked_at) < LEAST * len(looked_at):
         raise UsageError(
             f"benchmark {benchmark!r}: perturbation {kind} does not fit this task: it changes"
-            f" {sum(touched.documents.values())} of {len(touched.documents)} documents, and {LEAST:.0%} are"
-            " needed; choose another perturbation"
+            f" {sum(looked_at)} of {len(looked_at)} documents, and {LEAST:.0%} are needed; choose another"
+            " perturbation"
         )
-    for task, clean, documents, _ in made:
-        _install(task, clean, documents)
+    touched = Touched({}, {})
+    for task, clean, documents, marks in made:
+        for at, was in enumerate(marks[:limit]):
+            touched.documents[task.task_name, at] = was
+            touched.doc_hashes[task.task_name, at] = doc_hash(clean[at])
+        evaluated = len(clean) if limit is None else limit
+        _install(task, clean, documents[:evaluated] + clean[evaluated:])
     return touched
 
 
@@ -100,7 +98,7 @@ def doc_hash(document: Json) -> str:
 def _perturbed(
     task: Any, name: str, benchmark: str, limit: int | None, seed: int
 ) -> tuple[list[Json], list[Json], list[bool]]:
-    """The documents as they were, as they are now, and whether each of the first `limit` was touched."""
+    """The documents as they were, as they are now, and whether each of those looked at was touched."""
     kind = KINDS[name]
     clean = [dict(one) for one in task.eval_docs]
     fields = question_fields(task, clean, benchmark)
