@@ -30,10 +30,7 @@ _LOOK = Path(__file__).with_name("browser.js").read_text(encoding="utf-8")
 def chromium(profile: Path) -> Iterator[Browser]:
     """Starts Chromium, and ends it with all of its processes; skips the test where it is not to be had."""
     program, driver_program = shutil.which("chromium"), shutil.which("chromedriver")
-    try:
-        from selenium import webdriver
-    except ImportError:
-        pytest.skip(_NEEDED)
+    webdriver = pytest.importorskip("selenium.webdriver", reason=_NEEDED)
     if program is None or driver_program is None:
         pytest.skip(_NEEDED)
     options = webdriver.ChromeOptions()

@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import chat
 import realforms
+import watched
 from taskvec.study.scoring.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 CAP = 5
-# Nothing of the network, and every socket that is opened is told.
-WATCHED = """
-import sys
-seen = []
-def watch(event, args):
-    if event == "socket.connect" and not isinstance(args[1], (str, bytes)):
-        seen.append((event, args[1]))
-    if event in ("socket.getaddrinfo", "socket.gethostbyname"):
-        seen.append((event, args[0]))
-sys.addaudithook(watch)
-from taskvec.cli import main
-code = main(sys.argv[1:])
-print("\\n", code, seen, "evaluate" in sys.modules and "code_eval" in str(sys.modules["evaluate"].__dict__))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +41,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = chat.study(folder, None, benchmarks=benchmarks, arms={"random": [1, 2, 3], "donors": False})
     chat.write_study(folder / "study.yaml", content)
     command = ["study", "run", "study.yaml", "-o", "RUN", "--offline", "--quiet", "--allow-code-execution"]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", WATCHED, *command],
-        capture_output=True, text=True, timeout=600, cwd=folder,
-        env={name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")},
-    )  # fmt: skip
-    assert done.stdout.splitlines()[-1] == " 0 [] False", done.stderr
+    outside = {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")}
+    last, said = watched.run(*command, cwd=folder, env=outside)
+    assert last == "0 [] False", said
     return folder
 
 

@@ -474,6 +474,10 @@ def test_perturbed_question_named_in_the_task_file() -> None:
 def test_a_trial_of_a_few_documents_does_not_decide_whether_a_perturbation_fits() -> None:
     rows = [{"question": "3 + 4 = ?", "answer": "#### 7"}, *WORD_PROBLEMS * 3]
     made = task(rows, GSM8K)
-    touched = apply([made], "typos", benchmark="made", limit=1)
-    assert touched.documents == {("made", 0): False}
+    touched = apply([made], "typos", benchmark="made", limit=2)
+    assert touched.documents == {("made", 0): False, ("made", 1): True}
+    assert documents(made)[2:] == rows[2:]
+    made = task(rows, GSM8K)
+    with pytest.raises(UsageError, match="'made': perturbation typos changes none of the documents that are"):
+        apply([made], "typos", benchmark="made", limit=1)
     assert documents(made) == rows

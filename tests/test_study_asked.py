@@ -12,6 +12,7 @@ from taskvec.study import load
 from taskvec.study.spec.announced import primary
 from taskvec.study.spec.arms import cells
 from taskvec.study.spec.asked import asked
+from taskvec.study.spec.study_file import shipped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,3 +111,14 @@ def test_published_figures_are_of_arms_that_there_are(tmp_path: Path) -> None:
     published["changes"] = {"a": {"plus": float("nan")}}
     with pytest.raises(UsageError, match="should be a finite number"):
         read(tmp_path, {"id": "a", "task": "gsm8k"}, published=published)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_study_that_ships_is_whole(name: str) -> None:
+    study = load(name)
+    assert study.name == name
+    ids = {one.id for one in asked(study)}
+    assert {one["benchmark"] for one in primary(study)} <= ids
+    # Known by name, so that each brings its data and its cap, but for the family that ships with its tasks.
+    assert study.tasks is not None or all(one.known is not None for one in asked(study))
+    assert len(cells(study)) > len(ids)

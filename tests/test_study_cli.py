@@ -17,6 +17,7 @@ import yaml
 
 import chat
 import taskvec.study
+import watched
 from taskvec import cli
 from taskvec.study import environment
 from taskvec.study.spec import study_file as file
@@ -182,29 +183,6 @@ def test_without_the_extra(
     assert command(capfd, "study", "show", root / "study.yaml")[0] == 0
 
 
-WATCHED = """
-import sys
-seen = []
-def watch(event, args):
-    # A pair of sockets between threads, or to a daemon of the machine, asks nothing of the network.
-    if event == "socket.connect" and not isinstance(args[1], (str, bytes)):
-        seen.append((event, args[1]))
-    if event in ("socket.getaddrinfo", "socket.gethostbyname"):
-        seen.append((event, args[0]))
-sys.addaudithook(watch)
-from taskvec.cli import main
-code = main(sys.argv[1:])
-import socket
-before = len(seen)
-try:
-    socket.create_connection(("127.0.0.1", 9), timeout=0.1)
-except OSError:
-    pass
-assert len(seen) > before, "the hook sees nothing"
-print(code, seen[:before])
-"""
-
-
 def outside() -> dict[str, str]:
     """An environment in which nothing says offline yet."""
     return {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")}
@@ -219,12 +197,10 @@ def test_offline_means_no_request_at_all(by: str, root: Path, tmp_path: Path) ->
     study = chat.write_study(tmp_path / "study.yaml", content)
     args = ["study", "run", str(study), "-o", str(tmp_path / "RUN"), "--quiet"]
     args += ["--offline", "--allow-code-execution"] if by == "flag" else []
-    done = subprocess.run(
-        [sys.executable, "-c", WATCHED, *args], capture_output=True, text=True, timeout=300, env=outside()
-    )
-    assert done.stdout.splitlines()[-1:] == [f"{4 if by == 'flag' else 0} []"], done.stderr
+    last, said = watched.run(*args, env=outside())
+    assert last == f"{4 if by == 'flag' else 0} [] False", said
     if by == "flag":
-        assert "the data of task humaneval" in done.stderr
+        assert "the data of task humaneval" in said
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")

@@ -188,6 +188,9 @@ def test_a_study_by_name_by_path_and_not_at_all(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(StorageError, match="No such file") as caught:
         load(tmp_path / "none.yaml")
     assert isinstance(caught.value, TaskvecError)
+    # Names may hold a dot; a file is told by its end.
+    with pytest.raises(StorageError, match="No such file"):
+        load("none.yaml")
     with pytest.raises(StorageError, match="directory"):
         load(tmp_path)
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from .case import Case, verdict
 from .exact_tests import LEVEL
 from .phrases import count, listed
-from .sentences_controls import asking, random, random_share
-from .sentences_effect import main, minus, sweep
-from .sentences_form import cut_off, length, readings, unreadable
-from .sentences_robust import left, robust_whole
+from .sentences.controls import asking, random, random_share
+from .sentences.effect import main, minus, sweep
+from .sentences.form import cut_off, length, readings, unreadable
+from .sentences.robust import left, robust_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -291,7 +291,9 @@ def read_json(path: Path) -> Json:
     try:
         decoded: Any = json.loads(path.read_bytes())
     except OSError as error:
-        raise StorageError(error.errno, f"{path}: {error.strerror}", str(path)) from error
+        raise StorageError(
+            error.errno, f"{path}: {error.strerror}; name a RUN folder, or the results.json in one", str(path)
+        ) from error
     except (ValueError, RecursionError):
         raise CorruptError(f"{path}: not JSON; make it again") from None
     if not isinstance(decoded, dict):

@@ -128,7 +128,10 @@ def look(
         loaded = tasks.load(read, judge)
     if any(one.judge for one in loaded):
         # Before any answer is paid for; trying the sandbox runs nothing of a model's.
-        judge.open() if consent is not None else judge.probe()
+        if consent is None:
+            judge.probe()
+        else:
+            judge.open()
     with environment.quiet():
         line = read.think if read.arms.think else None
         digests = {
@@ -140,7 +143,7 @@ def look(
     )
     return Ready(
         read, text, whole, donors, plan, arms(read), loaded, tokenizer, where, dtype,
-        _run(read, text, whole, donors, loaded, digests, found, dtype) 
+        _run(read, text, whole, donors, loaded, digests, found, dtype)
         | {"primary": announced, "command": command, "sandbox": judge.described}, judge,
     )  # fmt: skip
 
@@ -169,7 +172,13 @@ def _fits(study: Study) -> CheckResult:
     target, donors = study.target, _donors(study)
     plan = verbs.check(target, *donors, alpha=study.alpha, rounding=study.rounding)
     if not plan.compatible:
-        first, *others = [problem.message for problem in plan.problems]
+        first, *others = [
+            # Of a shape the message alone does not say whose it is.
+            problem.message
+            if problem.tensor is None or problem.tensor in problem.message
+            else f"tensor `{problem.tensor}`: {problem.message}"
+            for problem in plan.problems
+        ]
         more = f" (and {len(others)} more: `taskvec check` lists them)" if others else ""
         raise MismatchError(f"the study's inputs do not fit together: {first}{more}")
     # Of the others only whether there can be such an arm: found out after hours of scoring otherwise.

@@ -89,17 +89,18 @@ class Source:
             splits = {split: _read(real, self.benchmark, split, file) for split, file in chosen.items()}
             self.found.append(_record(path, name, None, splits, chosen))
             return self._dictionary(splits)
-        asked = how | ({} if self.revision is None else {"revision": self.revision})
-        splits = dict(real(path=path, name=name, **asked))
-        if "data_files" in how and self.revision is not None:
-            raise UsageError(
-                f"benchmark {self.benchmark!r}: its task reads local files, of which there are no revisions;"
-                " remove data_revision"
-            )
         if "data_files" in how:
             # A task of the user's own that reads local files: they are all that is known.
+            if self.revision is not None:
+                raise UsageError(
+                    f"benchmark {self.benchmark!r}: its task reads local files, of which there are no"
+                    " revisions; remove data_revision"
+                )
+            splits = dict(real(path=path, name=name, **how))
             self.found.append(_record(None, name, None, splits))
             return self._dictionary(splits)
+        asked = how | ({} if self.revision is None else {"revision": self.revision})
+        splits = dict(real(path=path, name=name, **asked))
         commit = _commit(splits)
         if self.revision is not None:
             self._must_be(path, commit)

@@ -51,7 +51,9 @@ def load(study: str | Path) -> tuple[Study, str]:
 
 def find(study: str | Path) -> Path:
     """The file of a shipped study, by name, or of any other, by path."""
-    if isinstance(study, str) and re.fullmatch(NAME, study):
+    # The name of a model's version may hold a dot, as a file's end does.
+    is_file = Path(study).suffix in (".yaml", ".yml")
+    if isinstance(study, str) and not is_file and re.fullmatch(NAME, study):
         path = SHIPPED / f"{study}.yaml"
         if path.is_file():
             return path

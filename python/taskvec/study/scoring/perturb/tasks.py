@@ -78,6 +78,11 @@ def apply(
             f" {sum(looked_at)} of {len(looked_at)} documents, and {LEAST:.0%} are needed; choose another"
             " perturbation"
         )
+    if not any(was for _, _, _, marks in made for was in marks[:limit]):
+        raise UsageError(
+            f"benchmark {benchmark!r}: perturbation {kind} changes none of the documents that are asked;"
+            " raise limit"
+        )
     touched = Touched({}, {})
     for task, clean, documents, marks in made:
         for at, was in enumerate(marks[:limit]):

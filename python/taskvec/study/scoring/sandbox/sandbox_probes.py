@@ -42,7 +42,10 @@ def probe():
 
 # Signal 0 asks whether a signal could be sent, and sends none.
 _ATTEMPTS = {
-    "write a file": 'os.open("/tmp/taskvec-probe", os.O_WRONLY | os.O_CREAT, 0o600)',
+    # Of the folder that every user may write to, under a name of its own, and gone again where it works.
+    "write a file": """path = f"/tmp/taskvec-probe-{os.getpid()}"
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        os.unlink(path)""",
     "read /etc/passwd": 'open("/etc/passwd").read()',
     "open a TCP socket": "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM)",
     "start a process": "os.fork() or os._exit(0)",

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .case import figures, verdict
-from .exact_tests import LEVEL
-from .phrases import interval, p_value, points, share
-from .power import SHARES, reach, smallest_effect
+from ..case import figures, verdict
+from ..exact_tests import LEVEL
+from ..phrases import interval, p_value, points, share
+from ..power import SHARES, reach, smallest_effect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..rundir.compared import Comparison
-    from .case import Case
+    from ...rundir.compared import Comparison
+    from ..case import Case
 
 
 def main(case: Case) -> Iterator[str]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .design import VARIATION
-from .exact_tests import LEVEL
-from .phrases import count, interval, listed, p_value, percent, points
+from ..design import VARIATION
+from ..exact_tests import LEVEL
+from ..phrases import count, interval, listed, p_value, percent, points
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ..rundir.compared import Robustness
-    from .case import Case
+    from ...rundir.compared import Robustness
+    from ..case import Case
 
 
 def left(case: Case) -> Iterator[str]:

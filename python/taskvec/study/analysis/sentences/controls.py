@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .case import figures, verdict
-from .phrases import count, listed, percent, points
+from ..case import figures, verdict
+from ..phrases import count, listed, percent, points
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..rundir.compared import Comparison
-    from .case import Case
+    from ...rundir.compared import Comparison
+    from ..case import Case
 
 FIFTH = 0.2
 """Random vectors that move a score by less than this share of what v does are called a small disturbance."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .phrases import count, listed, share, signed
+from ..phrases import count, listed, share, signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .case import Case
+    from ..case import Case
 
 TRUNCATED = 0.05
 """Share of cut-off answers that is warned of."""
