@@ -403,3 +403,11 @@ def test_one_prompt_is_too_much(root: Path, tmp_path: Path, monkeypatch: pytest.
         pytest.raises(MismatchError, match=r"at batch_size 1; .* take another device or a smaller dtype"),
     ):
         lm.generate_until(asked)
+
+
+def test_a_journal_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    with pytest.raises(
+        StorageError, match=r"journal cannot be read: Is a directory; delete it and run again"
+    ):
+        taken_up(tmp_path / "journal", questions(1))

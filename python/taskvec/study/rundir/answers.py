@@ -11,15 +11,14 @@ import hashlib
 import json
 import os
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 from ...errors import CorruptError, StorageError
-from .run_folder import write
+from .run_folder import write, writing
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -103,10 +102,10 @@ class Answers:
         found = self._read({(one.task, one.doc_id, one.request): one for one in questions})
         lacking = {one.batch for one in questions if one not in found}
         kept = {one: answer for one, answer in found.items() if one.batch not in lacking}
-        with _as_storage(self._path):
-            if self._path.exists():
-                # Lines of a batch that has to be answered again would stand there twice.
-                write(self._path, "".join(_line(*one) for one in kept.items()))
+        if self._path.exists():
+            # Lines of a batch that has to be answered again would stand there twice.
+            write(self._path, "".join(_line(*one) for one in kept.items()))
+        with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a", encoding="utf-8", newline="\n")
         return kept
@@ -119,7 +118,7 @@ class Answers:
         """
         if self._file is None:
             raise RuntimeError(f"{self._path} was not taken up")
-        with _as_storage(self._path):
+        with writing(self._path):
             # At once, so that a process that is killed leaves all of a batch or none of it.
             self._file.write("".join(_line(*one) for one in answers))
             self._file.flush()
@@ -128,8 +127,14 @@ class Answers:
                 self._synced = time.monotonic()
 
     def _read(self, asked: dict[tuple[str, int, int], Question]) -> dict[Question, Answer]:
-        with _as_storage(self._path):
+        try:
             lines = self._path.read_bytes().split(b"\n") if self._path.exists() else [b""]
+        except OSError as error:
+            raise StorageError(
+                error.errno,
+                f"{self._path} cannot be read: {error.strerror}; delete it and run again",
+                str(self._path),
+            ) from error
         found: dict[Question, Answer] = {}
         # After the last line break there is nothing, or a line that was cut short.
         for number, line in enumerate(lines[:-1], 1):
@@ -175,18 +180,3 @@ def _has(value: Any, fields: dict[str, type]) -> bool:
     return isinstance(value, dict) and all(
         type(cast("Json", value).get(key)) is kind for key, kind in fields.items()
     )
-
-
-@contextmanager
-def _as_storage(path: Path) -> Generator[None]:
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        # Written or synced through a descriptor, it would not say which file.
-        raise StorageError(
-            error.errno,
-            f"{path} cannot be written: {error.strerror}; make room or give a folder that can be written",
-            str(path),
-        ) from error

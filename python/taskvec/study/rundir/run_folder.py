@@ -207,16 +207,30 @@ def write(path: Path, text: str, errors: str = "strict") -> None:
         StorageError: it cannot be written; nothing of it is left.
     """
     aside = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with aside.open("w", encoding="utf-8", errors=errors, newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except OSError:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def writing(path: Path) -> Generator[None]:
+    """While this lasts, what the system refuses is told with the file's name.
+
+    Raises:
+        StorageError: something was refused.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8", errors=errors, newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        yield
     except OSError as error:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
         # Written or synced through a descriptor, it would not say which file.
         raise StorageError(
             error.errno,
