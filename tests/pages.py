@@ -230,7 +230,7 @@ def _changed(name: str, document: int, *, gained: bool) -> dict[str, Any]:
         "doc_id": 17 * document,
         "task": SUBTASKS[8] if name == "logic" else f"mini_{name}",
         "target": "3",
-        "question": _QUESTION if name == "chain" else None,
+        "question": _QUESTION if name == "chain" else "And this?",
         "baseline": wrong if gained else right,
         "plus": right if gained else wrong,
     }

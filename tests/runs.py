@@ -180,6 +180,7 @@ def sample(number: int, score: float, prompt: str, changes: Mapping[str, Any]) -
         "prompt_hash": f"{prompt} {number}",
         "task": "made",
         "cluster": None,
+        "question": f"Which is number {number}?",
         "target": str(number),
         "response": f"#### {number}",
         "answer": str(number) if score else "?",

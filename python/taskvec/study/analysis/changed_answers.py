@@ -32,7 +32,7 @@ def changed_answers(run: Json, cells: Cells) -> Iterator[Json]:
                 "doc_id": plus["doc_id"],
                 "task": plus["task"],
                 "target": _cut(plus["target"]),
-                "question": _cut(plus.get("question")),
+                "question": _cut(plus["question"]),
                 "baseline": _answer(base),
                 "plus": _answer(plus),
             }

@@ -58,7 +58,7 @@ def _is_gained(one: ChangedAnswer) -> bool:
 def _pair(results: Results, benchmark: Benchmark, one: ChangedAnswer) -> str:
     task = f", {one.task}" if benchmark.subtasks else ""
     what = "gained" if _is_gained(one) else "lost"
-    question = "" if one.question is None else element("p", one.question, "question")
+    question = element("p", one.question, "question")
     sides = "".join(
         _side(arm.label if arm else name, answer)
         for name, answer in (("baseline", one.baseline), ("plus", one.plus))

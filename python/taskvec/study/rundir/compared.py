@@ -122,8 +122,8 @@ class ChangedAnswer(Record):
     doc_id: int
     task: str
     target: str
-    question: str | None
-    """None where the samples do not hold it."""
+    question: str
+    """As the task asks it, without the chat template."""
     baseline: Answer
     plus: Answer
 

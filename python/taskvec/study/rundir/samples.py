@@ -26,6 +26,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "cluster": (str, type(None)),
     "doc_hash": (str,),
     "prompt_hash": (str,),
+    "question": (str,),
     "target": (str,),
     "response": (str, type(None)),
     "answer": (str, type(None)),
