@@ -11,6 +11,8 @@ from scipy import stats
 from runs import outcomes, write_run
 from taskvec.errors import CorruptError
 from taskvec.study.analysis.analyse import load
+from taskvec.study.reporting import page
+from taskvec.study.reporting.terminal import lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,3 +166,59 @@ def test_answers_that_changed_stand_side_by_side(tmp_path: Path) -> None:
 def test_answers_that_did_not_change_are_not_shown(tmp_path: Path) -> None:
     cells = {arm: {"chain": outcomes(9, 4)} for arm in ("baseline", "plus")}
     assert made(tmp_path, {}, cells=cells).changed_answers == ()
+
+
+def shown(results: Results) -> str:
+    """What the terminal shows, with single spaces."""
+    return " ".join(" ".join(lines(results)).split())
+
+
+def lost(cell: str, share: float, **more: Any) -> dict[str, Any]:
+    return {f"{cell}.chain": {"extracted": lambda number: number >= share * N, **more}}
+
+
+def test_a_filter_that_reads_nothing_is_the_first_thing_said(tmp_path: Path) -> None:
+    cells = {arm: {"chain": outcomes(N, 0)} for arm in ("baseline", "plus", "minus")}
+    rows = lost("baseline", 1) | lost("plus", 1) | lost("minus", 1)
+    results = load(write_run(tmp_path, cells, rows=rows))
+    whole, chain, *_ = results.conclusions
+    assert whole == "Nothing is known on Chain: no answer of the target and of +v could be read there."
+    assert chain.startswith(
+        "Chain: Warning: the filter strict could read no answer of instruct and none of +v"
+    )
+    assert "The same holds for every other arm." in chain
+    assert "n = " not in chain
+    assert "unreadable 100.0 %" in shown(results)
+
+
+def test_many_unreadable_answers_of_any_arm_are_warned_of(tmp_path: Path) -> None:
+    cells = {arm: {"chain": outcomes(N, 60)} for arm in ("baseline", "plus", "minus")}
+    results = load(write_run(tmp_path, cells, rows=lost("minus", 0.3) | lost("plus", 0.1)))
+    said = "the filter strict could read no answer in 30.0% of −v's outputs, which count as wrong."
+    assert f"Chain: Warning: {said}" in results.conclusions[1]
+    assert "unreadable 0.0 to 30.0 %" in shown(results)
+
+
+def test_nothing_is_said_where_every_answer_was_read(tmp_path: Path) -> None:
+    results = made(tmp_path, {})
+    assert "could read" not in " ".join(results.conclusions)
+    assert "unreadable" not in shown(results)
+
+
+def test_outputs_that_are_all_empty_are_not_the_filters_fault(tmp_path: Path) -> None:
+    cells = {arm: {"chain": outcomes(N, 0)} for arm in ("baseline", "plus")}
+    rows = lost("baseline", 1, empty=True) | lost("plus", 1, empty=True)
+    results = load(write_run(tmp_path, cells, rows=rows))
+    assert "Warning: every output of instruct and of +v is empty" in results.conclusions[1]
+
+
+def test_what_the_targets_generation_config_sets_is_told(tmp_path: Path) -> None:
+    said = {"used": {"repetition_penalty": 1.1}, "unused": {"temperature": 0.6}}
+    results = made(tmp_path, {}, run={"generation": said})
+    text = " ".join(results.conclusions)
+    assert "sets repetition_penalty 1.1, which changes greedy answers. Every arm was asked with it." in text
+    html = page.rebuild(tmp_path)[1].read_text()
+    assert (
+        "used for every arm: repetition_penalty 1.1; not used, since answers are greedy: temperature 0.6"
+        in html
+    )

@@ -19,7 +19,7 @@ from taskvec.errors import MismatchError, UsageError
 from taskvec.study import load
 from taskvec.study.environment import quiet
 from taskvec.study.scoring import loading, tasks
-from taskvec.study.scoring.loading import generation_config
+from taskvec.study.scoring.loading import generation_config, generation_settings
 from taskvec.study.scoring.score import score
 from taskvec.study.scoring.study_lm import StudyLM
 
@@ -334,6 +334,18 @@ def test_the_cap_outdoes_what_the_target_says_of_length(root: Path, tmp_path: Pa
     live = model(tmp_path, "short")
     live.generation_config = generation_config(str(folder))
     assert live.generation_config.repetition_penalty == 1.5
+    assert generation_settings(str(folder))["used"] == {"repetition_penalty": 1.5}
     words, _ = loaded(root)
     rows = score(asking(live), words, line=None)
     assert max(row["tokens"] for row in rows) == chat.CAP
+
+
+def test_settings_of_sampling_are_known_and_set_aside(tmp_path: Path) -> None:
+    folder = chat.write_model(tmp_path / "sampling", chat.model(0))
+    config = transformers.GenerationConfig.from_pretrained(folder)
+    config.do_sample, config.temperature, config.top_p, config.no_repeat_ngram_size = True, 0.6, 0.9, 3
+    config.save_pretrained(folder)
+    assert generation_settings(str(folder)) == {
+        "used": {"no_repeat_ngram_size": 3},
+        "unused": {"do_sample": True, "temperature": 0.6, "top_p": 0.9},
+    }

@@ -77,6 +77,7 @@ def _built(folder: Path, run: Json) -> Results:
         **{key: run[key] for key in _CARRIED},
         "sandbox": run.get("sandbox"),
         "batch_sizes": run.get("batch_sizes", {}),
+        "generation": run.get("generation", {"used": {}, "unused": {}}),
         "vector": vector_shape(made["plus"]["tensors"], run.get("target_norms", {})),
         "benchmarks": [_benchmark(run, one, cells, families) for one in run["benchmarks"]],
         "arms": [{**arm, **made[arm["id"]], "cells": _cells(run, arm, cells)} for arm in run["arms"]],

@@ -65,3 +65,9 @@ class Case:
         """How many tests the comparison's family holds."""
         sizes = self.results.families
         return sizes.primary if found.family == "primary" else sizes.secondary
+
+    @property
+    def unread(self) -> bool:
+        """Whether no answer of the target and none of +v could be read."""
+        cells = [self.cells.get(arm) for arm in ("baseline", "plus")]
+        return all(one is not None and one.extraction_failures == 1 for one in cells)

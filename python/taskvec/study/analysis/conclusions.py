@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from .case import Case, verdict
 from .exact_tests import LEVEL
-from .phrases import count, listed
+from .phrases import count, listed, settings
 from .sentences.controls import asking, random, random_share
 from .sentences.effect import main, minus, sweep
-from .sentences.form import cut_off, length, readings, unreadable
+from .sentences.form import cut_off, length, readings, unread, unreadable
 from .sentences.robust import left, robust_whole
 
 if TYPE_CHECKING:
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 OFF = 0.05
 """How far an effective gain may be from 1 before it is told, as the verbs do."""
-_CLEAN = (main, left, random, random_share, asking, minus, unreadable, readings, length, cut_off, sweep)
-_PERTURBED = (main, left, unreadable, length, cut_off)
+_CLEAN = (
+    unread, main, left, random, random_share, asking, minus, unreadable, readings, length, cut_off, sweep,
+)  # fmt: skip
+_PERTURBED = (unread, main, left, unreadable, length, cut_off)
 
 
 def conclude(results: Results) -> list[str]:
@@ -48,13 +50,18 @@ def _whole(results: Results, cases: list[Case]) -> Iterator[str]:
         )
     titles: dict[int, list[str]] = {1: [], -1: [], 0: []}
     for case in cases:
-        if case.main and case.benchmark.parent is None:
+        if case.main and case.benchmark.parent is None and not case.unread:
             titles[case.way].append(case.benchmark.title)
     said = [
         f"{words} {listed(titles[way])}"
         for way, words in ((1, "raises"), (-1, "lowers"), (0, "is not shown to change"))
         if titles[way]
     ]
+    unread_on = [case.benchmark.title for case in cases if case.unread and case.benchmark.parent is None]
+    if unread_on:
+        yield (
+            f"Nothing is known on {listed(unread_on)}: no answer of the target and of +v could be read there."
+        )
     if not said:
         return
     clean = [case for case in cases if case.benchmark.parent is None]
@@ -67,7 +74,11 @@ def _whole(results: Results, cases: list[Case]) -> Iterator[str]:
 
 
 def _paragraph(case: Case) -> str:
-    parts = (main,) if case.main is None else _CLEAN if case.benchmark.parent is None else _PERTURBED
+    parts = _CLEAN if case.benchmark.parent is None else _PERTURBED
+    if case.unread:
+        parts = (unread,)
+    elif case.main is None:
+        parts = (unread, main)
     return f"{case.benchmark.title}: " + " ".join(sentence for part in parts for sentence in part(case))
 
 
@@ -82,6 +93,11 @@ def _rounding(results: Results) -> Iterator[str]:
 
 
 def _scope(results: Results) -> Iterator[str]:
+    if used := results.generation["used"]:
+        yield (
+            f"The target's generation config sets {settings(used)}, which changes greedy answers. Every arm"
+            " was asked with it."
+        )
     if not results.of_kind("random"):
         yield "No random vectors were run: whether any disturbance of v's size does the same is open."
     if results.arm("baseline-think") is None:

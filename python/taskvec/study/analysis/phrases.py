@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 from .exact_tests import LEVEL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from collections.abc import Mapping, Sequence
 
 _HARD = "\N{NO-BREAK SPACE}"
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -67,3 +67,8 @@ def listed(items: Sequence[str]) -> str:
 def count(number: int, noun: str) -> str:
     """A number with its noun."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def settings(of: Mapping[str, Any]) -> str:
+    """Keys with their values: "repetition_penalty 1.1, num_beams 4"."""
+    return ", ".join(f"{key} {json.dumps(value, ensure_ascii=False)}" for key, value in of.items())

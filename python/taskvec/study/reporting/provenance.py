@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from ..analysis.phrases import settings
 from .html import Row, element, folded, table, terms
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def provenance(results: Results) -> Iterator[str]:
             ("device", results.device),
             ("dtype", results.dtype),
             ("batch size", _batch_size(results)),
+            ("generation config", _generation(results)),
             ("code of the model", results.sandbox and f"run in a sandbox: {results.sandbox}"),
             *results.versions.items(),
         ]
@@ -62,6 +64,16 @@ def _batch_size(results: Results) -> str:
     said = str(results.study.get("batch_size"))
     found = ", ".join(f"{name} {size}" for name, size in results.batch_sizes.items())
     return f"{said}: {found}" if found else said
+
+
+def _generation(results: Results) -> str | None:
+    """What the target's own settings of generation did, and which of them had nothing to do."""
+    used, unused = (settings(results.generation[which]) for which in ("used", "unused"))
+    said = [
+        used and f"used for every arm: {used}",
+        unused and f"not used, since answers are greedy: {unused}",
+    ]
+    return "; ".join(filter(None, said)) or None
 
 
 def _asked(one: Benchmark) -> Row:

@@ -57,6 +57,19 @@ def _scores(results: Results, benchmarks: Sequence[Benchmark]) -> Iterator[str]:
     yield _row("", (f" n = {one.n}" for one in benchmarks))
     for arm in results.arms:
         yield _row(arm.label, (_cell(results, arm, one) for one in benchmarks))
+    unread = [_unread(results, one) for one in benchmarks]
+    if any(unread):
+        yield _row("unreadable", unread)
+
+
+def _unread(results: Results, benchmark: Benchmark) -> str:
+    """The shares of unreadable answers, from the arm with the fewest to the one with the most."""
+    cells = [arm.cells[benchmark.id] for arm in results.arms if benchmark.id in arm.cells]
+    rates = [100 * cell.extraction_failures for cell in cells if cell.extraction_failures is not None]
+    if not rates or not max(rates):
+        return ""
+    least, most = f"{min(rates):.1f}", f"{max(rates):.1f}"
+    return f" {most} %" if least == most else f" {least} to {most} %"
 
 
 def _titles(label: str, benchmarks: Sequence[Benchmark]) -> Iterator[str]:

@@ -202,6 +202,8 @@ class Results(Result):
     """What code that a model wrote was confined by; None where none was run."""
     batch_sizes: Mapping[str, int]
     """By benchmark, where `batch_size` is auto: how many prompts were asked at a time."""
+    generation: Mapping[str, Mapping[str, Any]]
+    """What the target's generation config sets: `used` by greedy answers of every arm, and `unused`."""
     study_digest: str
     """First 32 hexadecimal digits of the SHA-256 of the study file's text, as it was at the first run."""
     command: str | None

@@ -144,7 +144,8 @@ def look(
     return Ready(
         read, text, whole, donors, plan, arms(read), loaded, tokenizer, where, dtype,
         _run(read, text, whole, donors, loaded, digests, found, dtype)
-        | {"primary": announced, "command": command, "sandbox": judge.described}, judge,
+        | {"primary": announced, "command": command, "sandbox": judge.described}
+        | {"generation": _generation(read, whole)}, judge,
     )  # fmt: skip
 
 
@@ -200,6 +201,15 @@ def _config(target: Ref) -> tuple[int, str]:
     dtype = config.dtype or "float32"
     context = environment.library("lm_eval.models.utils").resolve_max_length(config)
     return context, str(dtype).removeprefix("torch.")
+
+
+def _generation(study: Study, target: Ref) -> Json:
+    """What of the target's generation config acts on answers: with vLLM, lm-eval gives its own settings."""
+    from ..scoring.loading import generation_settings
+
+    with environment.quiet():
+        found = generation_settings(target.path)
+    return found if study.backend == "hf" else {"used": {}, "unused": found["unused"] | found["used"]}
 
 
 def _about(study: Study) -> Json:

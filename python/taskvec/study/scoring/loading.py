@@ -14,6 +14,17 @@ _PIECE = 1 << 22
 # What allocators of torch say that raise a plain RuntimeError: the CPU's, Apple's and cuBLAS's.
 _NO_ROOM = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
+_SAMPLING = {
+    "do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff",
+    "eta_cutoff", "num_return_sequences",
+}  # fmt: skip
+# What a study says itself, and what changes no token.
+_NO_MATTER = {
+    "max_length", "max_new_tokens", "transformers_version", "use_cache", "cache_implementation",
+    "cache_config", "return_dict_in_generate", "output_attentions", "output_hidden_states", "output_logits",
+    "output_scores", "disable_compile", "compile_config", "prefill_chunk_size", "_from_model_config",
+}  # fmt: skip
+
 
 def load_model(path: str, target: str, device: str, dtype: str) -> Any:
     """A checkpoint on the study's device, with the target's generation config."""
@@ -52,6 +63,22 @@ def generation_config(target: str) -> Any:
     # Where it is set, this one wins over the cap that each benchmark is given.
     config.max_new_tokens = None
     return config
+
+
+def generation_settings(target: str) -> dict[str, dict[str, Any]]:
+    """What the target's generation config sets apart from token ids and lengths.
+
+    `used` changes a greedy answer (a repetition penalty, banned words), and holds for every arm; `unused` is
+    about sampling, and arms are greedy.
+    """
+    changed: dict[str, Any] = generation_config(target).to_diff_dict()
+    kept = {
+        key: one for key, one in changed.items() if key not in _NO_MATTER and not key.endswith("_token_id")
+    }
+    return {
+        "used": {key: one for key, one in kept.items() if key not in _SAMPLING},
+        "unused": {key: one for key, one in kept.items() if key in _SAMPLING},
+    }
 
 
 def norms(model: Any) -> dict[str, float]:

@@ -13,8 +13,42 @@ if TYPE_CHECKING:
 
 TRUNCATED = 0.05
 """Share of cut-off answers that is warned of."""
+MANY = 0.2
+"""Share of an arm's answers that could not be read, from which a warning is given."""
 UNREADABLE = 0.01
 """Difference in the share of unreadable answers, and share of empty ones, that is worth a word."""
+
+
+def unread(case: Case) -> Iterator[str]:
+    """A warning where none, or few, of an arm's answers could be read: its score is of their form."""
+    rates = {arm: rate for arm, cell in case.cells.items() if (rate := cell.extraction_failures or 0.0)}
+    if case.unread:
+        if all(case.cells[arm].empty == 1 for arm in ("baseline", "plus")):
+            yield (
+                f"Warning: every output of {case.target} and of +v is empty, so their scores say nothing of"
+                " what v does. Look at the prompts, the stop strings and the token cap."
+            )
+            return
+        also = " The same holds for every other arm." if _all(case, rates) else ""
+        yield (
+            f"Warning: {_reader(case)} could read no answer of {case.target} and none of +v, so their scores"
+            f" are of the answers' form alone and say nothing of what v does.{also} Look at the answers in"
+            " samples/, and choose another `filter`, or prompt for the form that it reads."
+        )
+        return
+    many = [arm for arm, rate in rates.items() if rate >= MANY]
+    if many:
+        who = listed([f"{share(rates[arm])} of {case.label(arm)}'s" for arm in many])
+        yield f"Warning: {_reader(case)} could read no answer in {who} outputs, which count as wrong."
+
+
+def _all(case: Case, rates: dict[str, float]) -> bool:
+    return len(case.cells) > 2 and all(rates.get(arm) == 1 for arm in case.cells)
+
+
+def _reader(case: Case) -> str:
+    named = case.benchmark.filter
+    return f"the filter {named}" if named and named != "none" else "the benchmark's filter"
 
 
 def unreadable(case: Case) -> Iterator[str]:
