@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +33,58 @@ _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRA
 os.environ.update(dict.fromkeys(_OFFLINE, "1"))
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="taskvec-tests-")
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
+
+
+# Seconds for one test with its fixtures: several times what the slowest takes on a busy machine.
+LONGEST, LONGEST_SLOW = 600, 7200
+# Then the process ends: a test that hangs outside Python cannot be failed alone.
+GRACE = 60
+_terminal: list[int] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps the real standard error: while tests run, pytest has a file in its place."""
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        _terminal.append(os.dup(2))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """No test hangs: it fails after a while, and what does not even see the alarm ends the whole run."""
+
+    def late(_number: int, _frame: object) -> None:
+        pytest.fail(f"does not end within {seconds} s")
+
+    seconds = int(os.environ.get("TASKVEC_TEST_SECONDS") or LONGEST)
+    if item.get_closest_marker("slow"):
+        seconds = max(seconds, LONGEST_SLOW)
+    before = signal.signal(signal.SIGALRM, late) if hasattr(signal, "SIGALRM") else None
+    if before is not None:
+        signal.alarm(seconds)
+    faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=_terminal[0])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        if before is not None:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_heard() -> Iterator[None]:
+    """A test and the processes it starts hear signals, also where whoever started pytest ignores them.
+
+    `nohup`, `&` in a script and some build servers do, and children inherit what is ignored.
+    """
+    wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.getsignal(number) for number in wanted}
+    ignored = [number for number, handler in before.items() if handler is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, wanted[number])
+    yield
+    for number in ignored:
+        signal.signal(number, before[number])
 
 
 @dataclass(frozen=True)

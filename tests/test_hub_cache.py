@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from families import manifest, write
+from families import manifest, weights, write
 from hubfamily import DONORS, REFS, TARGET, Published, publish, tensors
 
 if TYPE_CHECKING:
@@ -128,3 +129,151 @@ def test_an_environment_that_cannot_work(
     assert (answer.code, answer.stderr.count("\n")) == (code, 1), answer.stderr
     assert said in answer.stderr
     assert "cret" not in answer.stderr
+
+
+def without_links(hub_cache: Path) -> None:
+    """What a cache is where the system has no links, and after `cp -rL`: the files in place of links."""
+    for link in [path for path in hub_cache.rglob("*") if path.is_symlink()]:
+        content = link.read_bytes()
+        link.unlink()
+        link.write_bytes(content)
+
+
+def relist(hub_cache: Path, change: Callable[[str, dict[str, object]], None]) -> None:
+    """Changes every entry of the cache's lists of files."""
+    for path in hub_cache.glob("models--*/trees/*.json"):
+        listing = json.loads(path.read_bytes())
+        for name, entry in listing["files"].items():
+            change(name, entry)
+        path.write_text(json.dumps(listing))
+
+
+def forget_sha256(_name: str, entry: dict[str, object]) -> None:
+    entry.pop("lfs_sha256", None)
+    entry.pop("lfs_size", None)
+
+
+def another_pointer(name: str, entry: dict[str, object]) -> None:
+    """LFS extensions add lines to a pointer, so that its digest does not follow from the content."""
+    forget_sha256(name, entry)
+    if name.endswith(".safetensors"):
+        entry["blob_id"] = "ab" * 20
+
+
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
+
+
+@pytest.mark.parametrize("way", [(), ("--stream",)])
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("change", [None, forget_sha256, another_pointer])
+def test_a_sound_cache_is_good_offline(
+    change: Callable[..., None] | None, links: bool, way: tuple[str, ...], home: dict[str, str],
+    taskvec: Run, tmp_path: Path,
+) -> None:  # fmt: skip
+    kept = tmp_path / "home" / "hub"
+    if not links:
+        without_links(kept)
+    if change:
+        relist(kept, change)
+    answer = taskvec("transfer", *REFS, "-o", "again", "--no-sync", *way, **home | OFFLINE)
+    assert answer.code == 0, answer.stderr
+    assert weights(tmp_path / "again") == weights(tmp_path / "first")
+    # Only where neither the list nor a link tells a digest is there nothing to compare with; that is said.
+    unknown = change is another_pointer and not links
+    assert answer.stderr.count("was taken from the cache by its size alone") == (6 if unknown else 0)
+    if way == () and (links or change is None):
+        assert manifest(tmp_path / "again")["inputs"] == manifest(tmp_path / "first")["inputs"]
+
+
+@pytest.mark.parametrize("name", ["model-00002-of-00003.safetensors", "chat_template.jinja"])
+def test_another_content_without_links_is_found_offline(
+    name: str, home: dict[str, str], taskvec: Run, tmp_path: Path
+) -> None:
+    without_links(tmp_path / "home" / "hub")
+    (path,) = (tmp_path / "home" / "hub").glob(f"models--lab--instruct/snapshots/*/{name}")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    answer = taskvec("transfer", *REFS, "-o", "again", "--no-sync", **home | OFFLINE)
+    assert answer.code == 3, answer.stderr
+    assert f"{name} is in the cache with another content" in answer.stderr
+    assert str(path) in answer.stderr
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("change", [None, another_pointer])
+@pytest.mark.parametrize("command", ["transfer", "check"])
+def test_a_shard_cut_short_without_links_is_found_offline(
+    command: str, change: Callable[..., None] | None, home: dict[str, str], taskvec: Run, tmp_path: Path
+) -> None:
+    kept = tmp_path / "home" / "hub"
+    without_links(kept)
+    if change:
+        relist(kept, change)
+    (path,) = kept.glob("models--lab--donors/snapshots/*/grpo/model.safetensors")
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 100)
+    out = ("-o", "again", "--no-sync") if command == "transfer" else ()
+    answer = taskvec(command, *REFS, *out, **home | OFFLINE)
+    assert answer.code in (3, 4), answer.stderr
+    assert f"remove {path}" in answer.stderr
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_large_file_is_compared_in_blocks(tmp_path: Path) -> None:
+    """A sparse file of a GiB, in a process that may not have half of that."""
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from taskvec.hub.checked import check; from taskvec.hub.snapshot import File\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (512 << 20, 512 << 20))\n"
+        "file = File('model.safetensors', 1 << 30, git='0' * 40, perhaps_large=True)\n"
+        "print(check(Path(sys.argv[1]), file, 'it', lambda: None))\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, path], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_a_download_into_a_folder_of_its_own(
+    hub: Hub, family: Published, taskvec: Run, tmp_path: Path
+) -> None:
+    """`hf download --local-dir`: an ordinary folder, whose notes on the download are not part of it."""
+    home = hub.env(tmp_path / "home")
+    code = "import sys, huggingface_hub as hub; hub.snapshot_download(sys.argv[1], local_dir=sys.argv[1])"
+    for repo in (TARGET, DONORS):
+        subprocess.run([sys.executable, "-c", code, repo], cwd=tmp_path, env=home, check=True)
+    refs = (TARGET, f"{DONORS}/grpo", f"{DONORS}/sft")
+    answer = taskvec("transfer", *refs, "-o", "out", "--no-sync", **home | OFFLINE)
+    assert answer.code == 0, answer.stderr
+    assert weights(tmp_path / "out") == weights_of(family, tmp_path)
+    assert not (tmp_path / "out" / ".cache").exists()
+    path = tmp_path / TARGET / "model-00002-of-00003.safetensors"
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 100)
+    answer = taskvec("check", *refs, **home | OFFLINE)
+    assert answer.code == 3
+    assert str(path.relative_to(tmp_path)) in answer.stderr
+
+
+def weights_of(family: Published, tmp_path: Path) -> dict[str, bytes]:
+    import taskvec
+
+    taskvec.transfer(*family.folders, tmp_path / "right", sync=False)
+    return weights(tmp_path / "right")
+
+
+@pytest.mark.parametrize("fails", ["unreachable", "status"])
+def test_a_hub_that_is_away_while_the_cache_is_whole(
+    fails: str, hub: Hub, home: dict[str, str], taskvec: Run, tmp_path: Path
+) -> None:
+    how = {"HF_ENDPOINT": "http://127.0.0.1:9"} if fails == "unreachable" else {}
+    hub.misbehave("status", path="/api/models/", code=503)
+    answer = taskvec("check", *REFS, **home | how)
+    assert answer.code == 4
+    assert "or use what the cache has of it with HF_HUB_OFFLINE=1" in answer.stderr
+    assert taskvec("check", *REFS, **home | how | OFFLINE).code == 0
+    answer = taskvec("check", *REFS, "--cache-dir", tmp_path / "none", **home | how)
+    assert answer.code == 4
+    assert "HF_HUB_OFFLINE" not in answer.stderr

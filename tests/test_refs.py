@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from taskvec import UsageError
+import taskvec
+from taskvec import CorruptError, UsageError
 from taskvec.hub.names import HubName
 from taskvec.refs import local, named
 
@@ -70,10 +72,59 @@ def test_what_is_no_path_is_a_name_on_the_hub(
     assert named(text) == HubName(text, repo, revision, subfolder)
 
 
-@pytest.mark.parametrize("text", ["./a/b", "../a/b", "/a/b", "~/a/b", "a", "a/b/c", "a b/c", "org/name/"])
+@pytest.mark.parametrize(
+    "text", ["./a/b", "../a/b", "/a/b", "~/a/b", "a", "a/", "a/b/c", "a b/c", "./org/name/"]
+)
 def test_what_is_written_as_a_path_is_one(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert named(text) == Path(text).expanduser()
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"), [("org/name/", "org/name"), ("org/name//", "org/name"), ("a/b@v1/", "a/b@v1")]
+)
+def test_a_slash_at_the_end_is_no_part_of_a_name(
+    text: str, bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert named(text) == named(bare)
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    assert isinstance(named("org/name/"), Path)
+
+
+def hiding(folder: Path, *files: str) -> None:
+    for name in ("", *files):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}") if name else path.mkdir(exist_ok=True)
+
+
+@pytest.mark.parametrize("text", ["org/name", "org/name/"])
+@pytest.mark.parametrize("files", [(), ("config.json",), ("sub/README.md",)])
+def test_a_folder_without_a_checkpoint_hides_the_hub(
+    files: tuple[str, ...], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hiding(tmp_path / "org" / "name", *files)
+    monkeypatch.chdir(tmp_path)
+    said = "hides the model of that name on the Hub; write org/name@main for the Hub's, or ./org/name"
+    for verb in (lambda: taskvec.inspect(text), lambda: taskvec.check(text, "g", "s"),
+                 lambda: taskvec.diff(text, text), lambda: taskvec.Vector(text)):  # fmt: skip
+        with pytest.raises(CorruptError, match=re.escape(said)):
+            verb()
+    # Named so, nothing is hidden, and what is wrong with the folder is said.
+    with pytest.raises(CorruptError, match=r"holds no model\.safetensors"):
+        taskvec.inspect("./org/name")
+
+
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "a/model.safetensors", "a/adapter_config.json"])
+def test_a_folder_with_something_to_read_hides_nothing(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hiding(tmp_path / "org" / "name", file)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CorruptError) as error:
+        taskvec.inspect("org/name")
+    assert "Hub" not in str(error.value)
 
 
 def test_a_folder_wins_over_a_ref_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

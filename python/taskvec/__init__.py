@@ -8,6 +8,12 @@
 or, to keep the vector, `extract` and `apply`. A checkpoint is a folder as `transformers` saves it.
 """
 
+# ruff: noqa: E402
+from .start import guard
+
+# Before the imports that take time: Ctrl-C may come while they are under way.
+guard()
+
 import warnings
 
 from ._core import debug_build, version

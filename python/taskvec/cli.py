@@ -275,7 +275,8 @@ def _allow_many_files() -> None:
 
 def _sentence(error: BaseException, caught: list[int], *, resumed: bool) -> tuple[int, str]:
     """The exit code and the sentence for what ended a command."""
-    if isinstance(error, KeyboardInterrupt):
+    # Libraries that are interrupted while they are imported may raise something else.
+    if isinstance(error, KeyboardInterrupt) or caught:
         return 128 + (caught or [signal.SIGINT])[0], "stopped" + (
             "; the same command goes on from here" if resumed else ""
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import taskvec._core as _core
 
 from .errors import UsageError
-from .refs import Origin, Ref, local, named
+from .refs import Origin, Ref, local, named, require_content
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -86,6 +87,15 @@ class Folders:
         wanted |= {name for name, _ in found.remote.files if "/" not in name and name.endswith(".json")}
         return Ref(_downloaded(found.remote, wanted), found.name, found.origin)
 
+    def unchecked(self) -> list[str]:
+        """What a result has to say of files whose content could not be compared with the Hub's."""
+        files = sorted(self._downloads.unchecked) if self._downloads else []
+        return [
+            f"{file} was taken from the cache by its size alone: the cache does not know its digest; run once"
+            " without HF_HUB_OFFLINE to have it compared"
+            for file in files
+        ]
+
     def traffic(self, target: Ref | None, donors: Iterable[Ref]) -> Json:
         """The bytes that a run would still move from the Hub: to the cache, and past it."""
         remotes = [(one.remote, one is target) for one in (target, *donors) if one is not None and one.remote]
@@ -102,19 +112,23 @@ class Folders:
 
     def _opened(self, ref: Folder, *, streams: bool) -> Ref:
         where = named(ref)
-        return local(where) if isinstance(where, Path) else self._remote(where, streams=streams)
+        if isinstance(where, Path):
+            require_content(os.fspath(ref), where)
+            return local(where)
+        return self._remote(where, streams=streams)
 
     def _remote(self, name: HubName, *, streams: bool) -> Ref:
         from .hub.downloads import Downloads
         from .hub.library import quiet
         from .hub.remote import Remote
-        from .hub.snapshot import snapshot
+        from .hub.snapshot import cache, snapshot
 
         if self._downloads is None:
             self._ends.enter_context(quiet(bars=self._bars))
             self._downloads = Downloads(bars=self._bars)
             self._ends.callback(self._downloads.close)
-        folder = snapshot(name, self._options.cache_dir, self._commits)
+        # Whole: the working folder may be another when the last file is asked for.
+        folder = snapshot(name, str(cache(self._options.cache_dir)), self._commits)
         # Low-rank factors and a vector's exceptions are read here and there; they are small.
         whole = any(file in folder.files for file in ("adapter_config.json", "vector.json"))
         remote = Remote(folder, self._downloads, self._small, streams=streams and not whole)

@@ -18,15 +18,17 @@ from .carriers import Carrier, carriers
 from .errors import CorruptError, MismatchError, TaskvecError, UsageError
 from .folders import Folders
 from .options import Keywords, Options, make_options, spread_alphas
+from .refs import Fixed
 from .results import Applied
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable
     from contextlib import AbstractContextManager
 
     from torch import Tensor, nn
 
     from .options import Alpha
+    from .records import Json
     from .refs import Folder
 
 Originals = Literal["folder", "cpu"]
@@ -47,9 +49,13 @@ def applied(
     """`Vector.applied`, which see, for a vector given by its folder."""
     opts, alphas = _live_options(options, originals), spread_alphas(alpha, 1)
     with Folders(opts) as folders:
-        base, skill = _target(model, target, folders), folders.whole(vector).path
-    job = _core.live_apply(base, [skill], alphas, opts)
-    return _changed(model, base, job, originals, opts)
+        given = [_target(model, target, folders), Fixed(folders.whole(vector).path)]
+        doubts = folders.unchecked()
+
+    def start(base: str, skill: str) -> _core.Live:
+        return _core.live_apply(base, [skill], alphas, opts)
+
+    return _changed(model, _Job(start, given, doubts), originals, opts)
 
 
 def transferred(
@@ -68,10 +74,14 @@ def transferred(
     """
     opts, (scale,) = _live_options(options, originals), spread_alphas(alpha, 1)
     with Folders(opts) as folders:
-        base = _target(model, target, folders)
-        first, second = folders.whole(minuend).path, folders.whole(subtrahend).path
-    job = _core.live_transfer(base, first, second, scale, opts)
-    return _changed(model, base, job, originals, opts)
+        pair = [Fixed(folders.whole(donor).path) for donor in (minuend, subtrahend)]
+        given = [_target(model, target, folders), *pair]
+        doubts = folders.unchecked()
+
+    def start(base: str, first: str, second: str) -> _core.Live:
+        return _core.live_transfer(base, first, second, scale, opts)
+
+    return _changed(model, _Job(start, given, doubts), originals, opts)
 
 
 def unlike(model: nn.Module, target: Folder | None = None) -> tuple[str, ...]:
@@ -82,7 +92,7 @@ def unlike(model: nn.Module, target: Folder | None = None) -> tuple[str, ...]:
     refused here too.
     """
     with Folders(Options()) as folders:
-        base = _target(model, target, folders)
+        base = str(_target(model, target, folders))
     job = _core.live_read(base, Options())
     found = carriers(model, base, json.loads(job.tensors), ())
     with _writing(), closing(_stream(job, found, results=False)) as parts:
@@ -94,11 +104,26 @@ def unlike(model: nn.Module, target: Folder | None = None) -> tuple[str, ...]:
     return tuple(carrier.name for carrier in found if carrier and carrier.name in names)
 
 
+class _Job:
+    """The computation for one `with` block, planned when it is asked for."""
+
+    def __init__(self, start: Callable[..., _core.Live], given: list[Fixed], doubts: list[str]) -> None:
+        self.base, self.doubts = given[0], doubts
+        self._start, self._given = start, given
+        self._paths = self._now()
+        self._live = start(*self._paths)
+
+    def _now(self) -> list[str]:
+        return [str(folder) for folder in self._given]
+
+    def ready(self) -> _core.Live:
+        """The computation: planned anew if the block is entered in another working folder."""
+        return self._live if self._now() == self._paths else self._start(*self._now())
+
+
 @contextmanager
-def _changed(
-    model: nn.Module, base: str, job: _core.Live, originals: Originals, opts: Options
-) -> Generator[Applied]:
-    change = _Change(model, base, job, originals, opts)
+def _changed(model: nn.Module, job: _Job, originals: Originals, opts: Options) -> Generator[Applied]:
+    change = _Change(model, job, originals, opts)
     try:
         yield change.put_in()
     finally:
@@ -114,10 +139,9 @@ def _changed(
 class _Change:
     """What one `with` block does to a model, and what it takes to undo it."""
 
-    def __init__(
-        self, model: nn.Module, base: str, job: _core.Live, originals: Originals, opts: Options
-    ) -> None:
-        self._model, self._job, self._base, self._opts = model, job, base, opts
+    def __init__(self, model: nn.Module, job: _Job, originals: Originals, opts: Options) -> None:
+        self._model, self._base, self._opts = model, job.base, opts
+        self._job, self._doubts = job.ready(), job.doubts
         self._carriers = self._find()
         self._keep = originals == "cpu"
         self._kept: list[tuple[str, int, int, Tensor]] = []
@@ -126,7 +150,7 @@ class _Change:
         """Otherwise: by live name, the elements that no longer are the folder's."""
 
     def _find(self) -> list[Carrier | None]:
-        return carriers(self._model, self._base, json.loads(self._job.tensors), self._opts.prefixes)
+        return carriers(self._model, str(self._base), json.loads(self._job.tensors), self._opts.prefixes)
 
     def put_in(self) -> Applied:
         """Makes the model what loading the written checkpoint would give."""
@@ -155,7 +179,9 @@ class _Change:
             for carrier in self._carriers
             if carrier and carrier.name in self._written
         }
-        return Applied.from_json(json.loads(self._job.report()))
+        report: Json = json.loads(self._job.report())
+        report["warnings"] += self._doubts
+        return Applied.from_json(report)
 
     def put_back(self) -> None:
         """Makes the model what it was, as far as it was changed."""
@@ -180,7 +206,7 @@ class _Change:
 
     def _read_again(self) -> None:
         reading = Options(memory=self._opts.memory, threads=self._opts.threads, io=self._opts.io)
-        job = _core.live_read(self._base, reading)
+        job = _core.live_read(str(self._base), reading)
         if job.target_id != self._job.target_id:
             raise CorruptError(f"{self._base} changed since the vector was put into the model")
         changed = [
@@ -264,16 +290,16 @@ def _interrupts_held() -> Generator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-def _target(model: nn.Module, target: Folder | None, folders: Folders) -> str:
+def _target(model: nn.Module, target: Folder | None, folders: Folders) -> Fixed:
     """The folder on this machine: the model's own values are read from it again at the end."""
     if target is not None:
-        return folders.whole(target).path
+        return Fixed(folders.whole(target).path)
     path = getattr(model, "name_or_path", "")
     if not isinstance(path, str) or not path or not Path(path).is_dir():
         raise UsageError(
             f"the model was loaded from {path!r}, which is not a folder here; name the folder with target"
         )
-    return path
+    return Fixed(path)
 
 
 def _live_options(options: Keywords, originals: Originals) -> Options:

@@ -125,7 +125,7 @@ def make_options(keywords: Keywords) -> Options:
 def _folder(path: str | os.PathLike[str] | None) -> str | None:
     if path == "":
         raise UsageError("cache_dir is empty; name a folder, or leave it out")
-    return None if path is None else str(Path(path).expanduser())
+    return None if path is None else str(Path(path).expanduser().absolute())
 
 
 def parse_size(size: int | str | None) -> int | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from .errors import StorageError, UsageError
+from ._core import is_weights
+from .errors import CorruptError, StorageError, UsageError
 from .hub.names import HubName, parse
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _CACHED = re.compile(r"models--(?P<org>.+?)--(?P<name>.+)")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LARGEST = 100_000_000
+# What a folder holds that is of some kind that is read, beside weights.
+_ANY = {"model.safetensors.index.json", "vector.json", "adapter_config.json", "taskvec.json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,33 @@ class Ref:
         return data
 
 
+class Fixed:
+    """A folder on this machine, fixed to where its path led when it was given.
+
+    A relative path leads elsewhere once the process has changed its working folder.
+    """
+
+    __slots__ = ("_whole", "path")
+
+    def __init__(self, path: str) -> None:
+        """Takes the path as the user spelled it."""
+        self.path = path
+        """As it was given."""
+        self._whole = _whole(path) or path
+
+    def __str__(self) -> str:
+        """The path that leads there now: as the user spelled it where that still does, else the whole one."""
+        return self.path if _whole(self.path) == self._whole else self._whole
+
+
+def _whole(path: str) -> str | None:
+    """The absolute path, links in it kept; None where the working folder has been removed."""
+    try:
+        return str(Path(path).absolute())
+    except OSError:
+        return None
+
+
 def named(ref: Folder) -> HubName | Path:
     """What `ref` names: a folder that exists, and what is written as a path, is one; else the Hub is meant.
 
@@ -124,7 +154,26 @@ def named(ref: Folder) -> HubName | Path:
         raise UsageError(
             f"{text} is an address, which is not read; name a model on the Hub as org/name, or download it"
         )
-    return parse(text) or path
+    # A shell completes the names of folders with a slash, and so do people.
+    return parse(text if ":" in text else text.rstrip("/")) or path
+
+
+def require_content(text: str, folder: Path) -> None:
+    """`CorruptError` where a folder has the name of a model on the Hub and holds nothing to read."""
+    try:
+        hidden = parse(text.rstrip("/"))
+        inside = [path.name for path in (*folder.glob("*"), *folder.glob("*/*"))] if hidden else []
+    # What cannot be listed, or is no name on the Hub after all, is for others to say.
+    except (OSError, UsageError):
+        return
+    if hidden is None or not folder.is_dir() or any(is_weights(name) or name in _ANY for name in inside):
+        return
+    revision = hidden.revision or "main"
+    raise CorruptError(
+        f"{text}: is a folder here that holds no checkpoint, and it hides the model of that name on the Hub;"
+        f" write {hidden.repo}@{revision} for the Hub's, or ./{text} for the folder once a checkpoint is"
+        " in it"
+    )
 
 
 def local(path: Path) -> Ref:

@@ -11,6 +11,7 @@ from .folders import Folders
 from .live import applied
 from .options import Options
 from .records import Json, freeze
+from .refs import Fixed
 
 if TYPE_CHECKING:
     import os
@@ -35,13 +36,13 @@ class Vector:
     a form that this version does not know; `CorruptError` where `vector.json` is malformed.
     """
 
-    __slots__ = ("_info", "_path", "_written")
+    __slots__ = ("_folder", "_info", "_written")
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Opens the vector in the folder `path`; one on the Hub is downloaded."""
         with Folders(Options()) as folders:
-            self._path = folders.whole(path).path
-        self._info: Mapping[str, Any] = freeze(_description(Path(self._path)))
+            self._folder = Fixed(folders.whole(path).path)
+        self._info: Mapping[str, Any] = freeze(_description(Path(self._folder.path)))
         self._written: WriteResult | None = None
 
     @classmethod
@@ -53,8 +54,8 @@ class Vector:
 
     @property
     def path(self) -> str:
-        """The folder."""
-        return self._path
+        """The folder, as it was named."""
+        return self._folder.path
 
     @property
     def info(self) -> Mapping[str, Any]:
@@ -98,12 +99,12 @@ class Vector:
         return applied(self, model, alpha, target=target, originals=originals, **options)
 
     def __fspath__(self) -> str:
-        """A vector stands wherever its folder may."""
-        return self._path
+        """A vector stands wherever its folder may, also once the working folder is another."""
+        return str(self._folder)
 
     def __repr__(self) -> str:
         """The call that opens it again."""
-        return f"Vector({self._path!r})"
+        return f"Vector({self._folder.path!r})"
 
 
 def is_vector(ref: Ref) -> bool:

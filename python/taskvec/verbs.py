@@ -81,8 +81,8 @@ def extract(
         if dry_run:
             return _plan(_core.check_extract(first, second, where, opts), folders, None, [first, second])
         card = vector_card(first, second, opts)
-        answer = _core.extract(first, second, where, opts, card.text, progress)
-    return Vector.from_result(where, _written(answer, card))
+        result = _written(_core.extract(first, second, where, opts, card.text, progress), card, folders)
+    return Vector.from_result(where, result)
 
 
 @overload
@@ -136,7 +136,7 @@ def apply(
             command += ["--alpha", text]
         formula = "target" + "".join(f" + ({text})·v{at}" for at, (text, _) in enumerate(alphas, 1))
         card = merge_card(base, [(f"v{at}", one) for at, one in enumerate(added, 1)], command, formula, opts)
-        return _written(_core.apply(base, added, where, alphas, opts, card.text, progress), card)
+        return _written(_core.apply(base, added, where, alphas, opts, card.text, progress), card, folders)
 
 
 @overload
@@ -189,7 +189,7 @@ def transfer(
         formula = f"target + ({scale[0]})·(minuend − subtrahend)"
         card = merge_card(base, [("minuend", first), ("subtrahend", second)], command, formula, opts)
         answer = _core.transfer(base, first, second, where, scale, opts, card.text, progress)
-        return _written(answer, card)
+        return _written(answer, card, folders)
 
 
 def check(
@@ -262,6 +262,7 @@ def _plan(
     # Of an adapter's base only headers are read.
     read = [donor for donor in donors if donor.is_adapter] or donors
     plan["download"] = folders.traffic(target, read)
+    plan["notes"] += folders.unchecked()
     if compared and target is not None:
         found = compare(target, donors)
         plan["notes"] += found.notes
@@ -278,7 +279,8 @@ def _out(out: Folder) -> str:
     return str(pathlib.Path(text).expanduser())
 
 
-def _written(answer: str, card: Card) -> WriteResult:
+def _written(answer: str, card: Card, folders: Folders) -> WriteResult:
     result: Json = json.loads(answer)
     result["notes"] += card.notes
+    result["warnings"] += folders.unchecked()
     return WriteResult.from_json(result)

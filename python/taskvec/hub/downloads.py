@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .._core import is_weights
 from ..errors import StorageError
-from .checked import check, differs, good
+from .checked import check
 from .errors import explaining, transient
 from .library import constants, hub
 from .snapshot import cache
@@ -40,6 +40,8 @@ class Downloads:
         self._lock = threading.Lock()
         self._listing, self._listed = threading.Lock(), set[tuple[str, str]]()
         self._closed = threading.Event()
+        self.unchecked = set[str]()
+        """Files of the cache whose content could not be compared: no digest of it is known."""
         self._workers: list[threading.Thread] = []
         self._coming: dict[tuple[str, str, str], int] = {}
         self._size = 0
@@ -109,10 +111,8 @@ class Downloads:
             )  # fmt: skip
         with self._lock:
             self._coming.pop((snapshot.name.repo, snapshot.commit, file.path), None)
-        if file.sha256 is not None:
-            check(path, file.sha256, f"{text}: {file.path}", self._go_on)
-        elif not good(path.read_bytes(), file):
-            raise differs(f"{text}: {file.path}", path)
+        if not check(path, file, f"{text}: {file.path}", self._go_on):
+            self.unchecked.add(f"{text}: {file.path}")
         return path
 
     def _patiently(self, call: Any, *args: Any, **how: Any) -> Any:

@@ -77,7 +77,7 @@ class Ranges:
     def whole(self, file: File) -> bytes:
         """All of a small file, its content checked against the Hub's digest."""
         data = b"".join(self.read(file, 0, file.size))
-        if not good(data, file):
+        if not good([data], file):
             raise CorruptError(
                 f"{self._snapshot.name.text}: {file.path} arrived as something else than the Hub lists under"
                 f" its digest; run again, and if it stays so tell the repository's owner"
