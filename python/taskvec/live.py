@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Literal, Unpack, get_args
 import taskvec._core as _core
 
 from .carriers import Carrier, carriers
+from .compat import compare
 from .errors import CorruptError, MismatchError, TaskvecError, UsageError
 from .folders import Folders
 from .options import Keywords, Options, make_options, spread_alphas
+from .refs import local
 from .results import Applied
 
 if TYPE_CHECKING:
@@ -47,8 +49,9 @@ def applied(
     """`Vector.applied`, which see, for a vector given by its folder."""
     opts, alphas = _live_options(options, originals), spread_alphas(alpha, 1)
     with Folders(opts) as folders:
-        base, skill = _target(model, target, folders), folders.whole(vector).path
-    job = _core.live_apply(base, [skill], alphas, opts)
+        base, skill = _target(model, target, folders), folders.whole(vector)
+    asked = compare(local(Path(base)), [skill]).asked(opts)
+    job = _core.live_apply(base, [skill.path], alphas, asked)
     return _changed(model, base, job, originals, opts)
 
 
@@ -69,8 +72,9 @@ def transferred(
     opts, (scale,) = _live_options(options, originals), spread_alphas(alpha, 1)
     with Folders(opts) as folders:
         base = _target(model, target, folders)
-        first, second = folders.whole(minuend).path, folders.whole(subtrahend).path
-    job = _core.live_transfer(base, first, second, scale, opts)
+        first, second = folders.whole(minuend), folders.whole(subtrahend)
+    asked = compare(local(Path(base)), [first, second]).asked(opts)
+    job = _core.live_transfer(base, first.path, second.path, scale, asked)
     return _changed(model, base, job, originals, opts)
 
 
