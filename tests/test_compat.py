@@ -140,7 +140,7 @@ def test_tokens_of_one_side_alone_are_noted(tmp_path: Path) -> None:
 
 def test_unigram_vocabularies_are_lists(tmp_path: Path) -> None:
     pieces = [["a", -1.0], ["b", -2.0], ["c", -3.0]]
-    assert found(model(tmp_path / "t", vocab=pieces), model(tmp_path / "g")).problems == []
+    assert found(model(tmp_path / "t", vocab=pieces), model(tmp_path / "g")) == Findings()
 
 
 @pytest.mark.parametrize(("rows", "problem"), [(4, True), (5, False), (8, False)])

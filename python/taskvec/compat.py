@@ -142,7 +142,7 @@ def _compare_configs(target: Ref, ours: Json, donor: Ref, theirs: Json, found: F
     if not pairs:
         found.warnings.append(
             f"{_path(donor, name)}: it cannot be told which of the language models in it and in {target.name}"
-            " correspond, so that their settings were not compared; look whether their attention heads are the same"
+            " correspond, so their settings were not compared; make sure that their heads are the same"
         )
     for path, mine, other in pairs:
         mine, other = {**mine, "rope": _rope(mine)}, {**other, "rope": _rope(other)}
@@ -184,8 +184,8 @@ def _tokens(ref: Ref, found: Findings) -> tuple[str, dict[str, int]] | None:
         return tokens(ref, lambda name: _load(ref, name, found))
     except Unreadable as error:
         found.warnings.append(
-            f"{_path(ref, str(error))}: its vocabulary is not in the form that the tokenizers library writes, so"
-            " it was not compared; save it again"
+            f"{_path(ref, str(error))}: its vocabulary is not in the form that the tokenizers library"
+            " writes, so it was not compared; save it again"
         )
         return None
 
@@ -245,8 +245,8 @@ def _compare_rows(target: Ref, config: Json, ids: dict[str, int], found: Finding
         return
     if rows < needed:
         found.warnings.append(
-            f"{_path(target, 'config.json')}: vocab_size {rows} is less than the {needed} ids of its tokenizer;"
-            " resize the target's embedding, or use the tokenizer that belongs to it"
+            f"{_path(target, 'config.json')}: vocab_size {rows} is less than the {needed} ids of its"
+            " tokenizer; resize the target's embedding, or use the tokenizer that belongs to it"
         )
     elif rows > needed:
         padding = f"{rows - needed} rows of padding"

@@ -1,7 +1,7 @@
 """The settings of language models in a `config.json`, wherever they are: at the top or in a sub-config.
 
-A multimodal config nests them under a name that every family chooses anew, and has settings of vision or audio
-towers beside them. Not names tell them apart: a language model counts its vocabulary, a tower does not.
+A multimodal config nests them under a name that every family chooses anew, and has settings of vision or
+audio towers beside them. Not names tell them apart: a language model counts its vocabulary, a tower does not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TOWER = ("patch_size", "image_size", "num_mel_bins")
 
 
 def language_models(config: Json) -> dict[str, Json]:
-    """By path (`thinker_config.text_config`, the top is empty): the settings, with those above them as defaults.
+    """By path (`thinker_config.text_config`, the top is empty): the settings, with those above as defaults.
 
     One model where there is one; several where the config has several (thinker and talker, encoder and
     decoder); the top alone where no object inside looks like a model.
