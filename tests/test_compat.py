@@ -300,26 +300,26 @@ def test_check_and_the_writing_verbs_agree(case: str, tmp_path: Path) -> None:
         tensors = {name: noise(shape, torch.bfloat16, rng) for name, shape in WEIGHTS.items()}
         model(tmp_path / role, said, added=ADDED if role == "t" else added)
         write(tmp_path / role, tensors, config=said)
-    paths = [tmp_path / role for role in "tgs"]
-    plan = check(*paths, **options)
+    t, g, s = (tmp_path / role for role in "tgs")
+    plan = check(t, g, s, **options)
     assert plan.compatible == fits, plan.problems
-    assert transfer(*paths, tmp_path / "out", dry_run=True, **options).compatible == fits
+    assert transfer(t, g, s, tmp_path / "out", dry_run=True, **options).compatible == fits
     if fits:
-        transfer(*paths, tmp_path / "out", **options)
+        transfer(t, g, s, tmp_path / "out", **options)
     else:
         with pytest.raises(MismatchError) as refused:
-            transfer(*paths, tmp_path / "out", **options)
+            transfer(t, g, s, tmp_path / "out", **options)
         assert str(refused.value).startswith(plan.problems[0].message)
         assert not (tmp_path / "out").exists()
     # A vector keeps its donors' config, but not their tokens.
-    extract(*paths[1:], tmp_path / "v")
-    plan = check(paths[0], tmp_path / "v", **options)
+    extract(g, s, tmp_path / "v")
+    plan = check(t, tmp_path / "v", **options)
     assert any("keeps no tokenizer" in note for note in plan.notes)
     if plan.compatible:
-        apply(paths[0], tmp_path / "v", tmp_path / "applied", **options)
+        apply(t, tmp_path / "v", tmp_path / "applied", **options)
     else:
         with pytest.raises(MismatchError):
-            apply(paths[0], tmp_path / "v", tmp_path / "applied", **options)
+            apply(t, tmp_path / "v", tmp_path / "applied", **options)
 
 
 def test_claims_of_rows_that_are_not_combined(tmp_path: Path) -> None:
@@ -329,8 +329,8 @@ def test_claims_of_rows_that_are_not_combined(tmp_path: Path) -> None:
         write(
             tmp_path / role, {"model.embed_tokens.weight": noise((rows, 4), torch.bfloat16, rng)}, config=BASE
         )
-    paths = [tmp_path / role for role in "tgs"]
-    plan = check(*paths, vocab="common")
+    t, g, s = (tmp_path / role for role in "tgs")
+    plan = check(t, g, s, vocab="common")
     assert plan.compatible
     assert any("no such tensor is combined" in note for note in plan.notes)
-    transfer(*paths, tmp_path / "out", vocab="common")
+    transfer(t, g, s, tmp_path / "out", vocab="common")

@@ -65,10 +65,8 @@ def _objects(
     if not isinstance(value, dict):
         return []
     own = {key: part for key, part in cast("Json", value).items() if part is not None}
-    merged = {
-        **above,
-        **{key: part for key, part in own.items() if not isinstance(part, dict) or "rope" in key},
-    }
+    values: Json = {key: part for key, part in own.items() if not isinstance(part, dict) or "rope" in key}
+    merged: Json = {**above, **values}
     inside = [one for key, part in own.items() for one in _objects(part, (*path, key), merged)]
     return [(path, (own, merged)), *inside]
 

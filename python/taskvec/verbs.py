@@ -208,7 +208,8 @@ def check(
 
     `donors` are a minuend and a subtrahend, or one or more vectors. The answer is that of a dry run of
     `transfer` or `apply`: what is compatible here, these verbs write. `compatible` is False where anything
-    does not fit, and `problems` says what; inputs that are malformed raise. `out` adds the room on its disk to the answer.
+    does not fit, and `problems` says what; inputs that are malformed raise. `out` adds the room on
+    its disk to the answer.
     """
     opts = make_options(options)
     where = None if out is None else _out(out)
