@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from .compat import Findings
     from .options import Alpha
+    from .records import Json
     from .refs import Folder
 
 Originals = Literal["folder", "cpu"]
@@ -50,9 +52,9 @@ def applied(
     opts, alphas = _live_options(options, originals), spread_alphas(alpha, 1)
     with Folders(opts) as folders:
         base, skill = _target(model, target, folders), folders.whole(vector)
-    asked = compare(local(Path(base)), [skill]).asked(opts)
-    job = _core.live_apply(base, [skill.path], alphas, asked)
-    return _changed(model, base, job, originals, opts)
+    found = compare(local(Path(base)), [skill])
+    job = _core.live_apply(base, [skill.path], alphas, found.asked(opts))
+    return _changed(model, base, job, originals, opts, found)
 
 
 def transferred(
@@ -73,9 +75,9 @@ def transferred(
     with Folders(opts) as folders:
         base = _target(model, target, folders)
         first, second = folders.whole(minuend), folders.whole(subtrahend)
-    asked = compare(local(Path(base)), [first, second]).asked(opts)
-    job = _core.live_transfer(base, first.path, second.path, scale, asked)
-    return _changed(model, base, job, originals, opts)
+    found = compare(local(Path(base)), [first, second])
+    job = _core.live_transfer(base, first.path, second.path, scale, found.asked(opts))
+    return _changed(model, base, job, originals, opts, found)
 
 
 def unlike(model: nn.Module, target: Folder | None = None) -> tuple[str, ...]:
@@ -100,11 +102,14 @@ def unlike(model: nn.Module, target: Folder | None = None) -> tuple[str, ...]:
 
 @contextmanager
 def _changed(
-    model: nn.Module, base: str, job: _core.Live, originals: Originals, opts: Options
+    model: nn.Module, base: str, job: _core.Live, originals: Originals, opts: Options, found: Findings
 ) -> Generator[Applied]:
     change = _Change(model, base, job, originals, opts)
     try:
-        yield change.put_in()
+        report = change.put_in()
+        report["warnings"] += found.warnings
+        report["notes"] += found.notes
+        yield Applied.from_json(report)
     finally:
         try:
             with _interrupts_held():
@@ -132,7 +137,7 @@ class _Change:
     def _find(self) -> list[Carrier | None]:
         return carriers(self._model, self._base, json.loads(self._job.tensors), self._opts.prefixes)
 
-    def put_in(self) -> Applied:
+    def put_in(self) -> Json:
         """Makes the model what loading the written checkpoint would give."""
         with _writing(), closing(_stream(self._job, self._carriers, results=True)) as parts:
             for carrier, first, stop, result, original in parts:
@@ -159,7 +164,7 @@ class _Change:
             for carrier in self._carriers
             if carrier and carrier.name in self._written
         }
-        return Applied.from_json(json.loads(self._job.report()))
+        return json.loads(self._job.report())
 
     def put_back(self) -> None:
         """Makes the model what it was, as far as it was changed."""
