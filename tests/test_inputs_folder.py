@@ -206,9 +206,12 @@ def test_a_pipe_among_the_sidecars_is_not_waited_for(file: str, tmp_path: Path) 
     assert run(["transfer", *inputs, "-o", tmp_path / "out"])[0] == 0
     assert not (tmp_path / "out" / file).is_fifo()
     code, stdout, stderr = run(["check", *inputs, "--json"])
+    assert code == 0, stderr
     # Only the tokenizer is looked at: it could mix up the rows of the embedding.
-    problems = [problem["file"] for problem in json.loads(stdout)["problems"]]
-    assert (code, problems) == ((1, [str(inputs[0] / file)]) if file == "tokenizer.json" else (0, [])), stderr
+    said = any(
+        str(inputs[0] / file) in note and "not compared" in note for note in json.loads(stdout)["notes"]
+    )
+    assert said == (file == "tokenizer.json")
 
 
 def test_links_to_files_anywhere(tmp_path: Path) -> None:
@@ -283,13 +286,16 @@ TOKENIZERS = {
 
 
 @pytest.mark.parametrize("case", TOKENIZERS)
-def test_a_malformed_tokenizer_is_a_finding_of_check(case: str, tmp_path: Path) -> None:
+def test_a_malformed_tokenizer_is_said_and_not_compared(case: str, tmp_path: Path) -> None:
     inputs = donors(tmp_path, {"w": noise(1, 4)})
     path = inputs[1] / "tokenizer.json"
     path.write_text(TOKENIZERS[case])
     code, stdout, stderr = call(["check", *inputs, "--json"])
-    assert (code, stderr) == (1, "")
-    assert [problem["file"] for problem in json.loads(stdout)["problems"]] == [str(path)]
+    assert (code, stderr) == (0, "")
+    assert any(str(path) in note and "not compared" in note for note in json.loads(stdout)["notes"])
+    code, _, stderr = call(["transfer", *inputs, "-o", tmp_path / "out"])
+    assert code == 0
+    assert f"warning: {path}" in stderr
 
 
 def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:

@@ -1,104 +1,165 @@
-"""What `check` adds to the core's plan: do the configs and tokenizers of the inputs belong together?
+"""What the verbs add to the core's plan: do the configs and tokenizers of the inputs belong together?
 
-Headers show that tensors match by name and shape. They do not show attention split into other heads, or a
-token with another id, either of which makes the sum of two models noise.
+Headers show that tensors match by name and shape. They do not show attention split into other heads, or an
+id that is another token, either of which makes the sum of two models noise. What is found here is asked of
+every verb that combines weights, `check` as well as those that write, so that they give one answer:
+
+- a claim is against the job, and refuses it where a tensor that it concerns is combined (the core says);
+- a warning is of something odd that does not make the sum wrong: the sizes that headers show are what counts;
+- a note tells what else differs, and what could not be compared.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from .errors import TaskvecError
-from .vector import is_vector
+from .settings import paired
+from .tokens import Unreadable, tokens
 
 if TYPE_CHECKING:
+    from .options import Options
     from .records import Json
     from .refs import Ref
 
-# Weights mean something else when one of these differs, whatever their shapes.
-_STRUCTURE = (
-    "model_type",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "intermediate_size",
-)
+# Weights mean something else when one of these differs, and no header shows it.
+_UNSEEN = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim")
+# A name, and what headers show better: models of one architecture go by several names.
+_SEEN = ("model_type", "hidden_size", "intermediate_size")
 # A policy of the plan deals with these, or they bend the model without changing what a weight means.
 _NOTED = ("rope", "tie_word_embeddings", "vocab_size")
+
+
+class Claim(NamedTuple):
+    """What speaks against a job."""
+
+    file: str
+    message: str
+    row: int | None
+    """The first row that means another token, where only the tensors of the vocabulary are concerned."""
 
 
 @dataclass(slots=True)
 class Findings:
     """What a comparison found, in the order found."""
 
+    claims: list[Claim] = field(default_factory=list[Claim])
+    warnings: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
-    problems: list[Json] = field(default_factory=list["Json"])
 
-    def problem(self, ref: Ref, name: str, message: str) -> None:
-        """Adds a problem with one of a folder's files in the form that plans have."""
-        file = str(Path(ref.path) / name)
-        self.problems.append({"file": file, "tensor": None, "message": f"{file}: {message}"})
+    def asked(self, options: Options) -> Options:
+        """The options of a job that is to heed these findings."""
+        return replace(options, claims=tuple(self.claims))
+
+    def claim(self, ref: Ref, name: str, message: str, row: int | None = None) -> None:
+        """Adds what one of a folder's files has against the job."""
+        file = _path(ref, name)
+        self.claims.append(Claim(file, f"{file}: {message}", row))
+
+    def beside(self, problems: list[Json]) -> list[str]:
+        """Warnings and notes, and the claims that are not among a plan's problems."""
+        told = {problem["message"] for problem in problems}
+        moot = [
+            f"{one.message} (no such tensor is combined)" for one in self.claims if one.message not in told
+        ]
+        return [*moot, *self.warnings, *self.notes]
 
 
 def compare(target: Ref, donors: list[Ref]) -> Findings:
     """Compares the target's config and tokenizer with each donor's; a vector has `vector.json` alone."""
     found = Findings()
-    config = _config(target, found)
-    tokens = _tokens(target, found)
+    config, own = _config(target, found), _tokens(target, found)
     for donor in donors:
+        vector = _is_vector(donor)
         # An adapter needs neither file; copies of its base's may still tell that they differ.
         if not donor.is_adapter or donor.holds("config.json"):
-            _compare_configs(target, config, donor, _config(donor, found), found)
-        if not is_vector(donor) and (donor.holds("tokenizer.json") or not donor.is_adapter):
-            _compare_tokens(target, tokens, donor, _tokens(donor, found), found)
-    if config is not None and tokens:
-        _compare_rows(target, config, tokens, found)
+            theirs = _config(donor, found)
+            if config is not None and theirs is not None:
+                _compare_configs(target, config, donor, theirs, found)
+        if vector:
+            found.notes.append(
+                f"{_path(donor, 'vector.json')} keeps no tokenizer, so no tokens were compared"
+            )
+        elif donor.holds("tokenizer.json") or not donor.is_adapter:
+            others = _tokens(donor, found)
+            if own is not None and others is not None:
+                _compare_tokens(target, own, donor, others, found)
+    if config is not None and own is not None and own[1]:
+        _compare_rows(target, config, own[1], found)
     return found
 
 
+def _is_vector(ref: Ref) -> bool:
+    return ref.holds("vector.json")
+
+
+def _path(ref: Ref, name: str) -> str:
+    return str(Path(ref.path) / name)
+
+
 def _load(ref: Ref, name: str, found: Findings) -> Json | None:
-    """The JSON object in a file: absent is a note, malformed a problem."""
+    """The JSON object in a file; what cannot be read is said, since it was not compared."""
+    path = _path(ref, name)
     try:
         text = ref.read(name)
         if text is None:
-            found.notes.append(f"{Path(ref.path) / name} is not there, so it was not compared")
+            found.notes.append(f"{path} is not there, so it was not compared")
             return None
         value: Any = json.loads(text)
     # A network that fails is not the file's fault, and is told as what it is.
     except (OSError, ValueError, RecursionError) as error:
         if ref.remote is not None and isinstance(error, TaskvecError):
             raise
-        found.problem(
-            ref, name, f"cannot be read as JSON ({type(error).__name__}); download or save it again"
+        found.warnings.append(
+            f"{path}: cannot be read as JSON ({type(error).__name__}), so it was not compared; download or"
+            " save it again"
         )
         return None
     if not isinstance(value, dict):
-        found.problem(ref, name, "holds no JSON object; download or save it again")
+        found.warnings.append(
+            f"{path}: holds no JSON object, so it was not compared; download or save it again"
+        )
         return None
     return cast("Json", value)
 
 
 def _config(ref: Ref, found: Findings) -> Json | None:
-    """The keys that matter, found at the top or in `text_config` and written in one way."""
-    if is_vector(ref):
-        described = _load(ref, "vector.json", found) or {}
-        config = described.get("config")
-        if not isinstance(config, dict):
-            found.notes.append(f"{Path(ref.path) / 'vector.json'} keeps no config, so none was compared")
-            return None
-    else:
-        config = _load(ref, "config.json", found)
-    if config is None:
-        return None
-    top = cast("Json", config)
-    inner = top.get("text_config")
-    flat = {**top, **cast("Json", inner)} if isinstance(inner, dict) else top
-    return {**{key: flat.get(key) for key in _STRUCTURE + _NOTED}, "rope": _rope(flat)}
+    if not _is_vector(ref):
+        return _load(ref, "config.json", found)
+    config = (_load(ref, "vector.json", found) or {}).get("config")
+    if isinstance(config, dict):
+        return cast("Json", config)
+    found.notes.append(f"{_path(ref, 'vector.json')} keeps no config, so none was compared")
+    return None
+
+
+def _compare_configs(target: Ref, ours: Json, donor: Ref, theirs: Json, found: Findings) -> None:
+    name = "vector.json" if _is_vector(donor) else "config.json"
+    pairs = paired(ours, theirs)
+    if not pairs:
+        found.warnings.append(
+            f"{_path(donor, name)}: it cannot be told which of the language models in it and in {target.name}"
+            " correspond, so their settings were not compared; make sure that their heads are the same"
+        )
+    for path, mine, other in pairs:
+        mine, other = {**mine, "rope": _rope(mine)}, {**other, "rope": _rope(other)}
+        for key in _UNSEEN + _SEEN + _NOTED:
+            if mine.get(key) is None or other.get(key) is None or mine[key] == other[key]:
+                continue
+            where = f" in {path}" if path else ""
+            said = f"{key} is {_short(other[key])}{where} where {target.name} has {_short(mine[key])}"
+            if key in _UNSEEN:
+                found.claim(donor, name, f"{said}; choose donors whose layers and heads are the target's")
+            elif key in _SEEN:
+                found.warnings.append(
+                    f"{_path(donor, name)}: {said}; names and shapes of tensors decide what is combined: make"
+                    " sure that both have one architecture"
+                )
+            else:
+                found.notes.append(f"{donor.name}: {said}")
 
 
 def _rope(config: Json) -> Any:
@@ -114,79 +175,78 @@ def _rope(config: Json) -> Any:
     return rope if rope["rope_theta"] is not None else None
 
 
-def _compare_configs(
-    target: Ref, ours: Json | None, donor: Ref, theirs: Json | None, found: Findings
-) -> None:
-    if ours is None or theirs is None:
-        return
-    for key in _STRUCTURE + _NOTED:
-        mine, other = ours[key], theirs[key]
-        if mine is None or other is None or mine == other:
-            continue
-        said = f"{key} is {_short(other)} where {target.name} has {_short(mine)}"
-        if key in _STRUCTURE:
-            name = "vector.json" if is_vector(donor) else "config.json"
-            found.problem(donor, name, f"{said}; only models of one architecture and size fit together")
-        else:
-            found.notes.append(f"{donor.name}: {said}")
-
-
 def _short(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def _tokens(ref: Ref, found: Findings) -> dict[str, int] | None:
-    """Token → id of the folder's tokenizer.json: the model's vocabulary, then the added tokens."""
-    content = _load(ref, "tokenizer.json", found)
-    if content is None:
-        return None
+def _tokens(ref: Ref, found: Findings) -> tuple[str, dict[str, int]] | None:
     try:
-        vocab: Any = content["model"]["vocab"]
-        if isinstance(vocab, list):  # Unigram: [piece, score], the id is its place
-            vocab = {piece: at for at, (piece, _) in enumerate(cast("list[Any]", vocab))}
-        tokens = {str(token): int(at) for token, at in vocab.items()}
-        tokens.update(
-            (str(added["content"]), int(added["id"])) for added in content.get("added_tokens") or ()
-        )
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
-        found.problem(
-            ref,
-            "tokenizer.json",
-            "its vocabulary is not in the form that the tokenizers library writes; save it again",
+        return tokens(ref, lambda name: _load(ref, name, found))
+    except Unreadable as error:
+        found.warnings.append(
+            f"{_path(ref, str(error))}: its vocabulary is not in the form that the tokenizers library"
+            " writes, so it was not compared; save it again"
         )
         return None
-    return tokens
 
 
 def _compare_tokens(
-    target: Ref, ours: dict[str, int] | None, donor: Ref, theirs: dict[str, int] | None, found: Findings
+    target: Ref,
+    target_tokens: tuple[str, dict[str, int]],
+    donor: Ref,
+    donor_tokens: tuple[str, dict[str, int]],
+    found: Findings,
 ) -> None:
-    if ours is None or theirs is None:
-        return
+    (_, ours), (name, theirs) = target_tokens, donor_tokens
+    way_out = (
+        "choose donors with the target's tokenizer, or --exclude the embedding and the output head"
+        " (--exclude 'embed|lm_head')"
+    )
     moved = sorted(token for token in ours.keys() & theirs.keys() if ours[token] != theirs[token])
     if moved:
         token = moved[0]
-        found.problem(
+        found.claim(
             donor,
-            "tokenizer.json",
+            name,
             f"{len(moved)} tokens have another id than in {target.name} ({token!r}: {theirs[token]}, there"
-            f" {ours[token]}) and would mix up embedding rows; choose donors with the target's tokenizer",
+            f" {ours[token]}) and would mix up embedding rows; {way_out}",
+            min(min(ours[one], theirs[one]) for one in moved),
         )
-    for one, has, other, lacks in ((target, ours, donor, theirs), (donor, theirs, target, ours)):
+    mine, other = _by_id(ours, moved), _by_id(theirs, moved)
+    # Several tokens may share an id; one in common is enough.
+    reused = sorted(at for at in mine.keys() & other.keys() if not mine[at] & other[at])
+    if reused:
+        at = reused[0]
+        found.claim(
+            donor,
+            name,
+            f"{len(reused)} ids are other tokens than in {target.name} (id {at}: {min(other[at])!r}, there"
+            f" {min(mine[at])!r}) and would mix up embedding rows; {way_out}",
+            at,
+        )
+    for one, has, another, lacks in ((target, ours, donor, theirs), (donor, theirs, target, ours)):
         if extra := len(has.keys() - lacks.keys()):
-            found.notes.append(f"tokens of {one.name} that {other.name} lacks: {extra}")
+            found.notes.append(f"tokens of {one.name} that {another.name} lacks: {extra}")
 
 
-def _compare_rows(target: Ref, config: Json, tokens: dict[str, int], found: Findings) -> None:
+def _by_id(ids: dict[str, int], moved: list[str]) -> dict[int, set[str]]:
+    """Id → its tokens, without those that are told of already."""
+    found: dict[int, set[str]] = {}
+    for token in ids.keys() - set(moved):
+        found.setdefault(ids[token], set()).add(token)
+    return found
+
+
+def _compare_rows(target: Ref, config: Json, ids: dict[str, int], found: Findings) -> None:
     """The embedding's rows (`transformers` opens it only if they are vocab_size) against the ids in use."""
-    rows, needed = config["vocab_size"], max(tokens.values()) + 1
+    ((_, settings, _), *_) = paired(config, config)
+    rows, needed = settings.get("vocab_size"), max(ids.values()) + 1
     if not isinstance(rows, int):
         return
     if rows < needed:
-        found.problem(
-            target,
-            "config.json",
-            f"vocab_size {rows} is less than the {needed} ids of its tokenizer; resize the embedding first",
+        found.warnings.append(
+            f"{_path(target, 'config.json')}: vocab_size {rows} is less than the {needed} ids of its"
+            " tokenizer; resize the target's embedding, or use the tokenizer that belongs to it"
         )
     elif rows > needed:
         padding = f"{rows - needed} rows of padding"

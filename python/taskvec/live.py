@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Literal, Unpack, get_args
 import taskvec._core as _core
 
 from .carriers import Carrier, carriers
+from .compat import compare
 from .errors import CorruptError, MismatchError, TaskvecError, UsageError
 from .folders import Folders
 from .options import Keywords, Options, make_options, spread_alphas
-from .refs import Fixed
+from .refs import Fixed, local
 from .results import Applied
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from .compat import Findings
     from .options import Alpha
     from .records import Json
-    from .refs import Folder
+    from .refs import Folder, Ref
 
 Originals = Literal["folder", "cpu"]
 """Where the model's own values come from at the end: read again from the target, or kept on the CPU."""
@@ -49,13 +51,13 @@ def applied(
     """`Vector.applied`, which see, for a vector given by its folder."""
     opts, alphas = _live_options(options, originals), spread_alphas(alpha, 1)
     with Folders(opts) as folders:
-        given = [_target(model, target, folders), Fixed(folders.whole(vector).path)]
-        doubts = folders.unchecked()
+        base, skill = _target(model, target, folders), folders.whole(vector)
+        found = _compared(base, [skill], folders)
 
     def start(base: str, skill: str) -> _core.Live:
-        return _core.live_apply(base, [skill], alphas, opts)
+        return _core.live_apply(base, [skill], alphas, found.asked(opts))
 
-    return _changed(model, _Job(start, given, doubts), originals, opts)
+    return _changed(model, _Job(start, [base, Fixed(skill.path)], found), originals, opts)
 
 
 def transferred(
@@ -74,14 +76,22 @@ def transferred(
     """
     opts, (scale,) = _live_options(options, originals), spread_alphas(alpha, 1)
     with Folders(opts) as folders:
-        pair = [Fixed(folders.whole(donor).path) for donor in (minuend, subtrahend)]
-        given = [_target(model, target, folders), *pair]
-        doubts = folders.unchecked()
+        base = _target(model, target, folders)
+        pair = [folders.whole(donor) for donor in (minuend, subtrahend)]
+        found = _compared(base, pair, folders)
 
     def start(base: str, first: str, second: str) -> _core.Live:
-        return _core.live_transfer(base, first, second, scale, opts)
+        return _core.live_transfer(base, first, second, scale, found.asked(opts))
 
-    return _changed(model, _Job(start, given, doubts), originals, opts)
+    given = [base, *(Fixed(donor.path) for donor in pair)]
+    return _changed(model, _Job(start, given, found), originals, opts)
+
+
+def _compared(base: Fixed, donors: list[Ref], folders: Folders) -> Findings:
+    """What configs and tokenizers say, and which files of the Hub's cache were not checked."""
+    found = compare(local(Path(str(base))), donors)
+    found.warnings += folders.unchecked()
+    return found
 
 
 def unlike(model: nn.Module, target: Folder | None = None) -> tuple[str, ...]:
@@ -107,8 +117,8 @@ def unlike(model: nn.Module, target: Folder | None = None) -> tuple[str, ...]:
 class _Job:
     """The computation for one `with` block, planned when it is asked for."""
 
-    def __init__(self, start: Callable[..., _core.Live], given: list[Fixed], doubts: list[str]) -> None:
-        self.base, self.doubts = given[0], doubts
+    def __init__(self, start: Callable[..., _core.Live], given: list[Fixed], found: Findings) -> None:
+        self.base, self.found = given[0], found
         self._start, self._given = start, given
         self._paths = self._now()
         self._live = start(*self._paths)
@@ -125,7 +135,10 @@ class _Job:
 def _changed(model: nn.Module, job: _Job, originals: Originals, opts: Options) -> Generator[Applied]:
     change = _Change(model, job, originals, opts)
     try:
-        yield change.put_in()
+        report = change.put_in()
+        report["warnings"] += job.found.warnings
+        report["notes"] += job.found.notes
+        yield Applied.from_json(report)
     finally:
         try:
             with _interrupts_held():
@@ -141,7 +154,7 @@ class _Change:
 
     def __init__(self, model: nn.Module, job: _Job, originals: Originals, opts: Options) -> None:
         self._model, self._base, self._opts = model, job.base, opts
-        self._job, self._doubts = job.ready(), job.doubts
+        self._job = job.ready()
         self._carriers = self._find()
         self._keep = originals == "cpu"
         self._kept: list[tuple[str, int, int, Tensor]] = []
@@ -152,7 +165,7 @@ class _Change:
     def _find(self) -> list[Carrier | None]:
         return carriers(self._model, str(self._base), json.loads(self._job.tensors), self._opts.prefixes)
 
-    def put_in(self) -> Applied:
+    def put_in(self) -> Json:
         """Makes the model what loading the written checkpoint would give."""
         with _writing(), closing(_stream(self._job, self._carriers, results=True)) as parts:
             for carrier, first, stop, result, original in parts:
@@ -179,9 +192,7 @@ class _Change:
             for carrier in self._carriers
             if carrier and carrier.name in self._written
         }
-        report: Json = json.loads(self._job.report())
-        report["warnings"] += self._doubts
-        return Applied.from_json(report)
+        return json.loads(self._job.report())
 
     def put_back(self) -> None:
         """Makes the model what it was, as far as it was changed."""

@@ -91,6 +91,8 @@ class Options:
     prefixes: tuple[str, ...] = ()
     stream: bool = False
     cache_dir: str | None = None
+    claims: tuple[tuple[str, str, int | None], ...] = ()
+    """No user's: what configs and tokenizers say against the job (`taskvec.compat.Claim`)."""
 
 
 def make_options(keywords: Keywords) -> Options:

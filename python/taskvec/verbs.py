@@ -29,6 +29,7 @@ from .vector import Vector, is_vector
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .compat import Findings
     from .options import Options
     from .records import Json
     from .refs import Folder, Ref
@@ -129,14 +130,17 @@ def apply(
     alphas = spread_alphas(alpha, len(names))
     with _folders(opts, progress) as folders:
         base, added = folders.target(target), folders.donors(*names)
+        found = compare(base, added)
+        opts = found.asked(opts)
         if dry_run:
-            return _plan(_core.check_apply(base, added, where, alphas, opts), folders, base, added)
+            return _plan(_core.check_apply(base, added, where, alphas, opts), folders, base, added, found)
         command = ["taskvec", "apply", base.pinned, *(one.pinned for one in added)]
         for text, _ in alphas:
             command += ["--alpha", text]
         formula = "target" + "".join(f" + ({text})·v{at}" for at, (text, _) in enumerate(alphas, 1))
         card = merge_card(base, [(f"v{at}", one) for at, one in enumerate(added, 1)], command, formula, opts)
-        return _written(_core.apply(base, added, where, alphas, opts, card.text, progress), card, folders)
+        answer = _core.apply(base, added, where, alphas, opts, card.text, progress)
+        return _written(answer, card, folders, found)
 
 
 @overload
@@ -182,14 +186,16 @@ def transfer(
     where, scale = _out(out), parse_alpha(alpha)
     with _folders(opts, progress) as folders:
         base, (first, second) = folders.target(target), folders.donors(minuend, subtrahend)
+        found = compare(base, [first, second])
+        opts = found.asked(opts)
         if dry_run:
             answer = _core.check_transfer(base, first, second, where, scale, opts)
-            return _plan(answer, folders, base, [first, second])
+            return _plan(answer, folders, base, [first, second], found)
         command = ["taskvec", "transfer", base.pinned, first.pinned, second.pinned, "--alpha", scale[0]]
         formula = f"target + ({scale[0]})·(minuend − subtrahend)"
         card = merge_card(base, [("minuend", first), ("subtrahend", second)], command, formula, opts)
         answer = _core.transfer(base, first, second, where, scale, opts, card.text, progress)
-        return _written(answer, card, folders)
+        return _written(answer, card, folders, found)
 
 
 def check(
@@ -201,9 +207,10 @@ def check(
 ) -> CheckResult:
     """Whether the inputs fit together, and what combining them would cost; no weight is read.
 
-    `donors` are a minuend and a subtrahend, or one or more vectors. Beyond what a dry run of `transfer` or
-    `apply` tells, configs and tokenizers are compared. `compatible` is False where anything does not fit, and
-    `problems` says what; inputs that are malformed raise. `out` adds the room on its disk to the answer.
+    `donors` are a minuend and a subtrahend, or one or more vectors. The answer is that of a dry run of
+    `transfer` or `apply`: what is compatible here, these verbs write. `compatible` is False where anything
+    does not fit, and `problems` says what; inputs that are malformed raise. `out` adds the room on
+    its disk to the answer.
     """
     opts = make_options(options)
     where = None if out is None else _out(out)
@@ -211,15 +218,19 @@ def check(
         base, others = folders.target(target), folders.donors(*donors)
         vectors = [is_vector(other) for other in others]
         if others and all(vectors):
-            answer = _core.check_apply(base, others, where, spread_alphas(alpha, len(others)), opts)
+            alphas = spread_alphas(alpha, len(others))
+            found = compare(base, others)
+            answer = _core.check_apply(base, others, where, alphas, found.asked(opts))
         elif len(others) == 2 and not any(vectors):
             (scale,) = spread_alphas(alpha, 1)
+            found = compare(base, others)
+            opts = found.asked(opts)
             answer = _core.check_transfer(base, others[0], others[1], where, scale, opts)
         else:
             raise UsageError(
                 "give a target with a minuend and a subtrahend, or a target with vectors made by extract"
             )
-        return _plan(answer, folders, base, others, compared=True)
+        return _plan(answer, folders, base, others, found)
 
 
 def inspect(path: Folder, **options: Unpack[Keywords]) -> InspectResult:
@@ -256,18 +267,15 @@ def _folders(options: Options, progress: object) -> Folders:
 
 
 def _plan(
-    answer: str, folders: Folders, target: Ref | None, donors: list[Ref], *, compared: bool = False
+    answer: str, folders: Folders, target: Ref | None, donors: list[Ref], found: Findings | None = None
 ) -> CheckResult:
     plan: Json = json.loads(answer)
     # Of an adapter's base only headers are read.
     read = [donor for donor in donors if donor.is_adapter] or donors
     plan["download"] = folders.traffic(target, read)
     plan["notes"] += folders.unchecked()
-    if compared and target is not None:
-        found = compare(target, donors)
-        plan["notes"] += found.notes
-        plan["problems"] += found.problems
-        plan["compatible"] = not plan["problems"]
+    if found is not None:
+        plan["notes"] += found.beside(plan["problems"])
     return CheckResult.from_json(plan)
 
 
@@ -279,8 +287,11 @@ def _out(out: Folder) -> str:
     return str(pathlib.Path(text).expanduser())
 
 
-def _written(answer: str, card: Card, folders: Folders) -> WriteResult:
+def _written(answer: str, card: Card, folders: Folders, found: Findings | None = None) -> WriteResult:
     result: Json = json.loads(answer)
     result["notes"] += card.notes
     result["warnings"] += folders.unchecked()
+    if found is not None:
+        result["warnings"] += found.warnings
+        result["notes"] += found.notes
     return WriteResult.from_json(result)

@@ -14,8 +14,8 @@ pub const FILE: &str = "config.json";
 /// The longest config.json that is read.
 const MAX_CONFIG: u64 = 100_000_000;
 
-/// What is needed from config.json; every field is `None` when the file is absent or doesn't say. Fields of a model's
-/// `text_config` count where the top level is silent.
+/// What is needed from config.json; every field is `None` when the file is absent or doesn't say. Where the top level is
+/// silent, the settings of the language model inside count, under whatever name and however deep they are.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// `tie_word_embeddings`.
@@ -36,16 +36,22 @@ impl Config {
         let object: Map<String, Value> = serde_json::from_slice(&plain_numbers(&raw)).map_err(|error| {
             Error::corrupt(&path, format!("is not a JSON object, {}; download it again", brief(&error)))
         })?;
+        let mut inner = Vec::new();
+        object.values().for_each(|value| sub_objects(value, &mut inner));
+        let said =
+            |object: &'_ Map<String, Value>, key: &str| object.get(key).filter(|value| !value.is_null()).cloned();
         let field = |key: &str| {
-            let text = || object.get("text_config").and_then(|text| text.get(key));
-            object.get(key).filter(|value| !value.is_null()).or_else(text)
+            let text = || object.get("text_config")?.as_object().and_then(|text| said(text, key));
+            said(&object, key).or_else(text).or_else(|| agreed(&inner, key))
         };
-        let quantized = field("quantization_config").filter(|value| !value.is_null());
+        // Wherever it is: what is quantised in one part is not to be combined.
+        let quantized = said(&object, "quantization_config")
+            .or_else(|| inner.iter().find_map(|object| said(object, "quantization_config")));
         let method = |value: &Value| value.get("quant_method").and_then(Value::as_str).unwrap_or("unknown").to_owned();
         Ok(Self {
-            tied: field("tie_word_embeddings").and_then(Value::as_bool),
-            quantized: quantized.map(method),
-            vocab_size: field("vocab_size").and_then(Value::as_u64),
+            tied: field("tie_word_embeddings").and_then(|value| value.as_bool()),
+            quantized: quantized.as_ref().map(method),
+            vocab_size: field("vocab_size").and_then(|value| value.as_u64()),
             raw: Some(raw),
         })
     }
@@ -71,6 +77,26 @@ impl Config {
         out.extend_from_slice(&raw[done..]);
         Some(out)
     }
+}
+
+/// Every object inside a value, itself included.
+fn sub_objects<'a>(value: &'a Value, found: &mut Vec<&'a Map<String, Value>>) {
+    match value {
+        Value::Object(object) => {
+            found.push(object);
+            object.values().for_each(|value| sub_objects(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| sub_objects(value, found)),
+        _ => {}
+    }
+}
+
+/// What all language models inside say of a key; none where they disagree. A vision or audio tower has no `vocab_size`.
+fn agreed(inner: &[&Map<String, Value>], key: &str) -> Option<Value> {
+    let models = inner.iter().filter(|object| object.contains_key("vocab_size"));
+    let mut said = models.filter_map(|object| object.get(key)).filter(|value| !value.is_null());
+    let first = said.next()?;
+    said.all(|other| other == first).then(|| first.clone())
 }
 
 /// A copy with 0 in place of `NaN` and `Infinity`, which Python writes (Mamba's `time_step_limit`) and JSON forbids.

@@ -13,6 +13,7 @@ pub mod os;
 // Reading: headers, indexes, folders here and elsewhere.
 pub mod adapter;
 pub mod checkpoint;
+pub mod claims;
 pub mod config;
 pub mod factors;
 pub mod files;

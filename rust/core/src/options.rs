@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use regex::Regex;
 
+use crate::claims::Claim;
 use crate::dtype::Float;
 use crate::error::{Error, Result};
 use crate::source::Io;
@@ -131,6 +132,8 @@ pub struct Options {
     pub alpha_rules: Vec<AlphaRule>,
     /// Wrapper prefixes (`module.`) taken off tensor names before they are matched.
     pub prefixes: Vec<String>,
+    /// What configs and tokenizers say against the job.
+    pub claims: Vec<Claim>,
     /// How inputs are read.
     pub io: Io,
     /// Leave flushing to the operating system (`--no-sync`).

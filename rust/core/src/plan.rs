@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::budget::{Budget, Need};
+use crate::claims;
 use crate::control::Control;
 use crate::dtype::Float;
 use crate::error::{Error, Result};
@@ -94,6 +95,7 @@ impl Plan {
         }
         let inputs = Inputs::open(&request, control)?;
         let mut found = matching::match_inputs(&inputs, &options)?;
+        found.problems.extend(claims::problems(&options.claims, &inputs, &found.matches));
         let matches = if found.problems.is_empty() { std::mem::take(&mut found.matches) } else { Vec::new() };
         let layout = Layout::new(&inputs, matches, &options)?;
         let checkpoints: Vec<_> = inputs.list.iter().map(|input| &input.checkpoint).collect();
@@ -155,7 +157,9 @@ impl Plan {
             0 => String::new(),
             n => format!(" (and {n} more; `taskvec check` lists them)"),
         };
-        Err(Error::Mismatch(format!("{}: {tensor}{}{more}", first.file, first.message)))
+        // What configs and tokenizers say names its file by itself.
+        let file = if first.message.starts_with(&first.file) { String::new() } else { format!("{}: ", first.file) };
+        Err(Error::Mismatch(format!("{file}{tensor}{}{more}", first.message)))
     }
 
     /// Names everything that decides the output's bytes; a run goes on from an interrupted one only if it is equal.

@@ -366,6 +366,12 @@ fn config_fields() {
             "text_config": {"tie_word_embeddings": true, "vocab_size": 7, "quantization_config": {"bits": 4}}}"#,
     );
     assert_eq!((nested.tied, nested.vocab_size, nested.quantized.as_deref()), (Some(false), Some(7), Some("unknown")));
+    let deep = r#"{"vision": {"tie_word_embeddings": true}, "a": {"lm": {"vocab_size": 7, "tie_word_embeddings": false}},
+        "b": [{"quantization_config": {"quant_method": "awq"}}]}"#;
+    let deep = config(deep);
+    assert_eq!((deep.tied, deep.vocab_size, deep.quantized.as_deref()), (Some(false), Some(7), Some("awq")));
+    let torn = r#"{"a": {"vocab_size": 7, "tie_word_embeddings": false}, "b": {"vocab_size": 7, "tie_word_embeddings": true}}"#;
+    assert_eq!((config(torn).tied, config(torn).vocab_size), (None, Some(7)));
     assert_eq!(config(r#"{"quantization_config": {"quant_method": "fp8"}}"#).quantized.as_deref(), Some("fp8"));
     assert_eq!(config(r#"{"quantization_config": null, "tie_word_embeddings": "yes"}"#).tied, None);
     // As Python writes it, for example for Mamba 2.

@@ -1,6 +1,7 @@
 //! `taskvec.options.Options`, read attribute by attribute.
 
 use pyo3::prelude::*;
+use taskvec_core::claims::Claim;
 use taskvec_core::options::{self, Alpha, AlphaRule};
 
 use crate::errors::raise;
@@ -18,6 +19,7 @@ pub struct PyOptions {
     exclude: Vec<String>,
     alpha_rules: Vec<(String, String, f64)>,
     prefixes: Vec<String>,
+    claims: Vec<(String, String, Option<u64>)>,
     io: String,
     sync: bool,
     sha256: bool,
@@ -50,6 +52,7 @@ impl PyOptions {
             exclude: patterns("--exclude", &self.exclude)?,
             alpha_rules: self.alpha_rules.iter().map(rule).collect::<taskvec_core::Result<_>>()?,
             prefixes: self.prefixes.clone(),
+            claims: self.claims.iter().cloned().map(|(file, message, row)| Claim { file, message, row }).collect(),
             io: self.io.parse()?,
             no_sync: !self.sync,
             sha256: self.sha256,

@@ -1,0 +1,34 @@
+//! What configs and tokenizers say against a job. It counts only where it concerns a tensor that is combined.
+
+use crate::inputs::Inputs;
+use crate::matching::{Match, Problem};
+use crate::tie;
+
+/// One such statement, made before the headers were read.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The file that says it.
+    pub file: String,
+    /// One sentence: what is wrong and what to do.
+    pub message: String,
+    /// The first row that means another token, where only vocabulary tensors are concerned.
+    pub row: Option<u64>,
+}
+
+/// The claims that concern a tensor of these matches.
+pub fn problems(claims: &[Claim], inputs: &Inputs, matches: &[Match]) -> Vec<Problem> {
+    let concerns = |claim: &Claim| {
+        matches.iter().any(|found| {
+            let tensor = &inputs.base().tensors[found.tensor as usize];
+            found.terms.iter().any(|term| match claim.row {
+                None => true,
+                Some(row) => {
+                    let width: u64 = tensor.shape.iter().skip(1).product();
+                    tie::is_vocabulary(&tensor.name) && term.elements > row.saturating_mul(width)
+                }
+            })
+        })
+    };
+    let problem = |claim: &Claim| Problem { file: claim.file.clone(), tensor: None, message: claim.message.clone() };
+    claims.iter().filter(|claim| concerns(claim)).map(problem).collect()
+}
