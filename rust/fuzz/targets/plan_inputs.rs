@@ -7,7 +7,9 @@
 
 #![no_main]
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
@@ -15,8 +17,9 @@ use taskvec_core::control::Control;
 use taskvec_core::dtype::Float;
 use taskvec_core::inputs::Request;
 use taskvec_core::options::{Alpha, Options, Vocab};
+use taskvec_core::place::Place;
 use taskvec_core::plan::Plan;
-use taskvec_fuzz::{Content, Folder, check_error, check_text};
+use taskvec_fuzz::{check_error, check_text};
 
 const NAMES: [&str; 12] = [
     "config.json",
@@ -34,37 +37,61 @@ const NAMES: [&str; 12] = [
 ];
 const FOLDERS: [&str; 3] = ["target", "minuend", "subtrahend"];
 
-/// The folders and the byte that chooses; what is cut short counts as it is.
-fn folders(mut data: &[u8]) -> (u8, [Folder; 3]) {
-    let mut folders = [Folder::default(), Folder::default(), Folder::default()];
-    let choice = data.split_off_first().copied().unwrap_or(0);
-    while let [place, form, low, high, rest @ ..] = data {
-        let length = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
-        let (content, after) = rest.split_at(length);
-        let place = usize::from(*place) % (FOLDERS.len() * NAMES.len());
-        let content = if form % 2 == 0 { content.to_vec().into() } else { with_length(content) };
-        folders[place / NAMES.len()].add(NAMES[place % NAMES.len()], content);
-        data = after;
+/// The largest file that is made: mostly a hole.
+const LARGEST: u64 = 1 << 40;
+
+/// Three folders on a disk, or better in memory: set `TMPDIR` so.
+struct Folders(PathBuf);
+
+impl Folders {
+    /// Puts the files of the input there, and returns the byte that chooses. What is cut short counts as it is.
+    fn new(mut data: &[u8]) -> (u8, Self) {
+        let root = std::env::temp_dir().join(format!("taskvec-fuzz-{}", std::process::id()));
+        let folders = FOLDERS.map(|name| root.join(name));
+        for folder in &folders {
+            fs::create_dir_all(folder).expect("can be made");
+        }
+        let choice = data.split_off_first().copied().unwrap_or(0);
+        while let [place, form, low, high, rest @ ..] = data {
+            let length = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
+            let (content, after) = rest.split_at(length);
+            let place = usize::from(*place) % (FOLDERS.len() * NAMES.len());
+            put(&folders[place / NAMES.len()].join(NAMES[place % NAMES.len()]), content, form % 2 == 1);
+            data = after;
+        }
+        (choice, Self(root))
     }
-    (choice, folders)
+
+    fn place(&self, name: &str) -> Place {
+        self.0.join(name).into()
+    }
 }
 
-fn with_length(json: &[u8]) -> Content {
+impl Drop for Folders {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).expect("can be removed");
+    }
+}
+
+/// Writes a file; of a header, with its length before it and as much data as it promises after it.
+fn put(path: &Path, content: &[u8], is_header: bool) {
+    let mut file = File::create(path).expect("can be made");
+    if !is_header {
+        return file.write_all(content).expect("can be written");
+    }
     let end = |entry: &Value| entry.get("data_offsets")?.get(1)?.as_u64();
-    let data = match serde_json::from_slice(json) {
+    let data = match serde_json::from_slice(content) {
         Ok(Value::Object(members)) => members.values().filter_map(end).max().unwrap_or(0),
         _ => 0,
     };
-    let mut start = (json.len() as u64).to_le_bytes().to_vec();
-    start.extend_from_slice(json);
-    let size = (start.len() as u64).saturating_add(data);
-    Content { start, size }
+    let start = [&(content.len() as u64).to_le_bytes(), content].concat();
+    file.write_all(&start).expect("can be written");
+    file.set_len(start.len() as u64 + data.min(LARGEST)).expect("can have a hole");
 }
 
 fuzz_target!(|data: &[u8]| {
-    let (choice, folders) = folders(data);
-    let mut places = folders.into_iter().zip(FOLDERS).map(|(folder, name)| folder.place(name));
-    let [target, minuend, subtrahend] = std::array::from_fn(|_| places.next().expect("there are three"));
+    let (choice, folders) = Folders::new(data);
+    let [target, minuend, subtrahend] = FOLDERS.map(|name| folders.place(name));
     let alpha = Alpha::new("0.5", 0.5).expect("is a factor");
     let request = match choice % 4 {
         0 => Request::Transfer { target, minuend, subtrahend, alpha },
