@@ -113,6 +113,7 @@ def indexes() -> list[str]:
         *map(index, names),
         index(SHARDS[0], "\\u001b[2J"),
         index(SHARDS[0], metadata='{"a":1,"a":2}'),
+        index(SHARDS[0], metadata='{"total_size":1e999}'),
         '{"weight_map":{"a":"x.safetensors","a":"y.safetensors"}}',
         '{"weight_map":{"a":"x.safetensors","b":"X.safetensors"}}',
         '{"weight_map":{},"weight_map":{}}',
@@ -305,7 +306,12 @@ def corpus() -> dict[str, list[bytes]]:
     ]
     return {
         "header": [*(text.encode() for text in texts), *files],
-        "index": [text.encode() for text in indexes()],
+        # Bytes that are not UTF-8 in a part that is skipped got through once.
+        "index": [
+            *(text.encode() for text in indexes()),
+            b'{"metadata":{"a":"\xff"},"weight_map":{"a":"x.safetensors"}}',
+            b'{"more":"\xc3","weight_map":{"a":"x.safetensors"}}',
+        ],
         "vector_json": vector_seeds,
         "adapter_config": [
             (text if isinstance(text, str) else json.dumps(text)).encode() for text in adapters()
