@@ -115,6 +115,18 @@ def test_total_size_means_nothing(total: Any, tmp_path: Path) -> None:
     assert (tmp_path / "out" / INDEX).read_bytes() == (inputs[0] / INDEX).read_bytes()
 
 
+@pytest.mark.parametrize("total", ["1e999", '"\\ud800"'])
+def test_what_json_readers_disagree_on_does_not_stop_a_change_of_dtype(total: str, tmp_path: Path) -> None:
+    inputs = [sharded(tmp_path / role) for role in "tgs"]
+    places = {"a": ONE, "b": ONE, "c": TWO}
+    (inputs[0] / INDEX).write_text(
+        f'{{"metadata":{{"total_size":{total}}},"weight_map":{json.dumps(places)}}}'
+    )
+    assert call(["transfer", *inputs, "-o", tmp_path / "out", "--dtype", "f32"])[0] == 0
+    index = json.loads((tmp_path / "out" / INDEX).read_bytes())
+    assert index == {"metadata": {"total_size": 48}, "weight_map": places}
+
+
 def test_shard_counts_in_names_mean_nothing(tmp_path: Path) -> None:
     inputs = [sharded(tmp_path / role) for role in "tgs"]
     name = "model-00001-of-00005.safetensors"

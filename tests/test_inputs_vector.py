@@ -81,6 +81,11 @@ DESCRIPTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a schema that is no text": (lambda d: d.update(schema=1), "extract the vector again"),
     "no schema": (lambda d: d.pop("schema"), "schema"),
     "another encoding": (lambda d: d["vector"].update(encoding="packed"), "`packed` encoding"),
+    "an encoding that writes to the terminal": (
+        lambda d: d["vector"].update(encoding="\x1b[2J\n"),
+        r"`\u{1b}[2J\n`",
+    ),
+    "a schema without an end": (lambda d: d.update(schema="x" * 5000), "x…` with `dense`"),
     "no body": (lambda d: d.pop("vector"), "vector"),
     "no count": (lambda d: d["vector"].pop("exceptions"), "exceptions"),
     "a count below zero": (lambda d: d["vector"].update(exceptions=-1), "extract the vector again"),

@@ -37,7 +37,9 @@ fn parse(raw: &[u8]) -> Result<Vec<(String, String)>, String> {
     if raw.starts_with(b"version https://git-lfs") {
         return Err("is a Git LFS pointer, not the file itself; run `git lfs pull`".to_owned());
     }
-    let Pairs(members) = serde_json::from_slice::<Pairs<Part>>(raw)
+    // The parser skips strings that nobody asks for, and an output gets this very file: no other reader would take it.
+    let text = std::str::from_utf8(raw).map_err(|_| "is not a sound index, it is not UTF-8; download it again")?;
+    let Pairs(members) = serde_json::from_str::<Pairs<Part>>(text)
         .map_err(|error| format!("is not a sound index, {}; download it again", brief(&error)))?;
     let weight_map = members
         .into_iter()

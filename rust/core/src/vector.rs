@@ -8,6 +8,7 @@ use crate::adapter;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::json::{brief, quote};
 use crate::place::Place;
 
 /// The schema of `vector.json` that this version writes and reads.
@@ -60,10 +61,11 @@ impl VectorInfo {
             let what = format!("holds no {FILE}, so it is not a vector; `taskvec extract` makes one");
             return Err(Error::corrupt(&place.root, what));
         };
-        let document: Document = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::corrupt(&path, format!("is not a vector description ({error}); {AGAIN}")))?;
+        let document: Document = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::corrupt(&path, format!("is not a vector description ({}); {AGAIN}", brief(&error)))
+        })?;
         if document.schema != SCHEMA || document.vector.encoding != DENSE {
-            let found = format!("{} with `{}` encoding", document.schema, document.vector.encoding);
+            let found = format!("{} with {} encoding", quote(&document.schema), quote(&document.vector.encoding));
             return Err(Error::corrupt(&path, format!("is {found}, which this version does not read; update taskvec")));
         }
         Ok(Self { exceptions: document.vector.exceptions, tied: document.vector.tied, path })
@@ -74,6 +76,7 @@ impl VectorInfo {
         let (mut found, mut used) = (0, 0);
         for index in &file.tensors {
             let Some(name) = index.name.strip_suffix(".index") else { continue };
+            let shown = quote(name);
             let path = &file.shard(index).path;
             let value = file.get(&format!("{name}.value"));
             let fits = index.dtype == Dtype::I64
@@ -81,12 +84,12 @@ impl VectorInfo {
                 && value.is_some_and(|value| value.dtype == Dtype::F32 && value.shape == index.shape);
             if !fits {
                 let what =
-                    format!("the exceptions of tensor `{name}` are not I64 indices with as many F32 values; {AGAIN}");
+                    format!("the exceptions of tensor {shown} are not I64 indices with as many F32 values; {AGAIN}");
                 return Err(Error::corrupt(path, what));
             }
             let has_room = |tensor: &Tensor| tensor.dtype == Dtype::BF16 && index.elements() <= tensor.elements();
             if !dense.get(name).is_some_and(has_room) {
-                let what = format!("has exceptions of tensor `{name}`, which the vector does not hold so; {AGAIN}");
+                let what = format!("has exceptions of tensor {shown}, which the vector does not hold so; {AGAIN}");
                 return Err(Error::corrupt(path, what));
             }
             found += index.elements();

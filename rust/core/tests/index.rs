@@ -51,6 +51,8 @@ fn malformed() {
     refused("<!DOCTYPE html>", &["is not a sound index"]);
     refused("version https://git-lfs.github.com/spec/v1\n", &["git lfs pull"]);
     refused(b"{\"weight_map\":{\"\xff\":\"m.safetensors\"}}", &["is not a sound index"]);
+    refused(b"{\"more\":\"\xff\",\"weight_map\":{\"a\":\"m.safetensors\"}}", &["not UTF-8", "download it again"]);
+    refused(b"{\"metadata\":{\"a\":\"\xc3\"},\"weight_map\":{\"a\":\"m.safetensors\"}}", &["not UTF-8"]);
     refused("{}", &["no `weight_map`"]);
     refused(r#"{"weight_map":null}"#, &["`weight_map`"]);
     refused(r#"{"weight_map":["m.safetensors"]}"#, &["`weight_map`"]);

@@ -140,12 +140,10 @@ const RANK: usize = 5;
 
 fn save(folder: &Path, file: &str, tensors: &[(String, Dtype, Vec<usize>, Vec<u8>)]) {
     fs::create_dir_all(folder).unwrap();
-    let view = |(name, dtype, shape, bytes): &'static (String, Dtype, Vec<usize>, Vec<u8>)| {
-        (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
-    };
-    // The views must outlive the call, and a test may leak.
-    let tensors: &'static [_] = tensors.to_vec().leak();
-    safetensors::serialize_to_file(tensors.iter().map(view), None, &folder.join(file)).unwrap();
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+    safetensors::serialize_to_file(views, None, &folder.join(file)).unwrap();
 }
 
 fn adapter(folder: &Path, seed: u64, modules: &[&str], change: impl Fn(&mut Value)) {
