@@ -13,7 +13,9 @@ pub mod os;
 // Reading: headers, indexes, folders here and elsewhere.
 pub mod adapter;
 pub mod checkpoint;
+pub mod clutter;
 pub mod config;
+mod descriptions;
 pub mod factors;
 pub mod files;
 pub mod folder;
@@ -21,6 +23,7 @@ pub mod header;
 pub mod index;
 pub mod json;
 pub mod lora;
+mod missing;
 pub mod place;
 pub mod shard;
 // Arithmetic: the numeric specification and its kernels.
