@@ -55,6 +55,12 @@ debug_build: bool
 def is_weights(name: str) -> bool:
     """Whether a file of this name holds weights, in whatever format, or is the index of such files."""
 
+def is_stray(path: str) -> bool:
+    """Whether a file, called by its path below a folder, may hold a secret, or is what a training run left.
+
+    Such files are neither copied into an output nor uploaded.
+    """
+
 def simd() -> str:
     """The instruction set in use; TASKVEC_SIMD in the environment lowers it (`UsageError`: names none)."""
 

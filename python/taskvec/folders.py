@@ -6,6 +6,7 @@ import json
 import os
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -130,11 +131,13 @@ class Folders:
         # Whole: the working folder may be another when the last file is asked for.
         folder = snapshot(name, str(cache(self._options.cache_dir)), self._commits)
         # Low-rank factors and a vector's exceptions are read here and there; they are small.
-        whole = any(file in folder.files for file in ("adapter_config.json", "vector.json"))
-        remote = Remote(folder, self._downloads, self._small, streams=streams and not whole)
         sha256 = {file: listed.sha256 for file, listed in folder.files.items() if listed.sha256}
         origin = Origin(name.repo, folder.commit, name.subfolder, sha256)
-        return Ref(name.text, origin.name, origin, remote)
+        downloaded = Remote(folder, self._downloads, self._small, streams=False)
+        ref = Ref(name.text, origin.name, origin, downloaded)
+        if not streams or ref.is_adapter or ref.holds("vector.json"):
+            return ref
+        return replace(ref, remote=Remote(folder, self._downloads, self._small, streams=True))
 
 
 def _downloaded(remote: Remote, wanted: set[str]) -> str:

@@ -77,7 +77,8 @@ def push(
 
     Raises:
         UsageError: The name of the repository or branch cannot be one.
-        MismatchError: The folder is not as it was written, or the repository is public and should not be.
+        MismatchError: The folder is not as it was written, an earlier version wrote secrets of its target
+            into it, or the repository is public and should not be.
         CorruptError: The manifest cannot be read.
         StorageError: No folder or manifest, no token, no permission, no network.
     """
@@ -163,6 +164,11 @@ def _verified(folder: pathlib.Path, progress: _core.Progress | None) -> dict[str
         raise MismatchError(f"{folder} is not as it was written and was not pushed: {what}; write it again")
     manifest = next(path for name in _MANIFESTS if (path := folder / name).is_file())
     said: Json = json.loads(manifest.read_bytes())
+    if strays := sorted(one["name"] for one in said["files"] if _core.is_stray(one["name"])):
+        raise MismatchError(
+            f"{folder} was not pushed: it holds what may be a secret, or was left by a training run:"
+            f" {_some(strays)}; write it again, which leaves such files out"
+        )
     return {one["name"]: one["size"] for one in said["files"]} | {manifest.name: manifest.stat().st_size}
 
 

@@ -110,7 +110,8 @@ class Remote:
         """The shards that the cache has not, with their bytes; with `sidecars`, the files beside them too."""
         needed = self.shards | _BESIDE
         if sidecars:
-            needed |= {name for name in self._names if not _core.is_weights(name)}
+            beside = (name for name in self._names if not _core.is_weights(name))
+            needed |= {name for name in beside if not _core.is_stray(name)}
         where, files = self._snapshot, self._snapshot.files
         absent = [files[name] for name in needed & files.keys() if not where.cached(name)]
         return {(where.name.repo, where.commit, file.path): file.size for file in absent}

@@ -1,22 +1,22 @@
 //! A checkpoint folder, opened: its shards, the place of every tensor in them, and the files beside them.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::io::ErrorKind;
 
-use crate::adapter::{self, AdapterConfig};
+use crate::adapter::AdapterConfig;
 use crate::config::Config;
 use crate::control::Control;
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, Kind};
 use crate::error::{Error, Result};
 use crate::factors::Made;
-use crate::folder::{is_weights, sort_listed, walk};
+use crate::folder::{sort_listed, walk};
 use crate::header::TensorInfo;
-use crate::index::{Index, MAX_INDEX};
+use crate::index::{Index, MAX_INDEX, index_name};
 use crate::json::quote;
 use crate::ordered::ordered;
 use crate::place::Place;
 pub use crate::shard::Shard;
+use crate::{descriptions, missing};
 
 /// One tensor of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,10 +78,18 @@ impl Checkpoint {
         let index = index_name("model");
         let mut used: HashSet<&str> = checkpoint.shards.iter().map(|shard| shard.name.as_str()).collect();
         used.insert(&index);
-        let found = match &place.remote {
+        let mut found = match &place.remote {
             Some(remote) => sort_listed(remote.files().iter().map(|(name, _)| name.as_str()), &used),
             None => walk(&place.root, &used)?,
         };
+        let codes = |tensor: &Tensor| match tensor.dtype.kind() {
+            Kind::Float(_) => false,
+            // Others are buffers.
+            Kind::Integer => tensor.shape.len() >= 2,
+            Kind::Opaque => true,
+        };
+        descriptions::leave_out(&mut found, place, checkpoint.tensors.iter().any(codes))?;
+        checkpoint.notes.extend(descriptions::unread_adapter(&checkpoint.label, &found));
         (checkpoint.sidecars, checkpoint.left_out) = (found.sidecars, found.left_out);
         Ok(checkpoint)
     }
@@ -192,10 +200,6 @@ fn sorted(tensors: &[Tensor]) -> Vec<u32> {
     by_name
 }
 
-fn index_name(stem: &str) -> String {
-    format!("{stem}.safetensors.index.json")
-}
-
 /// What an index says of a shard.
 struct Listed {
     /// The first tensor it lists there.
@@ -216,7 +220,7 @@ fn locate(place: &Place, stem: &str) -> Result<(Option<Index>, ShardNames)> {
         if single_is_there {
             return Ok((None, BTreeMap::from([(single, None)])));
         }
-        return Err(nothing_there(place, stem));
+        return Err(missing::nothing_there(place, stem));
     };
     let index = Index::parse(raw, &place.path(&name))?;
     let mut names = ShardNames::new();
@@ -264,69 +268,4 @@ fn open_shard(
         // Seen a moment ago.
         None => Error::io(&place.path(name), "open")(ErrorKind::NotFound.into()),
     })
-}
-
-/// Says what was looked for, and what lies there instead.
-fn nothing_there(place: &Place, stem: &str) -> Error {
-    let wanted = [format!("{stem}.safetensors"), index_name(stem)];
-    let (mut weights, mut folders) = match beside(place, &wanted) {
-        Ok(found) => found,
-        Err(error) => return error,
-    };
-    weights.sort();
-    folders.sort();
-    folders.dedup();
-    let missing = format!("holds no {} and no {}", wanted[0], wanted[1]);
-    let what = if !folders.is_empty() {
-        format!("{missing}, but its subfolders do; name one of them: {}", listing(&folders))
-    } else if stem == "model" && weights.iter().any(|name| name.starts_with("adapter_model.")) {
-        if !place.has(adapter::FILE).unwrap_or(false) {
-            let what = format!("{missing}, only an adapter without its {}; download or save it again", adapter::FILE);
-            return Error::corrupt(&place.root, what);
-        }
-        format!("{missing}, only an adapter, which can be a donor alone; {}", adapter::MERGE)
-    } else if weights.is_empty() {
-        format!("{missing}; name the folder of a checkpoint in safetensors format")
-    } else if weights.iter().any(|name| name.ends_with(".safetensors")) {
-        format!("{missing}, only {}; name the file so, or save the model again", listing(&weights))
-    } else {
-        format!("{missing}, only {}; convert it to safetensors first", listing(&weights))
-    };
-    Error::corrupt(&place.root, what)
-}
-
-/// Weight files in the folder itself, and the subfolders that hold one of the `wanted` files, as a user would name them.
-fn beside(place: &Place, wanted: &[String]) -> Result<(Vec<String>, Vec<String>)> {
-    let (mut weights, mut folders) = (Vec::new(), Vec::new());
-    if let Some(remote) = &place.remote {
-        // In a ref, the first subfolder stands after a colon.
-        let below = place.origin.as_ref().is_some_and(|origin| origin.subfolder.is_some());
-        let root = format!("{}{}", place.root.display(), if below { '/' } else { ':' });
-        for (name, _) in remote.files() {
-            match name.rsplit_once('/') {
-                None if is_weights(name) => weights.push(name.clone()),
-                Some((folder, own)) if !folder.contains('/') && wanted.iter().any(|file| file == own) => {
-                    folders.push(format!("{root}{folder}"));
-                }
-                _ => {}
-            }
-        }
-        return Ok((weights, folders));
-    }
-    for entry in fs::read_dir(&place.root).map_err(Error::io(&place.root, "list"))?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if is_weights(&name) {
-            weights.push(name);
-        } else if wanted.iter().any(|file| entry.path().join(file).exists()) {
-            folders.push(name);
-        }
-    }
-    Ok((weights, folders))
-}
-
-/// The first few of many names.
-fn listing(names: &[String]) -> String {
-    let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
-    let shown: Vec<_> = names.iter().take(3).map(|name| quote(name)).collect();
-    format!("{}{more}", shown.join(", "))
 }

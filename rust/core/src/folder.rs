@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, DirEntry};
 use std::path::{Path, PathBuf};
 
+use crate::clutter::{is_of_the_system, is_run_folder, is_stray};
 use crate::error::{Error, Result};
 
 /// Endings of weight files in any format, and of pickles; none of them is copied.
@@ -17,7 +18,6 @@ const WEIGHTS: &[&str] = &[
     "h5",
     "msgpack",
     "onnx",
-    "onnx_data",
     "tflite",
     "ot",
     "npz",
@@ -30,7 +30,11 @@ const WEIGHTS: &[&str] = &[
     "mar",
     "llamafile",
     "engine",
+    "mlmodel",
 ];
+
+/// Folders that are a model in another format.
+const MODELS: [&str; 2] = [".mlpackage", ".mlmodelc"];
 
 /// Descriptions of what an earlier run wrote: beside other bytes they would lie.
 const DESCRIPTIONS: &[&str] = &["taskvec.json", "vector.json"];
@@ -74,8 +78,14 @@ pub fn walk(root: &Path, used: &HashSet<&str>) -> Result<Found> {
 /// Whether a file of this name holds weights, or is the index of a sharded format.
 pub fn is_weights(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    let stem = name.strip_suffix(".index.json").unwrap_or(&name);
+    // An index may have a variant: `model.safetensors.index.fp16.json`.
+    let index = name.strip_suffix(".json").and_then(|name| name.rsplit_once(".index"));
+    let stem =
+        index.filter(|(_, variant)| variant.is_empty() || variant.starts_with('.')).map_or(&*name, |(stem, _)| stem);
+    // ONNX keeps large weights in files of their own: `model.onnx.data`, `model.onnx_data_1`.
+    let onnx = |rest: &str| rest == ".data" || rest.starts_with("_data");
     stem.rsplit_once('.').is_some_and(|(_, ending)| WEIGHTS.contains(&ending))
+        || stem.rsplit_once(".onnx").is_some_and(|(_, rest)| onnx(rest))
 }
 
 /// The same for a folder elsewhere, of which all there is to see are the names of its files.
@@ -95,7 +105,8 @@ pub fn sort_listed<'a>(names: impl Iterator<Item = &'a str>, used: &HashSet<&str
     Found { sidecars, left_out: left_out.into_iter().collect() }
 }
 
-fn own_name(path: &str) -> &str {
+/// The last part of a path.
+pub fn own_name(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, own)| own)
 }
 
@@ -111,14 +122,17 @@ enum Folder {
 fn treat(own: &str) -> Folder {
     match own {
         ".git" | ".cache" | ".taskvec-partial" => Folder::Ignored,
-        _ if own.starts_with('.') => Folder::LeftOut,
+        _ if is_of_the_system(own) => Folder::Ignored,
+        _ if own.starts_with('.') || is_run_folder(own) || MODELS.iter().any(|end| own.ends_with(end)) => {
+            Folder::LeftOut
+        }
         _ => Folder::Entered,
     }
 }
 
 /// Whether a file, called `name` from the root, belongs to an output.
 fn goes_along(own: &str, name: &str) -> bool {
-    !is_weights(own) && !DESCRIPTIONS.contains(&name)
+    !is_weights(own) && !is_stray(own) && !DESCRIPTIONS.contains(&name)
 }
 
 struct Walk<'a> {

@@ -12,6 +12,11 @@ use crate::json::{Member, Pairs, brief, quote};
 /// The longest index that is read.
 pub const MAX_INDEX: u64 = 100_000_000;
 
+/// The name of the index of files that are called so.
+pub fn index_name(stem: &str) -> String {
+    format!("{stem}.safetensors.index.json")
+}
+
 /// An index whose every tensor has one shard with a safe name. `total_size` and other metadata are not looked at:
 /// many indexes in use have them wrong.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::control::Control;
+use crate::descriptions;
 use crate::error::{Error, Result};
 use crate::factors::Made;
 use crate::lora;
@@ -118,7 +119,7 @@ impl Inputs {
                 inputs.pair(minuend, subtrahend, None, control)?;
             }
             Request::Transfer { target, minuend, subtrahend, alpha } => {
-                inputs.push("target", Checkpoint::open(target, control)?);
+                inputs.target(target, control)?;
                 inputs.pair(minuend, subtrahend, Some(alpha.clone()), control)?;
             }
             Request::Read { target } => drop(inputs.push("target", Checkpoint::open(target, control)?)),
@@ -126,7 +127,7 @@ impl Inputs {
                 if vectors.is_empty() {
                     return Err(Error::Usage("apply needs at least one vector".into()));
                 }
-                inputs.push("target", Checkpoint::open(target, control)?);
+                inputs.target(target, control)?;
                 for (number, (place, alpha)) in vectors.iter().enumerate() {
                     let number = if vectors.len() > 1 { format!(" {}", number + 1) } else { String::new() };
                     inputs.vector(place, &number, alpha.clone(), control)?;
@@ -134,6 +135,14 @@ impl Inputs {
             }
         }
         Ok(inputs)
+    }
+
+    /// The checkpoint whose files go along with the output.
+    fn target(&mut self, place: &Place, control: &Control) -> Result<()> {
+        let mut target = Checkpoint::open(place, control)?;
+        target.notes.extend(descriptions::missing_code(&target.label, &target.sidecars, &target.config));
+        self.push("target", target);
+        Ok(())
     }
 
     fn push(&mut self, role: impl Into<String>, checkpoint: Checkpoint) -> u32 {

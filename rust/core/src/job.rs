@@ -23,7 +23,7 @@ use crate::simd::Isa;
 use crate::sink::Sink;
 use crate::staging::Staging;
 use crate::window::{self, Shared, Worker};
-use crate::{arrivals, digest, same, sidecars, vector};
+use crate::{arrivals, clutter, digest, same, sidecars, vector};
 
 /// Runs a plan and returns the result as JSON. `card` is the text of the output's `README.md`.
 ///
@@ -83,6 +83,8 @@ struct Built {
     exceptions: u64,
     resumed: u64,
     direct: bool,
+    /// Whether the disk has the weights, as far as that was asked for.
+    synced: bool,
     written: u64,
 }
 
@@ -119,8 +121,9 @@ impl Job<'_> {
         shared.sources.serve(|| ordered(control, plan.budget.workers, count, new_worker, work, commit))?;
         let direct = sinks.iter().all(Sink::is_direct);
         control.begin("syncing", 0);
+        let mut synced = true;
         for sink in &sinks {
-            sink.finish(sync)?;
+            synced &= sink.finish(sync)?;
             control.check()?;
         }
         drop(sinks);
@@ -145,7 +148,15 @@ impl Job<'_> {
         staging.write(name, &bytes)?;
         let mut order: Vec<String> = files.into_iter().map(|file| file.name).collect();
         order.push(name.to_owned());
-        Ok(Built { order, effect: manifest::total(plan, &progress.stats), exceptions, resumed, direct, written })
+        Ok(Built {
+            order,
+            effect: manifest::total(plan, &progress.stats),
+            exceptions,
+            resumed,
+            direct,
+            synced,
+            written,
+        })
     }
 
     /// Fails before anything is computed if the disk cannot take the output.
@@ -240,7 +251,8 @@ fn strangers(out: &Path, order: &[String]) -> Option<String> {
     let top = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
     let ours: HashSet<String> = order.iter().map(|name| top(name)).collect();
     let entries = std::fs::read_dir(out).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut others: Vec<String> = entries.filter(|name| !ours.contains(name)).collect();
+    let mut others: Vec<String> =
+        entries.filter(|name| !ours.contains(name) && !clutter::is_of_the_system(name)).collect();
     others.sort_unstable();
     let named = others.join(", ");
     (!others.is_empty()).then(|| format!("{} also holds what this run did not write: {named}", out.display()))
@@ -251,6 +263,12 @@ fn job_result(plan: &Plan, out: &Path, built: &Built, started: Instant, isa: Isa
     let mut warnings = built.effect.warnings();
     if combined == 0 && plan.inputs.has_target {
         warnings.push("nothing was combined: the output is the target".into());
+    }
+    if !built.synced {
+        warnings.push(format!(
+            "the file system of {} does not tell when a file is on its disk (fsync is not offered); after a power cut, look at the output with `taskvec verify`",
+            out.display()
+        ));
     }
     json!({
         "schema": "taskvec/result/1",

@@ -14,7 +14,9 @@ pub mod os;
 pub mod adapter;
 pub mod checkpoint;
 pub mod claims;
+pub mod clutter;
 pub mod config;
+mod descriptions;
 pub mod factors;
 pub mod files;
 pub mod folder;
@@ -22,6 +24,7 @@ pub mod header;
 pub mod index;
 pub mod json;
 pub mod lora;
+mod missing;
 pub mod place;
 pub mod shard;
 // Arithmetic: the numeric specification and its kernels.

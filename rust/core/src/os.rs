@@ -14,7 +14,71 @@ pub const DIRECT_ALIGNMENT: usize = 4096;
 
 /// Whether an error of a direct read or write means "not this way" rather than "not at all".
 pub fn refuses_direct(error: &io::Error) -> bool {
+    not_offered(error)
+}
+
+/// Whether the system says that it does not offer a call here at all, so that the call tells nothing of the data:
+/// network shares, FUSE and the file systems of virtual machines lack many.
+pub fn not_offered(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if let Some(code) = error.raw_os_error() {
+        return [libc::EINVAL, libc::ENOSYS, libc::ENOTSUP, libc::EOPNOTSUPP, libc::ENOTTY].contains(&code);
+    }
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+}
+
+/// Waits until a file is on the disk; false where the file system does not offer that.
+pub fn sync_file(file: &File) -> io::Result<bool> {
+    let synced = file.sync_all();
+    // The standard library asks macOS for more than fsync, which its network file systems lack.
+    #[cfg(target_vendor = "apple")]
+    let synced = synced.or_else(|error| if not_offered(&error) { Ok(rustix::fs::fsync(file)?) } else { Err(error) });
+    match synced {
+        Ok(()) => Ok(true),
+        Err(error) if not_offered(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the names in a folder last. Where folders cannot be synced, the system does it in its own time: that is so on
+/// Windows, on many network shares and on FUSE, and every file has been synced by itself.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        // A folder that may be written but not read cannot be opened.
+        let no_folders = |error: &io::Error| {
+            let code = error.raw_os_error();
+            [libc::EACCES, libc::EPERM, libc::EISDIR].map(Some).contains(&code) || not_offered(error)
+        };
+        let folder = match File::open(path) {
+            Err(error) if no_folders(&error) => return Ok(()),
+            folder => folder?,
+        };
+        match folder.sync_all() {
+            Err(error) if no_folders(&error) || error.raw_os_error() == Some(libc::EBADF) => Ok(()),
+            synced => synced,
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        Ok(())
+    }
+}
+
+/// Gives a file another name, over one of that name. Where the file system does not offer that, or has the two names on
+/// two disks, the file is copied: that a reader may see half of it, the caller has to allow for.
+pub fn rename(from: &Path, to: &Path, sync: bool) -> io::Result<()> {
+    match std::fs::rename(from, to) {
+        Err(error) if not_offered(&error) || error.kind() == io::ErrorKind::CrossesDevices => {
+            std::fs::copy(from, to)?;
+            if sync {
+                sync_file(&File::options().write(true).open(to)?)?;
+            }
+            std::fs::remove_file(from)
+        }
+        renamed => renamed,
+    }
 }
 
 /// The machine's memory in bytes, or the tightest memory limit of the cgroups we run in if that is smaller.
@@ -83,12 +147,13 @@ mod imp {
         if len == 0 {
             return Ok(());
         }
-        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
+        let reserve = || rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len);
+        match rustix::io::retry_on_intr(reserve).map_err(io::Error::from) {
+            // EPERM is how the sandboxes of containers forbid a call.
+            Err(error) if super::not_offered(&error) || error.raw_os_error() == Some(libc::EPERM) => {
                 if file.metadata()?.len() < len { file.set_len(len) } else { Ok(()) }
             }
-            Err(error) => Err(error.into()),
+            reserved => reserved,
         }
     }
 

@@ -77,7 +77,11 @@ impl From<&Path> for Place {
 impl Place {
     /// What messages call a file of it; on this machine also where it is.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.root.join(name)
+        match &self.remote {
+            None => self.root.join(name),
+            // Not a path of this machine: its parts are joined by `/` on every system.
+            Some(_) => format!("{}/{name}", self.root.display()).into(),
+        }
     }
 
     /// Its name for messages and manifests. Fails if it is no folder, or lists what could not lie in one.

@@ -12,6 +12,7 @@ use crate::digest::{self, FileDigest};
 use crate::error::{Error, Result};
 use crate::layout::BLOCK;
 use crate::manifest::FileEntry;
+use crate::os;
 use crate::place::Place;
 use crate::plan::Plan;
 use crate::staging::Staging;
@@ -94,7 +95,7 @@ fn copy(place: &Place, name: &str, to: &str, staging: &Staging, sync: bool, cont
         size += block.len() as u64;
     }
     if sync {
-        output.sync_all().map_err(Error::io(&path, "sync"))?;
+        os::sync_file(&output).map_err(Error::io(&path, "sync"))?;
     }
     Ok(FileEntry { name: to.into(), size, xxh3_128: digest.hex(), sha256: None })
 }

@@ -57,10 +57,11 @@ impl Sink {
         self.direct.is_some() && !self.refused.load(Ordering::Relaxed)
     }
 
-    /// Fixes the length and, if asked, waits until the disk has everything.
-    pub fn finish(&self, sync: bool) -> Result<()> {
+    /// Fixes the length and, if asked, waits until the disk has everything; false where the file system cannot say that
+    /// it has.
+    pub fn finish(&self, sync: bool) -> Result<bool> {
         self.file.set_len(self.len).map_err(Error::io(&self.path, "set the length of"))?;
-        if sync { self.file.sync_all().map_err(Error::io(&self.path, "sync")) } else { Ok(()) }
+        if sync { os::sync_file(&self.file).map_err(Error::io(&self.path, "sync")) } else { Ok(true) }
     }
 }
 

@@ -117,10 +117,15 @@ fn open_disk<'a>(shard: &'a Shard, disk: &'a OnDisk, io: Io) -> Result<Box<dyn S
     let (file, path) = (&disk.file, &*shard.path);
     match io {
         Io::Mmap => map(shard, disk),
-        Io::Direct => {
-            let direct = os::reopen_direct(file).map_err(Error::io(path, "open for direct reads"))?;
-            Ok(Box::new(Direct { direct, file, path }))
-        }
+        Io::Direct => match os::reopen_direct(file) {
+            Ok(direct) => Ok(Box::new(Direct { direct, file, path })),
+            // The file system takes no direct reads (or there is no /proc to open the file by): they go through the cache,
+            // as each of them would that it refuses later.
+            Err(error) if os::refuses_direct(&error) || error.kind() == io::ErrorKind::NotFound => {
+                Ok(Box::new(Pread { file, path }))
+            }
+            Err(error) => Err(Error::io(path, "open for direct reads")(error)),
+        },
         Io::Auto | Io::Pread => Ok(Box::new(Pread { file, path })),
     }
 }

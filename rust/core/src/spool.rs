@@ -14,6 +14,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::header::Header;
 use crate::layout::BLOCK;
+use crate::os;
 use crate::window::Found;
 
 /// The spool files and how many exceptions each tensor has so far.
@@ -121,6 +122,9 @@ impl Spool {
                 out.write_all(&buffer[..got]).map_err(Error::io(path, "write"))?;
             }
         }
-        if sync { out.sync_all().map_err(Error::io(path, "sync")) } else { Ok(()) }
+        if sync {
+            os::sync_file(&out).map_err(Error::io(path, "sync"))?;
+        }
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //! before everything is.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
@@ -9,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::{manifest, vector};
+use crate::{clutter, manifest, os, vector};
 
 /// Lies inside the output folder, so that renames stay on one file system.
 pub const PARTIAL: &str = ".taskvec-partial";
@@ -21,10 +22,11 @@ const LOCK: &str = "lock";
 pub struct Staging {
     out: PathBuf,
     folder: PathBuf,
-    made_out: bool,
+    /// The output folder and those above it, as far as this run made them; the deepest first.
+    made: Vec<PathBuf>,
     sync: bool,
     /// Locked until it is closed, by us or by the system if the process dies.
-    _lock: File,
+    lock: File,
 }
 
 /// Written when nothing but renames is left, so that an interrupted commit can be ended by the next run.
@@ -42,11 +44,10 @@ impl Staging {
     pub fn open(out: &Path, inputs: &[&Path], overwrite: bool, sync: bool, plan: u128) -> Result<Self> {
         apart_from_inputs(out, inputs)?;
         let folder = out.join(PARTIAL);
-        let made_out = !out.exists();
-        if !made_out && !overwrite && read_commit(&folder, plan).is_none() {
-            let others =
-                fs::read_dir(out).map_err(Error::io(out, "list"))?.flatten().any(|entry| entry.file_name() != PARTIAL);
-            if others {
+        if out.exists() && !overwrite && read_commit(&folder, plan).is_none() {
+            let content = |name: &OsStr| name != PARTIAL && !clutter::is_of_the_system(&name.to_string_lossy());
+            let mut entries = fs::read_dir(out).map_err(Error::io(out, "list"))?.flatten();
+            if entries.any(|entry| content(&entry.file_name())) {
                 return Err(Error::Usage(format!(
                     "{} exists and is not empty; choose another folder or add --overwrite",
                     out.display()
@@ -57,21 +58,34 @@ impl Staging {
             // What it leads to is not ours to clear.
             return Err(Error::Usage(format!("{} is a link; remove it, or choose another folder", folder.display())));
         }
-        fs::create_dir_all(&folder).map_err(Error::io(&folder, "create"))?;
+        let named = out.ancestors().filter(|path| !path.as_os_str().is_empty());
+        let made: Vec<PathBuf> = named.take_while(|path| !path.exists()).map(Path::to_owned).collect();
         let path = folder.join(LOCK);
-        let lock =
-            File::options().write(true).create(true).truncate(false).open(&path).map_err(Error::io(&path, "create"))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { out: out.to_owned(), folder, made_out, sync, _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
+        let opened = fs::create_dir_all(&folder).map_err(Error::io(&folder, "create")).and_then(|()| {
+            let mut options = File::options();
+            options.write(true).create(true).truncate(false).open(&path).map_err(Error::io(&path, "create"))
+        });
+        let locked = opened.and_then(|lock| match lock.try_lock() {
+            Err(TryLockError::Error(error)) if !locks_are_not_offered(&error) => Err(Error::io(&path, "lock")(error)),
+            // Some network file systems have no locks; going on without is the lesser evil, and one writer is the rule.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(lock)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+        });
+        match locked {
+            Ok(Some(lock)) => Ok(Self { out: out.to_owned(), folder, made, sync, lock }),
+            Ok(None) => {
                 let busy = io::Error::new(
                     io::ErrorKind::ResourceBusy,
                     "another taskvec run is writing there; wait for it or choose another folder",
                 );
                 Err(Error::io(out, "write")(busy))
             }
-            // Some network file systems have no locks; going on without is the lesser evil, and one writer is the rule.
-            Err(TryLockError::Error(_)) => Ok(Self { out: out.to_owned(), folder, made_out, sync, _lock: lock }),
+            Err(error) => {
+                // What was there before stays: an earlier run may go on from it.
+                let _ = if made.is_empty() { fs::remove_dir(&folder) } else { fs::remove_dir_all(&folder) };
+                made.iter().for_each(|path| drop(fs::remove_dir(path)));
+                Err(error)
+            }
         }
     }
 
@@ -97,6 +111,12 @@ impl Staging {
 
     /// Removes what an earlier run of another plan left, keeping the lock.
     pub fn clear(&self) -> Result<()> {
+        self.clear_but_lock()?;
+        let files = self.folder.join("files");
+        fs::create_dir_all(&files).map_err(Error::io(&files, "create"))
+    }
+
+    fn clear_but_lock(&self) -> Result<()> {
         for entry in fs::read_dir(&self.folder).map_err(Error::io(&self.folder, "list"))?.flatten() {
             let path = entry.path();
             if entry.file_name() != LOCK {
@@ -104,8 +124,7 @@ impl Staging {
                 removed.map_err(Error::io(&path, "remove"))?;
             }
         }
-        let files = self.folder.join("files");
-        fs::create_dir_all(&files).map_err(Error::io(&files, "create"))
+        Ok(())
     }
 
     /// Writes a small file of the output.
@@ -116,16 +135,25 @@ impl Staging {
         }
         let mut file = File::create(&path).map_err(Error::io(&path, "create"))?;
         file.write_all(bytes).map_err(Error::io(&path, "write"))?;
-        if self.sync { file.sync_all().map_err(Error::io(&path, "sync")) } else { Ok(()) }
+        self.sync_file(&file, &path)
     }
 
     /// Removes everything that this run made: the inputs are no good, so nothing of it can be used again.
     pub fn discard(self) {
+        let made = self.made.clone();
         // Best effort: the error that led here is the one to report.
-        let _ = fs::remove_dir_all(&self.folder);
-        if self.made_out {
-            let _ = fs::remove_dir(&self.out);
+        let _ = self.remove();
+        for path in made {
+            let _ = fs::remove_dir(path);
         }
+    }
+
+    /// Removes the staging folder. No file in it may be open by then, not even the lock: on Windows and on NFS the name of
+    /// an open file stays, and its folder with it. The lock is the last to go, so that the time without one is short.
+    fn remove(self) -> Result<()> {
+        self.clear_but_lock()?;
+        drop(self.lock);
+        fs::remove_dir_all(&self.folder).map_err(Error::io(&self.folder, "remove"))
     }
 
     /// Moves `files` into place in the order given, which ends with the manifest.
@@ -136,9 +164,9 @@ impl Staging {
         let bytes = serde_json::to_vec(&commit).map_err(|error| Error::io(&path, "write")(error.into()))?;
         let mut file = File::create(&path).map_err(Error::io(&path, "create"))?;
         file.write_all(&bytes).map_err(Error::io(&path, "write"))?;
-        if self.sync {
-            file.sync_all().map_err(Error::io(&path, "sync"))?;
-        }
+        self.sync_file(&file, &path)?;
+        // It is about to be removed, which some systems refuse of an open file.
+        drop(file);
         self.sync_folder(&self.folder)?;
         self.finish_commit(&commit.files)
     }
@@ -164,7 +192,7 @@ impl Staging {
             self.put_in_place(name)?;
             self.sync_folder(&self.out)?;
         }
-        fs::remove_dir_all(&self.folder).map_err(Error::io(&self.folder, "remove"))
+        self.remove()
     }
 
     /// Renames one file into the output and returns the folder it is in now.
@@ -172,7 +200,7 @@ impl Staging {
         let (from, to) = (self.path(name), self.out.join(name));
         let folder = to.parent().unwrap_or(&self.out).to_owned();
         fs::create_dir_all(&folder).map_err(Error::io(&folder, "create"))?;
-        match fs::rename(&from, &to) {
+        match os::rename(&from, &to, self.sync) {
             // Not there, but in place: moved before an interruption.
             Err(error) if error.kind() != io::ErrorKind::NotFound || !to.exists() => {
                 Err(Error::io(&to, "put in place")(error))
@@ -221,13 +249,26 @@ impl Staging {
         self.sync_folder(folder)
     }
 
-    /// Makes renames and new names in a folder last. Where folders cannot be opened (Windows) the system does it itself.
-    fn sync_folder(&self, folder: &Path) -> Result<()> {
-        if !self.sync || cfg!(not(unix)) {
-            return Ok(());
+    fn sync_file(&self, file: &File, path: &Path) -> Result<()> {
+        if self.sync {
+            os::sync_file(file).map_err(Error::io(path, "sync"))?;
         }
-        File::open(folder).and_then(|file| file.sync_all()).map_err(Error::io(folder, "sync"))
+        Ok(())
     }
+
+    /// Makes renames and new names in a folder last.
+    fn sync_folder(&self, folder: &Path) -> Result<()> {
+        if self.sync { os::sync_folder(folder).map_err(Error::io(folder, "sync")) } else { Ok(()) }
+    }
+}
+
+/// Whether the answer to the request for a lock is that there are none here; NFS without its lock service says ENOLCK.
+fn locks_are_not_offered(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(libc::ENOLCK) {
+        return true;
+    }
+    os::not_offered(error)
 }
 
 fn read_commit(folder: &Path, plan: u128) -> Option<Vec<String>> {

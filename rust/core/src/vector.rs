@@ -9,6 +9,7 @@ use crate::checkpoint::{Checkpoint, Tensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::json::{brief, quote};
+use crate::missing;
 use crate::place::Place;
 
 /// The schema of `vector.json` that this version writes and reads.
@@ -58,8 +59,7 @@ impl VectorInfo {
                     "is an adapter and no vector; `taskvec extract` makes one of it and its base, or another adapter";
                 return Err(Error::corrupt(&place.root, what));
             }
-            let what = format!("holds no {FILE}, so it is not a vector; `taskvec extract` makes one");
-            return Err(Error::corrupt(&place.root, what));
+            return Err(missing::no_vector(place, FILE));
         };
         let document: Document = serde_json::from_slice(&bytes).map_err(|error| {
             Error::corrupt(&path, format!("is not a vector description ({}); {AGAIN}", brief(&error)))

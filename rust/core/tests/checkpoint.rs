@@ -1,74 +1,17 @@
 //! Checkpoint folders: what belongs together, what lies beside, and every way in which they can be wrong.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod folder;
+
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
 
 use taskvec_core::Error;
 use taskvec_core::checkpoint::{Checkpoint, Tensor};
 use taskvec_core::config::Config;
 use taskvec_core::control::Control;
 use taskvec_core::dtype::{Dtype, Float};
-use tempfile::TempDir;
 
-/// A folder under construction; shards are written by the `safetensors` crate.
-struct Folder(TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn put(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, bytes).unwrap();
-        path
-    }
-
-    /// A shard of one-dimensional f32 tensors of two elements.
-    fn shard(&self, name: &str, tensors: &[&str]) -> PathBuf {
-        let view = || safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2], &[0; 8]).unwrap();
-        let tensors: Vec<_> = tensors.iter().map(|name| (name.to_string(), view())).collect();
-        self.put(name, safetensors::serialize(tensors, None).unwrap())
-    }
-
-    fn index(&self, weight_map: &[(&str, &str)]) {
-        let map: serde_json::Map<_, _> = weight_map.iter().map(|(a, b)| (a.to_string(), (*b).into())).collect();
-        self.put("model.safetensors.index.json", serde_json::json!({"metadata": {}, "weight_map": map}).to_string());
-    }
-
-    /// Two sound shards and their index.
-    fn sharded() -> Self {
-        let folder = Self::new();
-        folder.shard("m-1.safetensors", &["b", "a"]);
-        folder.shard("m-2.safetensors", &["c"]);
-        folder.index(&[("c", "m-2.safetensors"), ("a", "m-1.safetensors"), ("b", "m-1.safetensors")]);
-        folder
-    }
-
-    fn open(&self) -> Result<Checkpoint, Error> {
-        open(self.path())
-    }
-
-    #[track_caller]
-    fn refused(&self, parts: &[&str]) {
-        let error = self.open().expect_err("should be refused");
-        assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
-        let message = error.to_string();
-        for part in parts {
-            assert!(message.contains(part), "{part:?} is not in {message:?}");
-        }
-    }
-}
-
-fn open(path: &Path) -> Result<Checkpoint, Error> {
-    Checkpoint::open(&path.into(), &Control::default())
-}
+use folder::{Folder, open};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -197,47 +140,6 @@ fn not_a_folder() {
         Error::Io { source, .. } => assert_eq!(source.kind(), std::io::ErrorKind::NotFound),
         error => panic!("{error:?}"),
     }
-}
-
-#[test]
-fn sidecars_and_what_is_left_out() {
-    let folder = Folder::sharded();
-    let sidecars = [
-        ".gitattributes",
-        "README.md",
-        "code/modeling.py",
-        "code/sub/util.py",
-        "config.json",
-        "onnx/config.json",
-        "tokenizer.json",
-        "tokenizer.model",
-    ];
-    let left_out = [
-        ".ipynb_checkpoints",
-        "consolidated.safetensors",
-        "flax_model.msgpack",
-        "model-q4.gguf",
-        "onnx/model.onnx",
-        "onnx/model.onnx_data",
-        "pytorch_model.bin",
-        "pytorch_model.bin.index.json",
-        "sft/model.safetensors",
-        "sft/model.safetensors.index.json",
-        "taskvec.json",
-        "tf_model.H5",
-    ];
-    for name in sidecars.into_iter().chain(left_out) {
-        if !name.starts_with(".ipynb") {
-            folder.put(name, "{}");
-        }
-    }
-    for name in [".ipynb_checkpoints/x", ".git/HEAD", ".cache/huggingface/x", "code/.git/x", ".taskvec-partial/journal"]
-    {
-        folder.put(name, "");
-    }
-    let checkpoint = folder.open().unwrap();
-    assert_eq!(checkpoint.sidecars, sidecars);
-    assert_eq!(checkpoint.left_out, left_out);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use elsewhere::{Elsewhere, Family, Fault, Tensor, checkpoint, manifest, place, places, same_output};
+use elsewhere::{Elsewhere, Family, Fault, MAPPED, Tensor, checkpoint, manifest, place, places, same_output};
 use serde_json::{Value, json};
 use taskvec_core::checkpoint::Checkpoint;
 use taskvec_core::control::Control;
@@ -176,6 +176,14 @@ fn listings_are_sorted_as_folders_are() {
         "code/taskvec.json",
         "sft/model.safetensors",
         "model.safetensors.index.json.bak",
+        ".env",
+        "runs/1/events.out.tfevents.1",
+        "code/__pycache__/x.pyc",
+        "lost+found/x",
+        "checkpoint-3/config.json",
+        "lora/adapter_config.json",
+        "params.json",
+        "consolidated.00.pth",
     ] {
         let path = folder.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -198,6 +206,12 @@ fn what_is_not_there_is_said_as_of_a_folder() {
     refused(
         &holding(&["sft/model.safetensors", "grpo/model.safetensors.index.json", "a/b/model.safetensors"]),
         &["its subfolders do; name one of them: `org/name@main:grpo`, `org/name@main:sft`"],
+    );
+    refused(
+        &holding(&["run/sft/adapter_config.json", "run/grpo/adapter_config.json"]),
+        &[
+            "its subfolders hold adapters; as a donor, name one of them: `org/name@main:run/grpo`, `org/name@main:run/sft`",
+        ],
     );
     refused(&holding(&["pytorch_model.bin", "x/y.safetensors"]), &["only `pytorch_model.bin`; convert it"]);
     let remote = holding(&["model.safetensors"]);
@@ -240,7 +254,7 @@ fn hostile_listings() {
 fn what_arrives_gives_the_bytes_of_local_folders() {
     let family = Family::new();
     let local = family.local_run();
-    let ways = [(1, 16 << 20, Io::Pread), (4, 64 << 20, Io::Mmap), (2, 256 << 20, Io::Direct), (3, 24 << 20, Io::Auto)];
+    let ways = [(1, 16 << 20, Io::Pread), (4, 64 << 20, MAPPED), (2, 256 << 20, Io::Direct), (3, 24 << 20, Io::Auto)];
     for (number, (threads, memory, io)) in ways.into_iter().enumerate() {
         let remotes = family.remotes([false; 3]);
         let options = Options { threads: Some(threads), memory: Some(memory), io, ..Options::default() };

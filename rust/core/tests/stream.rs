@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use elsewhere::{Elsewhere, Family, Fault, manifest, noise, place, places, same_output};
+use elsewhere::{Elsewhere, Family, Fault, MAPPED, manifest, noise, place, places, same_output};
 use proptest::prelude::*;
 use taskvec_core::control::Control;
 use taskvec_core::inputs::Request;
@@ -220,7 +220,7 @@ fn a_streamed_run_gives_the_bytes_of_local_folders() {
     let ways = [
         (1, None, Io::Pread),
         (4, Some(48 << 20), Io::Auto),
-        (2, Some(128 << 20), Io::Mmap),
+        (2, Some(128 << 20), MAPPED),
         (3, Some(300 << 20), Io::Direct),
     ];
     for (number, (threads, memory, io)) in ways.into_iter().enumerate() {

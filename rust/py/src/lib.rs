@@ -49,6 +49,12 @@ mod _core {
         taskvec_core::folder::is_weights(name)
     }
 
+    /// Whether a file of this path below a folder, with `/`, is a secret or what a training run left.
+    #[pyfunction]
+    fn is_stray(path: &str) -> bool {
+        taskvec_core::clutter::is_stray_path(path)
+    }
+
     /// The instruction set in use; TASKVEC_SIMD in the environment lowers it.
     #[pyfunction]
     fn simd() -> PyResult<&'static str> {

@@ -17,8 +17,12 @@ use taskvec_core::inputs::Request;
 use taskvec_core::options::{Alpha, Options};
 use taskvec_core::place::{Origin, Place, Remote};
 use taskvec_core::plan::Plan;
+use taskvec_core::source::Io;
 use taskvec_core::{Error, Result, job};
 use tempfile::TempDir;
+
+/// Mapping is offered on Linux alone; elsewhere the automatic choice takes its place.
+pub const MAPPED: Io = if cfg!(target_os = "linux") { Io::Mmap } else { Io::Auto };
 
 /// What it was asked for.
 #[derive(Clone, Debug, Default)]
