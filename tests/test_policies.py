@@ -18,6 +18,7 @@ from families import (
     generator,
     noise,
     nudged,
+    raw,
     read,
     weights,
     write,
@@ -124,6 +125,23 @@ class TestTypes:
         paths = place(tmp_path, *family, configs=tuple(configs))
         assert_refused(paths, tmp_path, None, "quantised", f"{'tgs'[who]}/config.json")
 
+    def test_plain_parts_of_a_quantised_model_can_be_chosen(self, tmp_path: Path) -> None:
+        config = {**CONFIG, "quantization_config": {"quant_method": "awq"}}
+        coded = "model.layers.1.q_proj"
+        extra = {
+            f"{coded}.qweight": torch.ones(4, 3, dtype=torch.int32),
+            f"{coded}.scales": torch.ones(4, 3, dtype=torch.float16),
+        }
+        family = [tensors(role) for role in "tgs"]
+        paths = place(tmp_path, *({**one, **extra} for one in family), configs=(config,) * 3)
+        # The scales of codes are no values of their own.
+        for options in ({}, {"exclude": ["qweight"]}):
+            assert not check(*paths, **options).compatible
+        transfer(*paths, tmp_path / "out", include=["norm"])
+        found, wanted = read(tmp_path / "out"), all_combined(*family, 1.0)
+        assert raw(found["model.norm.weight"]) == raw(wanted["model.norm.weight"])
+        assert raw(found[EMBED]) == raw(family[0][EMBED])
+
     def test_f64_is_copied_untouched_and_else_refused(self, tmp_path: Path) -> None:
         name = "model.inv_freq"
         family = [tensors(role) | {name: torch.rand(5, dtype=torch.float64)} for role in "tgs"]
@@ -186,6 +204,22 @@ class TestNames:
         # As many elements in another arrangement are not the same weights.
         family["tgs".index(role)][name] = family["tgs".index(role)][name].T.contiguous()
         assert_refused(place(tmp_path, *family), tmp_path, name, "shape", "t/model.safetensors")
+
+    @pytest.mark.parametrize("role", "tgs")
+    def test_empty_weights_are_those_of_zero_3(self, role: str, tmp_path: Path) -> None:
+        family = [tensors(one) for one in "tgs"]
+        name = "model.layers.0.mlp.weight"
+        family["tgs".index(role)][name] = torch.empty(0, dtype=torch.bfloat16)
+        paths = place(tmp_path, *family)
+        assert_refused(paths, tmp_path, name, "ZeRO-3", f"{role}/model.safetensors")
+        transfer(*paths, tmp_path / "without", exclude=["mlp"])
+
+    def test_what_has_a_problem_is_not_called_kept(self, tmp_path: Path) -> None:
+        family = [tensors(one) for one in "tgs"]
+        family[1]["model.layers.0.mlp.weight"] = family[1]["model.layers.0.mlp.weight"][:2].clone()
+        plan = check(*place(tmp_path, *family))
+        assert not plan.compatible
+        assert not [note for note in plan.notes if "alpha 0" in note]
 
     def test_every_problem_is_listed(self, tmp_path: Path) -> None:
         t, g, s = tensors("t"), tensors("g", "x"), tensors("s", "y")

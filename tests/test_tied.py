@@ -12,6 +12,7 @@ from families import (
     TIED,
     Tensors,
     all_combined,
+    assert_tensors,
     generator,
     noise,
     raw,
@@ -136,3 +137,14 @@ class TestTiedHead:
         paths = place(tmp_path, *family, configs=(TIED,) * 3)
         wanted = all_combined(*family, 0.7, torch.float32)
         assert_fits(paths, tmp_path, wanted, alpha=0.7, dtype="f32")
+
+    @pytest.mark.parametrize("role", ["g", "s"])
+    def test_an_unequal_copy_that_is_excluded_takes_no_part(self, role: str, tmp_path: Path) -> None:
+        plain = self.family()
+        family = [tied(one) if at == role else one for at, one in zip("tgs", plain, strict=True)]
+        family["tgs".index(role)][HEAD].view(torch.int16)[-1, -1] ^= 1
+        paths = place(tmp_path, *family, configs=(TIED,) * 3)
+        transfer(*paths, tmp_path / "out", alpha=0.7, exclude=["^lm_head"])
+        assert_tensors(read(tmp_path / "out"), all_combined(*plain, 0.7))
+        extract(*paths[1:], tmp_path / "v", exclude=["^lm_head"])
+        assert HEAD not in read(tmp_path / "v", "vector.safetensors")

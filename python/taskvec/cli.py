@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from .plan import CheckResult
-    from .results import WriteResult
+    from .results import InspectResult, WriteResult
 
 _WRITING = ("extract", "apply", "transfer", "push")
 _STUDY_RUN = ["study", "run"]
@@ -103,6 +103,7 @@ def inspect(path: str, **given: Any) -> int:
     """
     talk, how = split(given)
     result = verbs.inspect(path, **how)
+    _warn(result)
     show(talk, result.to_json(), render.inspected(result, every=talk.verbose))
     return 0
 
@@ -188,8 +189,7 @@ def _write(given: dict[str, Any], verb: Callable[..., Vector | WriteResult | Che
     with Bar(quiet=talk.quiet) as bar:
         done: Any = verb(progress=bar, **how)
     result: Any = done.written if isinstance(done, Vector) else done
-    for warning in result.warnings:
-        say(f"warning: {warning}")
+    _warn(result)
     if talk.verbose:
         for line in (*(f"note: {note}" for note in result.notes), *render.engine(result)):
             say(line)
@@ -197,7 +197,13 @@ def _write(given: dict[str, Any], verb: Callable[..., Vector | WriteResult | Che
     return 0
 
 
+def _warn(result: WriteResult | CheckResult | InspectResult) -> None:
+    for warning in result.warnings:
+        say(f"warning: {warning}")
+
+
 def _show_plan(talk: Talk, plan: CheckResult) -> int:
+    _warn(plan)
     show(talk, plan.to_json(), render.checked(plan))
     return 0 if plan.compatible else 1
 

@@ -60,12 +60,12 @@ class Findings:
         self.claims.append(Claim(file, f"{file}: {message}", row))
 
     def beside(self, problems: list[Json]) -> list[str]:
-        """Warnings and notes, and the claims that are not among a plan's problems."""
+        """Notes, and the claims that are not among a plan's problems."""
         told = {problem["message"] for problem in problems}
         moot = [
             f"{one.message} (no such tensor is combined)" for one in self.claims if one.message not in told
         ]
-        return [*moot, *self.warnings, *self.notes]
+        return [*moot, *self.notes]
 
 
 def compare(target: Ref, donors: list[Ref]) -> Findings:

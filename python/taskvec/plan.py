@@ -92,6 +92,8 @@ class CheckResult(Result):
     compatible: bool
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    """What should make one stop and look, though nothing speaks against the job."""
     inputs: tuple[Input, ...]
     tensors: TensorCounts
     bytes: PlannedTraffic

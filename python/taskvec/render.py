@@ -79,7 +79,7 @@ def checked(plan: CheckResult) -> Iterator[str]:
         ),
     )
     yield from (f"note: {note}" for note in plan.notes)
-    yield from _problems((problem.file, problem.message) for problem in plan.problems)
+    yield from _problems((one.file, one.tensor, one.message) for one in plan.problems)
 
 
 def _download(plan: CheckResult) -> str | None:
@@ -157,7 +157,7 @@ def verified(result: VerifyResult) -> Iterator[str]:
     """Whether a folder is as it was written."""
     what = _holds(result.files, result.tensors, result.bytes)
     yield f"{'everything is as it was written' if result.ok else 'not as it was written'} ({what})"
-    yield from _problems((problem.file, problem.message) for problem in result.problems)
+    yield from _problems((one.file, None, one.message) for one in result.problems)
 
 
 def pushed(result: PushResult) -> Iterator[str]:
@@ -170,9 +170,12 @@ def pushed(result: PushResult) -> Iterator[str]:
     yield from (f"note: {note}" for note in result.notes)
 
 
-def _problems(problems: Iterable[tuple[str | None, str]]) -> Iterator[str]:
-    for file, message in problems:
-        yield f"problem: {message}" if file is None or file in message else f"problem: {file}: {message}"
+def _problems(problems: Iterable[tuple[str | None, str | None, str]]) -> Iterator[str]:
+    """A line each, with file and tensor where the message does not name them."""
+    for file, tensor, message in problems:
+        where = "" if file is None or file in message else f"{file}: "
+        what = "" if tensor is None or tensor in message else f"tensor `{tensor}`: "
+        yield f"problem: {where}{what}{message}"
 
 
 def _table(*rows: tuple[str, str | None]) -> Iterator[str]:

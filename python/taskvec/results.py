@@ -186,6 +186,7 @@ class InspectResult(Result):
     """Base model, rank and alpha, for an adapter; `tensors` are its factors."""
     manifest: Mapping[str, Any] | None
     """`taskvec.json`, where there is one."""
+    warnings: tuple[str, ...]
 
     @classmethod
     def from_json(cls, json: Json) -> Self:

@@ -273,8 +273,9 @@ def _plan(
     # Of an adapter's base only headers are read.
     read = [donor for donor in donors if donor.is_adapter] or donors
     plan["download"] = folders.traffic(target, read)
-    plan["notes"] += folders.unchecked()
+    plan["warnings"] += folders.unchecked()
     if found is not None:
+        plan["warnings"] += found.warnings
         plan["notes"] += found.beside(plan["problems"])
     return CheckResult.from_json(plan)
 

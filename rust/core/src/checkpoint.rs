@@ -16,6 +16,7 @@ use crate::json::quote;
 use crate::ordered::ordered;
 use crate::place::Place;
 pub use crate::shard::Shard;
+use crate::shard::{OnDisk, Store};
 use crate::{descriptions, missing};
 
 /// One tensor of a checkpoint.
@@ -147,6 +148,21 @@ impl Checkpoint {
     pub fn find(&self, name: &str) -> Option<u32> {
         let found = self.by_name.binary_search_by(|&place| self.tensors[place as usize].name.as_str().cmp(name));
         found.ok().map(|at| self.by_name[at])
+    }
+
+    /// Whether both are certainly the same: the same files, or files of one digest.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let digest = |one: &Self| one.adapter.as_ref().map(|adapter| adapter.digest);
+        let file = |one: &Self, shard: &Shard| match &shard.store {
+            Store::Disk(OnDisk { identity, .. }) => Some(format!("{}/{}", identity.device, identity.inode)),
+            Store::Remote { .. } => one.place.sha256(&shard.name).map(ToOwned::to_owned),
+        };
+        digest(self) == digest(other)
+            && self.shards.len() == other.shards.len()
+            && self.shards.iter().zip(&other.shards).all(|(a, b)| {
+                let (a, b) = (file(self, a), file(other, b));
+                a.is_some() && a == b
+            })
     }
 
     /// The shard that holds a tensor of this checkpoint.

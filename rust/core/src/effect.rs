@@ -1,11 +1,11 @@
 //! What rounding did to a request, in figures that a user can read: see DESIGN "Numbers" in the README.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::stats::Stats;
 
 /// Figures of one tensor or of a whole run, over finite elements. Ratios are null where their denominator is 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
     /// ‖v‖; null where several vectors were applied.
     pub norm_v: Option<f64>,
@@ -74,13 +74,23 @@ fn ratio(above: f64, below: f64) -> Option<f64> {
     (below > 0.0).then(|| above / below)
 }
 
+/// What is said of a vector without any value in it.
+pub const NOTHING: &str = "v is 0 everywhere, so nothing changes: both donors hold the same values, or an adapter was never trained; look whether these are the folders that you meant";
+
 /// How far the effective gain may be off before the user is told.
 const GAIN_TOLERANCE: f64 = 0.05;
 
 impl Effect {
-    /// What the user should know before trusting the output.
-    pub fn warnings(&self) -> Vec<String> {
+    /// What the user should know before trusting the output. `combined` is how many tensors the figures are of.
+    pub fn warnings(&self, combined: u64) -> Vec<String> {
         let mut warnings = Vec::new();
+        if combined > 0 && self.nonfinite_inputs == 0 {
+            match (self.norm_v, self.norm_requested) {
+                (Some(0.0), _) => warnings.push(NOTHING.into()),
+                (None, Some(0.0)) => warnings.push("the vectors add up to 0 everywhere, so nothing changes".into()),
+                _ => {}
+            }
+        }
         if let Some(gain) = self.gain.filter(|gain| (gain - 1.0).abs() > GAIN_TOLERANCE) {
             warnings.push(format!(
                 "rounding gave the step an effective gain of {gain:.3} instead of 1; --rounding stochastic or --dtype f32 keep it"

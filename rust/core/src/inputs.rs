@@ -95,6 +95,8 @@ pub enum Origin {
         exceptions: Option<u32>,
         /// Whether the donors' output head was their embedding.
         tied: Option<bool>,
+        /// Whether its manifest says that it is 0 everywhere.
+        nothing: bool,
     },
 }
 
@@ -171,8 +173,18 @@ impl Inputs {
         } else {
             None
         };
-        self.origins.push((Origin::Vector { dense, exceptions, tied: info.tied }, Some(alpha)));
+        self.origins.push((Origin::Vector { dense, exceptions, tied: info.tied, nothing: info.nothing }, Some(alpha)));
         Ok(())
+    }
+
+    /// Whether an origin is known to be 0 everywhere without a weight being read.
+    pub fn is_nothing(&self, origin: &Origin) -> bool {
+        match *origin {
+            Origin::Pair { minuend, subtrahend } => {
+                self.list[minuend as usize].checkpoint.is_same(&self.list[subtrahend as usize].checkpoint)
+            }
+            Origin::Vector { nothing, .. } => nothing,
+        }
     }
 
     /// The input that gives the output its layout.

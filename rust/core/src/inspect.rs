@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::adapter::{self, AdapterConfig};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::control::Control;
+use crate::effect::NOTHING;
 use crate::error::{Error, Result};
 use crate::place::Place;
 use crate::{lora, manifest, vector};
@@ -25,11 +26,11 @@ pub fn inspect(place: &Place, control: &Control) -> Result<Value> {
     let is_vector = place.has(vector::FILE)?;
     let is_adapter = !is_vector && adapter::is_adapter(place)?;
     let checkpoint = if is_adapter { lora::open_factors(place, control)? } else { open_any(place, control)? };
-    let vector = if is_vector {
-        vector::VectorInfo::read(place)?;
-        document(place, vector::FILE)?
+    let (vector, nothing) = if is_vector {
+        let info = vector::VectorInfo::read(place)?;
+        (document(place, vector::FILE)?, info.nothing)
     } else {
-        Value::Null
+        (Value::Null, false)
     };
     let manifest = document(place, manifest::FILE)?;
     let shard = |tensor: &Tensor| checkpoint.shard(tensor).name.as_str();
@@ -72,6 +73,7 @@ pub fn inspect(place: &Place, control: &Control) -> Result<Value> {
         "vector": without_tensors(vector),
         "adapter": checkpoint.adapter.as_ref().map(AdapterConfig::to_json),
         "manifest": without_tensors(manifest),
+        "warnings": if nothing { vec![NOTHING] } else { Vec::new() },
     }))
 }
 

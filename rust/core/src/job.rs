@@ -4,10 +4,12 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::ahead;
 use crate::control::Control;
+use crate::effect::Effect;
 use crate::error::{Error, Result};
 use crate::header::Header;
 use crate::journal::Journal;
@@ -260,7 +262,7 @@ fn strangers(out: &Path, order: &[String]) -> Option<String> {
 
 fn job_result(plan: &Plan, out: &Path, built: &Built, started: Instant, isa: Isa) -> Value {
     let Counts { combined, copied, converted, elements } = plan.counts;
-    let mut warnings = built.effect.warnings();
+    let mut warnings = built.effect.warnings(combined);
     if combined == 0 && plan.inputs.has_target {
         warnings.push("nothing was combined: the output is the target".into());
     }
@@ -302,6 +304,7 @@ fn ended_commit(plan: &Plan, out: &Path) -> Result<Value> {
     let document: Value = serde_json::from_slice(&bytes).map_err(|error| Error::corrupt(&path, error.to_string()))?;
     let files = document["files"].as_array().map_or(&[][..], |files| &files[..]);
     let Counts { combined, copied, converted, elements } = plan.counts;
+    let effect = Effect::deserialize(&document["effect"]).map_err(|error| Error::corrupt(&path, error.to_string()))?;
     Ok(json!({
         "schema": "taskvec/result/1",
         "verb": plan.request.verb(),
@@ -318,6 +321,6 @@ fn ended_commit(plan: &Plan, out: &Path) -> Result<Value> {
         "effect": document["effect"],
         "exceptions": document["vector"]["exceptions"],
         "notes": plan.notes,
-        "warnings": [],
+        "warnings": effect.warnings(combined),
     }))
 }

@@ -4,11 +4,12 @@
 
 mod views;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
 use self::views::Difference;
+use crate::checkpoint::Tensor;
 use crate::dtype::{Float, Kind};
 use crate::error::{Error, Result};
 use crate::inputs::{At, Inputs, Origin};
@@ -138,7 +139,15 @@ impl<'a> Matcher<'a> {
 
     fn quantised(&mut self) {
         for input in &self.inputs.list {
-            if let Some(method) = &input.checkpoint.config.quantized {
+            let tensors = &input.checkpoint.tensors;
+            let module = |name: &'a str| name.rsplit_once('.').map_or("", |(module, _)| module);
+            let coded = tensors.iter().filter(|tensor| tensor.dtype.float().is_none());
+            let coded: HashSet<&str> = coded.map(|tensor| module(&tensor.name)).collect();
+            let takes_part = |tensor: &&Tensor| self.options.selects(self.options.strip(&tensor.name));
+            // Only floats, and nothing beside them that they could be the scales of: these are plain values.
+            let plain = tensors.iter().filter(takes_part).all(|tensor| !coded.contains(module(&tensor.name)));
+            let chosen = !self.options.include.is_empty() || !self.options.exclude.is_empty();
+            if let Some(method) = input.checkpoint.config.quantized.as_ref().filter(|_| !(chosen && plain)) {
                 self.found.problems.push(Problem {
                     file: input.checkpoint.place.path(config::FILE).display().to_string(),
                     tensor: None,
@@ -152,6 +161,11 @@ impl<'a> Matcher<'a> {
     fn common_elements(&mut self, tensors: &[At]) -> Option<u64> {
         let shape = |at: At| &self.inputs.tensor(at).shape;
         let first = tensors[0];
+        let empty = tensors.iter().copied().find(|&at| *shape(at) == [0]);
+        if let Some(empty) = empty.filter(|_| tensors.iter().any(|&at| self.inputs.tensor(at).elements() > 0)) {
+            self.problem(empty, "it is empty ([0]) here: DeepSpeed ZeRO-3 saved it without gathering its parts; save again with stage3_gather_16bit_weights_on_model_save, or convert the checkpoint with zero_to_fp32.py");
+            return None;
+        }
         let Some(&other) = tensors.iter().find(|&&at| shape(at) != shape(first)) else {
             return Some(self.inputs.tensor(first).elements());
         };
@@ -230,6 +244,7 @@ impl<'a> Matcher<'a> {
         let dtype = self.inputs.tensor(base).dtype;
         let selected = self.options.selects(name);
         let rule = self.options.rule(name);
+        let problems = self.found.problems.len();
         let (mut terms, mut present, mut untied) = (Vec::new(), false, false);
         for (view, (origin, alpha)) in views.iter_mut().zip(&self.inputs.origins) {
             let Some(difference) = view.get_mut(name) else {
@@ -271,6 +286,8 @@ impl<'a> Matcher<'a> {
             self.note("tensor(s) only in the target, copied", shown);
         } else if !selected {
             self.note("tensor(s) not selected by --include/--exclude, copied", shown);
+        } else if self.found.problems.len() > problems {
+            // What is wrong with it has been said.
         } else if dtype.kind() == Kind::Integer {
             self.note("integer tensor(s), copied", shown);
         } else if terms.is_empty() {

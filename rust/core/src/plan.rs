@@ -9,6 +9,7 @@ use crate::budget::{Budget, Need};
 use crate::claims;
 use crate::control::Control;
 use crate::dtype::Float;
+use crate::effect::NOTHING;
 use crate::error::{Error, Result};
 use crate::inputs::{Input, Inputs, Origin, Request};
 use crate::layout::{BLOCK, Layout};
@@ -46,6 +47,8 @@ pub struct Plan {
     pub problems: Vec<Problem>,
     /// What was passed through or done by a policy.
     pub notes: Vec<String>,
+    /// What should make the user stop and look, as far as it is known before a weight is read.
+    pub warnings: Vec<String>,
     /// To be compared before writing.
     pub same: Vec<SameBytes>,
     /// Tensors that each `--alpha-rule` decided.
@@ -111,6 +114,7 @@ impl Plan {
             layout,
             problems: found.problems,
             notes: found.notes,
+            warnings: nothing(&inputs).into_iter().collect(),
             same: found.same,
             rule_counts: found.rule_counts,
             counts: Counts::default(),
@@ -225,6 +229,7 @@ impl Plan {
             "compatible": self.problems.is_empty(),
             "problems": self.problems,
             "notes": self.notes,
+            "warnings": self.warnings,
             "inputs": inputs,
             "tensors": {"combined": combined, "copied": copied, "converted": converted},
             "bytes": {"read": self.read_bytes, "write": self.layout.bytes()},
@@ -235,6 +240,13 @@ impl Plan {
             "alpha_rules": rules,
         })
     }
+}
+
+/// Whether all that would be added is known to be 0.
+fn nothing(inputs: &Inputs) -> Option<String> {
+    let mut origins = inputs.origins.iter().peekable();
+    origins.peek()?;
+    origins.all(|(origin, _)| inputs.is_nothing(origin)).then(|| NOTHING.to_owned())
 }
 
 /// What streaming leaves unverified.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::adapter;
 use crate::checkpoint::{Checkpoint, Tensor};
@@ -31,6 +32,8 @@ pub struct VectorInfo {
     pub exceptions: u64,
     /// Whether the donors' output head was their embedding.
     pub tied: Option<bool>,
+    /// Whether its manifest says that it is 0 everywhere.
+    pub nothing: bool,
     path: PathBuf,
 }
 
@@ -38,6 +41,8 @@ pub struct VectorInfo {
 struct Document {
     schema: String,
     vector: Body,
+    #[serde(default)]
+    effect: Value,
 }
 
 #[derive(Deserialize)]
@@ -68,7 +73,9 @@ impl VectorInfo {
             let found = format!("{} with {} encoding", quote(&document.schema), quote(&document.vector.encoding));
             return Err(Error::corrupt(&path, format!("is {found}, which this version does not read; update taskvec")));
         }
-        Ok(Self { exceptions: document.vector.exceptions, tied: document.vector.tied, path })
+        // Its norm is of finite elements.
+        let nothing = document.effect["norm_v"] == 0.0 && document.effect["nonfinite_inputs"] == 0;
+        Ok(Self { exceptions: document.vector.exceptions, tied: document.vector.tied, nothing, path })
     }
 
     /// The exceptions file must hold what the description promises: for tensors of `dense`, indices and their values.

@@ -52,7 +52,15 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// A head that repeats the embedding is no tensor of the vector: dropped, and its bytes compared before writing.
+    /// A head that repeats the embedding is no tensor of the vector: dropped, and its bytes compared before writing. One
+    /// that the user excluded takes no part, whatever it holds.
+    fn drop_donors_tied(&mut self, at: At) -> bool {
+        let excluded = !self.options.selects(self.options.strip(self.name(at)));
+        let tied = || tie::tied_embedding(&self.inputs.list[at.input as usize].checkpoint, at.tensor).is_some();
+        if excluded { tied() } else { self.drop_tied(at) }
+    }
+
+    /// The same for any head, compared in any case.
     pub(super) fn drop_tied(&mut self, at: At) -> bool {
         let Some(embedding) = tie::tied_embedding(&self.inputs.list[at.input as usize].checkpoint, at.tensor) else {
             return false;
@@ -65,7 +73,7 @@ impl<'a> Matcher<'a> {
     fn pair_view(&mut self, minuend: u32, subtrahend: u32) -> HashMap<&'a str, Difference> {
         let mut subtrahends = HashMap::new();
         for at in self.tensors(subtrahend) {
-            if !self.drop_tied(at) {
+            if !self.drop_donors_tied(at) {
                 self.insert(
                     &mut subtrahends,
                     Difference { minuend: at, subtrahend: None, exceptions: None, used: false },
@@ -75,7 +83,7 @@ impl<'a> Matcher<'a> {
         let mut view = HashMap::new();
         for at in self.tensors(minuend) {
             // `extract` has the minuend as its first input too; it must not drop (and note) a head twice.
-            if self.drop_tied(at) {
+            if self.drop_donors_tied(at) {
                 continue;
             }
             let name = self.options.strip(self.name(at));
