@@ -117,10 +117,27 @@ def test_weights_stored_the_other_way_round(tmp_path: Path) -> None:
     d1, d2 = ({f"{name}": d for name, d in deltas(base, one).items()} for one in (first, second))
     assert "transformer.h.0.attn.c_proj.weight" in d1
     assert_tensors(read(tmp_path / "out"), moved(target, d1, d2, 1.0))
-    # A flag that does not fit the shapes is found out.
+    # PEFT asks the layer, not the flag.
     change(first, fan_in_fan_out=False)
-    found = check(target, first, second)
-    assert any("c_attn" in problem.tensor for problem in found.problems if problem.tensor)
+    assert not check(target, first, second).problems
+    transfer(target, first, second, tmp_path / "again", sync=False)
+    assert weights(tmp_path / "again") == weights(tmp_path / "out")
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_the_layer_says_which_way_round_a_weight_is_as_in_pefts_own_merge(flag: bool, tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base", gpt2=True)
+    adapter = write_adapter(tmp_path / "a", base, "a", r=3, target_modules=["c_attn", "c_proj", "c_fc"])
+    change(adapter, fan_in_fan_out=flag)
+    transfer(base, adapter, base, tmp_path / "out", dtype="f32", sync=False)
+    merged = loaded(base, adapter).merge_and_unload().state_dict()
+    found = read(tmp_path / "out")
+    assert (
+        found["transformer.h.0.attn.c_proj.weight"].shape[0]
+        == found["transformer.h.0.attn.c_proj.weight"].shape[1]
+    )
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, merged[name], rtol=1e-6, atol=1e-6)
 
 
 def test_against_the_base_itself(base: Path, target: Path, adapter: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::adapter;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::control::Control;
 use crate::descriptions;
@@ -153,8 +154,17 @@ impl Inputs {
     }
 
     fn pair(&mut self, minuend: &Place, subtrahend: &Place, alpha: Option<Alpha>, control: &Control) -> Result<()> {
-        let (mut minuend, mut subtrahend) =
-            (lora::open_donor(minuend, control)?, lora::open_donor(subtrahend, control)?);
+        // An adapter is read by the layers of its base, and of two adapters by those of the target.
+        let target = self.list.first().map(|input| &input.checkpoint);
+        let (mut minuend, mut subtrahend) = if adapter::is_adapter(subtrahend)? {
+            let minuend = lora::open_donor(minuend, target, control)?;
+            let like = if minuend.adapter.is_none() { Some(&minuend) } else { target };
+            let subtrahend = lora::open_donor(subtrahend, like, control)?;
+            (minuend, subtrahend)
+        } else {
+            let subtrahend = Checkpoint::open(subtrahend, control)?;
+            (lora::open_donor(minuend, Some(&subtrahend), control)?, subtrahend)
+        };
         lora::pair(&mut minuend, &mut subtrahend)?;
         let (minuend, subtrahend) = (self.push("minuend", minuend), self.push("subtrahend", subtrahend));
         self.origins.push((Origin::Pair { minuend, subtrahend }, alpha));

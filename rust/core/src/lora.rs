@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use regex::bytes::Regex;
+
 use crate::adapter::{self, AdapterConfig, MERGE};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::config::Config;
@@ -25,9 +27,33 @@ const PREFIX: &str = "base_model.model.";
 const ENDS: [&str; 5] =
     [".lora_A.weight", ".lora_B.weight", ".lora_embedding_A", ".lora_embedding_B", ".base_layer.weight"];
 
-/// Opens a donor: a checkpoint, or an adapter.
-pub fn open_donor(place: &Place, control: &Control) -> Result<Checkpoint> {
-    if adapter::is_adapter(place)? { open(place, control) } else { Checkpoint::open(place, control) }
+/// The models of transformers whose blocks are made of its `Conv1D`, as a config names them, at any depth.
+const CONV1D_MODELS: &str = r#""model_type"\s*:\s*"(gpt2|openai-gpt|imagegpt|decision_transformer|clvp|clvp_decoder)""#;
+/// The layers of those models that are `Conv1D`; their others, such as the head, are linear.
+const CONV1D_LAYERS: [&str; 4] = ["c_attn", "q_attn", "c_proj", "c_fc"];
+
+/// Opens a donor: a checkpoint, or an adapter. `like` is the model whose layers an adapter's ΔW is for, if there is one.
+pub fn open_donor(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Result<Checkpoint> {
+    if adapter::is_adapter(place)? { open(place, like, control) } else { Checkpoint::open(place, control) }
+}
+
+/// Whether a module's weight is stored as `[in, out]`. PEFT asks the layer and not the file's flag, so the flag decides
+/// only where the model shows neither by a shape nor by its type what the layer is.
+fn is_conv1d(module: &str, [rows, columns]: [u64; 2], flag: bool, like: Option<&Checkpoint>) -> bool {
+    let Some(like) = like else { return flag };
+    if rows != columns {
+        let stored = like.find(&format!("{module}.weight")).map(|at| &like.tensors[at as usize].shape);
+        return match stored {
+            Some(shape) if *shape == [rows, columns] => false,
+            Some(shape) if *shape == [columns, rows] => true,
+            _ => flag,
+        };
+    }
+    let raw = like.config.raw.as_deref().unwrap_or_default();
+    if Regex::new(CONV1D_MODELS).is_ok_and(|models| models.is_match(raw)) {
+        return CONV1D_LAYERS.contains(&module.rsplit('.').next().unwrap_or(module));
+    }
+    flag
 }
 
 /// Opens the weights of an adapter as they are stored.
@@ -43,7 +69,7 @@ pub fn open_factors(place: &Place, control: &Control) -> Result<Checkpoint> {
 /// The tensors of one adapted module, by [`ENDS`].
 type Module<'a> = [Option<&'a Tensor>; 5];
 
-fn open(place: &Place, control: &Control) -> Result<Checkpoint> {
+fn open(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Result<Checkpoint> {
     let mut checkpoint = open_factors(place, control)?;
     let Some(config) = checkpoint.adapter.clone() else { return Ok(checkpoint) };
     let modules = modules(&checkpoint)?;
@@ -51,7 +77,7 @@ fn open(place: &Place, control: &Control) -> Result<Checkpoint> {
     let scales = config.scales(place, &names, control)?;
     let (mut tensors, mut made, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     for ((name, module), (rank, scale)) in modules.iter().zip(scales) {
-        let product = product(&checkpoint, name, module, config.fan_in_fan_out, rank, scale)?;
+        let product = product(&checkpoint, name, module, config.fan_in_fan_out, like, rank, scale)?;
         let tensor = tensor(format!("{name}.weight"), vec![product.rows, product.columns], 0);
         if let Some(weight) = module[4] {
             if weight.shape != tensor.shape {
@@ -122,6 +148,7 @@ fn product(
     name: &str,
     module: &Module,
     fan_in_fan_out: bool,
+    like: Option<&Checkpoint>,
     rank: u64,
     scale: f64,
 ) -> Result<Product> {
@@ -150,7 +177,7 @@ fn product(
         return Err(Error::corrupt(&checkpoint.shard(a).path, format!("tensor {}: {what}", quote(&a.name))));
     }
     let (a, b) = (factor(checkpoint, a)?, factor(checkpoint, b)?);
-    let transposed = embedding || fan_in_fan_out;
+    let transposed = embedding || is_conv1d(name, [rows, columns], fan_in_fan_out, like);
     let (rows, columns) = if transposed { (columns, rows) } else { (rows, columns) };
     if rows.checked_mul(columns).and_then(|elements| elements.checked_mul(4)).is_none() {
         let what = format!("the ΔW of module {} is too large; save the adapter again", quote(name));
