@@ -136,3 +136,22 @@ class TestTiedHead:
         paths = place(tmp_path, *family, configs=(TIED,) * 3)
         wanted = all_combined(*family, 0.7, torch.float32)
         assert_fits(paths, tmp_path, wanted, alpha=0.7, dtype="f32")
+
+    @pytest.mark.parametrize("options", [{"exclude": ["^lm_head"]}, {"include": ["mlp"]}])
+    @pytest.mark.parametrize("roles", ["g", "s", "gs"])
+    def test_a_donors_head_that_is_left_out_is_not_compared(
+        self, roles: str, options: dict[str, list[str]], tmp_path: Path
+    ) -> None:
+        plain = self.family()
+        family = [
+            {**one, HEAD: one[EMBED] + 1} if role in roles else one
+            for role, one in zip("tgs", plain, strict=True)
+        ]
+        paths = place(tmp_path, *family, configs=(TIED,) * 3)
+        wanted = all_combined(*plain, 1.0)
+        if "include" in options:
+            wanted = plain[0] | {name: wanted[name] for name in wanted if "mlp" in name}
+        assert_fits(paths, tmp_path, wanted, "not compared", **options)
+        extract(*paths[1:], tmp_path / "v", **options)
+        apply(paths[0], tmp_path / "v", tmp_path / "two")
+        assert weights(tmp_path / "two") == weights(tmp_path / "out")

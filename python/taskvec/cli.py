@@ -103,6 +103,8 @@ def inspect(path: str, **given: Any) -> int:
     """
     talk, how = split(given)
     result = verbs.inspect(path, **how)
+    for warning in result.warnings:
+        say(f"warning: {warning}")
     show(talk, result.to_json(), render.inspected(result, every=talk.verbose))
     return 0
 
@@ -198,6 +200,8 @@ def _write(given: dict[str, Any], verb: Callable[..., Vector | WriteResult | Che
 
 
 def _show_plan(talk: Talk, plan: CheckResult) -> int:
+    for warning in plan.warnings:
+        say(f"warning: {warning}")
     show(talk, plan.to_json(), render.checked(plan))
     return 0 if plan.compatible else 1
 

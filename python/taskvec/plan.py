@@ -92,6 +92,8 @@ class CheckResult(Result):
     compatible: bool
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    """What is known of the vector to be wrong before weights are read: that it is 0 everywhere."""
     inputs: tuple[Input, ...]
     tensors: TensorCounts
     bytes: PlannedTraffic

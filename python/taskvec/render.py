@@ -79,7 +79,13 @@ def checked(plan: CheckResult) -> Iterator[str]:
         ),
     )
     yield from (f"note: {note}" for note in plan.notes)
-    yield from _problems((problem.file, problem.message) for problem in plan.problems)
+    yield from _problems(
+        (
+            problem.file,
+            f"tensor `{problem.tensor}`: {problem.message}" if problem.tensor else problem.message,
+        )
+        for problem in plan.problems
+    )
 
 
 def _download(plan: CheckResult) -> str | None:

@@ -186,6 +186,8 @@ class InspectResult(Result):
     """Base model, rank and alpha, for an adapter; `tensors` are its factors."""
     manifest: Mapping[str, Any] | None
     """`taskvec.json`, where there is one."""
+    warnings: tuple[str, ...]
+    """What a user should know before using it: a vector that is 0 everywhere."""
 
     @classmethod
     def from_json(cls, json: Json) -> Self:

@@ -81,6 +81,13 @@ impl Effect {
     /// What the user should know before trusting the output.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
+        // `changed` has a value where anything was combined. A vector has no survival: there, it counts v ≠ 0.
+        let extracted = self.norm_effective.is_none();
+        if extracted && self.changed == Some(0.0) && self.norm_v == Some(0.0) {
+            warnings.push("the vector is 0 everywhere: minuend and subtrahend hold the same weights; check that they are the folders you meant".into());
+        } else if !extracted && self.changed.is_some() && self.survival.is_none() {
+            warnings.push("nothing was added: the vector times alpha is 0 everywhere; check that minuend and subtrahend are the folders you meant".into());
+        }
         if let Some(gain) = self.gain.filter(|gain| (gain - 1.0).abs() > GAIN_TOLERANCE) {
             warnings.push(format!(
                 "rounding gave the step an effective gain of {gain:.3} instead of 1; --rounding stochastic or --dtype f32 keep it"

@@ -9,6 +9,7 @@ use crate::factors::Made;
 use crate::lora;
 use crate::options::Alpha;
 use crate::place::Place;
+use crate::shard::{Shard, Store};
 use crate::vector::VectorInfo;
 
 /// What is asked for: the verb and its inputs.
@@ -94,6 +95,8 @@ pub enum Origin {
         exceptions: Option<u32>,
         /// Whether the donors' output head was their embedding.
         tied: Option<bool>,
+        /// Whether it is recorded that every element is 0.
+        zero: bool,
     },
 }
 
@@ -162,7 +165,7 @@ impl Inputs {
         } else {
             None
         };
-        self.origins.push((Origin::Vector { dense, exceptions, tied: info.tied }, Some(alpha)));
+        self.origins.push((Origin::Vector { dense, exceptions, tied: info.tied, zero: info.zero }, Some(alpha)));
         Ok(())
     }
 
@@ -185,5 +188,44 @@ impl Inputs {
     pub fn path(&self, at: At) -> &Path {
         let checkpoint = &self.list[at.input as usize].checkpoint;
         &checkpoint.shard(&checkpoint.tensors[at.tensor as usize]).path
+    }
+
+    /// What is known of vectors that are 0 everywhere before a weight is read.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (origin, _) in &self.origins {
+            match *origin {
+                Origin::Pair { minuend, subtrahend } => {
+                    let [a, b] = [minuend, subtrahend].map(|at| &self.list[at as usize].checkpoint);
+                    if a.same_files(b) {
+                        warnings.push("minuend and subtrahend are the same files, so the vector is 0 everywhere; check that they are the folders you meant".into());
+                    }
+                }
+                Origin::Vector { dense, zero: true, .. } => {
+                    let input = &self.list[dense as usize];
+                    warnings.push(format!("the {} ({}) is 0 everywhere, as its vector.json says; check that its donors were the folders you meant", input.role, input.checkpoint.label));
+                }
+                Origin::Vector { .. } => {}
+            }
+        }
+        warnings
+    }
+}
+
+impl Checkpoint {
+    /// Whether both are made of the same files, by their place on the disk or by the Hub's digest.
+    fn same_files(&self, other: &Self) -> bool {
+        let adapter = |one: &Self| one.adapter.as_ref().map(|adapter| adapter.digest);
+        let same = |(a, b): (&Shard, &Shard)| match (&a.store, &b.store) {
+            (Store::Disk(a), Store::Disk(b))
+                if (a.identity.device, a.identity.inode) == (b.identity.device, b.identity.inode) =>
+            {
+                true
+            }
+            _ => self.place.sha256(&a.name).is_some_and(|digest| Some(digest) == other.place.sha256(&b.name)),
+        };
+        adapter(self) == adapter(other)
+            && self.shards.len() == other.shards.len()
+            && self.shards.iter().zip(&other.shards).all(same)
     }
 }

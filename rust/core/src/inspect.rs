@@ -25,8 +25,13 @@ pub fn inspect(place: &Place, control: &Control) -> Result<Value> {
     let is_vector = place.has(vector::FILE)?;
     let is_adapter = !is_vector && adapter::is_adapter(place)?;
     let checkpoint = if is_adapter { lora::open_factors(place, control)? } else { open_any(place, control)? };
+    let mut warnings = Vec::new();
     let vector = if is_vector {
-        vector::VectorInfo::read(place)?;
+        if vector::VectorInfo::read(place)?.zero {
+            warnings.push(
+                "the vector is 0 everywhere, as its vector.json says; check that its donors were the folders you meant",
+            );
+        }
         document(place, vector::FILE)?
     } else {
         Value::Null
@@ -72,6 +77,7 @@ pub fn inspect(place: &Place, control: &Control) -> Result<Value> {
         "vector": without_tensors(vector),
         "adapter": checkpoint.adapter.as_ref().map(AdapterConfig::to_json),
         "manifest": without_tensors(manifest),
+        "warnings": warnings,
     }))
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Fails closed: every tensor of every input is combined, passed through with a note, or named in a problem.
 
+mod prefixes;
 mod views;
 
 use std::collections::HashMap;
@@ -99,6 +100,7 @@ pub fn match_inputs(inputs: &Inputs, options: &Options) -> Result<Matching> {
         matcher.extract(&views);
     }
     matcher.options_used()?;
+    matcher.suggest_prefixes();
     matcher.write_notes();
     Ok(matcher.found)
 }
@@ -155,6 +157,14 @@ impl<'a> Matcher<'a> {
         let Some(&other) = tensors.iter().find(|&&at| shape(at) != shape(first)) else {
             return Some(self.inputs.tensor(first).elements());
         };
+        // No shape of a model's own: what ZeRO-3 leaves of a weight that was not gathered. Each is blamed on its file.
+        let hollow: Vec<At> = tensors.iter().copied().filter(|&at| shape(at) == &[0]).collect();
+        if !hollow.is_empty() {
+            for at in hollow {
+                self.problem(at, "its shape is [0]: DeepSpeed ZeRO-3 saved this checkpoint without gathering its weights; make it whole with zero_to_fp32.py, or save it again with stage3_gather_16bit_weights_on_model_save");
+            }
+            return None;
+        }
         let (a, b) = (shape(first), shape(other));
         let role = |at: At| &self.inputs.list[at.input as usize].role;
         let shapes = format!("{a:?} in the {} but {b:?} in the {}", role(first), role(other));
@@ -230,6 +240,7 @@ impl<'a> Matcher<'a> {
         let dtype = self.inputs.tensor(base).dtype;
         let selected = self.options.selects(name);
         let rule = self.options.rule(name);
+        let problems = self.found.problems.len();
         let (mut terms, mut present, mut untied) = (Vec::new(), false, false);
         for (view, (origin, alpha)) in views.iter_mut().zip(&self.inputs.origins) {
             let Some(difference) = view.get_mut(name) else {
@@ -273,7 +284,7 @@ impl<'a> Matcher<'a> {
             self.note("tensor(s) not selected by --include/--exclude, copied", shown);
         } else if dtype.kind() == Kind::Integer {
             self.note("integer tensor(s), copied", shown);
-        } else if terms.is_empty() {
+        } else if terms.is_empty() && self.found.problems.len() == problems {
             self.note("tensor(s) with alpha 0, kept", shown);
         }
         terms

@@ -225,6 +225,7 @@ impl Plan {
             "compatible": self.problems.is_empty(),
             "problems": self.problems,
             "notes": self.notes,
+            "warnings": self.inputs.warnings(),
             "inputs": inputs,
             "tensors": {"combined": combined, "copied": copied, "converted": converted},
             "bytes": {"read": self.read_bytes, "write": self.layout.bytes()},

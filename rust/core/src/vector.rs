@@ -29,6 +29,8 @@ pub struct VectorInfo {
     pub exceptions: u64,
     /// Whether the donors' output head was their embedding.
     pub tied: Option<bool>,
+    /// Whether it is recorded that every element is 0.
+    pub zero: bool,
     path: PathBuf,
 }
 
@@ -36,6 +38,13 @@ pub struct VectorInfo {
 struct Document {
     schema: String,
     vector: Body,
+    effect: Option<Recorded>,
+}
+
+#[derive(Deserialize)]
+struct Recorded {
+    norm_v: Option<f64>,
+    changed: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -66,7 +75,8 @@ impl VectorInfo {
             let found = format!("{} with `{}` encoding", document.schema, document.vector.encoding);
             return Err(Error::corrupt(&path, format!("is {found}, which this version does not read; update taskvec")));
         }
-        Ok(Self { exceptions: document.vector.exceptions, tied: document.vector.tied, path })
+        let zero = document.effect.is_some_and(|said| said.norm_v == Some(0.0) && said.changed == Some(0.0));
+        Ok(Self { exceptions: document.vector.exceptions, tied: document.vector.tied, zero, path })
     }
 
     /// The exceptions file must hold what the description promises: for tensors of `dense`, indices and their values.

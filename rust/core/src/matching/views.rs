@@ -44,12 +44,25 @@ impl<'a> Matcher<'a> {
 
     fn insert(&mut self, view: &mut HashMap<&'a str, Difference>, difference: Difference) {
         let name = self.options.strip(self.name(difference.minuend));
-        if view.insert(name, difference).is_some() {
+        if view.insert(name, difference).is_some() && self.options.selects(name) {
             self.problem(
                 difference.minuend,
                 "two tensors have this name once the prefix is taken off; name fewer prefixes",
             );
         }
+    }
+
+    /// A donor's tied head is not a tensor of the vector. One that the user left out is not compared either.
+    fn drop_donors_tied(&mut self, at: At) -> bool {
+        let tied = tie::tied_embedding(&self.inputs.list[at.input as usize].checkpoint, at.tensor).is_some();
+        if tied && !self.options.selects(self.options.strip(self.name(at))) {
+            self.note(
+                "tied output head(s) of the donors not selected by --include/--exclude, not compared",
+                self.name(at),
+            );
+            return true;
+        }
+        self.drop_tied(at)
     }
 
     /// A head that repeats the embedding is no tensor of the vector: dropped, and its bytes compared before writing.
@@ -65,7 +78,7 @@ impl<'a> Matcher<'a> {
     fn pair_view(&mut self, minuend: u32, subtrahend: u32) -> HashMap<&'a str, Difference> {
         let mut subtrahends = HashMap::new();
         for at in self.tensors(subtrahend) {
-            if !self.drop_tied(at) {
+            if !self.drop_donors_tied(at) {
                 self.insert(
                     &mut subtrahends,
                     Difference { minuend: at, subtrahend: None, exceptions: None, used: false },
@@ -75,7 +88,7 @@ impl<'a> Matcher<'a> {
         let mut view = HashMap::new();
         for at in self.tensors(minuend) {
             // `extract` has the minuend as its first input too; it must not drop (and note) a head twice.
-            if self.drop_tied(at) {
+            if self.drop_donors_tied(at) {
                 continue;
             }
             let name = self.options.strip(self.name(at));
