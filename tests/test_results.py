@@ -52,6 +52,7 @@ PLAN: dict[str, Any] = {
         {"file": "s", "tensor": None, "message": "s: odd"},
     ],
     "notes": ["a note"],
+    "warnings": [],
     "inputs": [{"role": "target", "name": "t", "files": 1, "tensors": 4, "bytes": 2000, "remote": False}],
     "tensors": {"combined": 3, "copied": 1, "converted": 0},
     "bytes": {"read": 6000, "write": 2000},
@@ -86,6 +87,7 @@ INSPECTED: dict[str, Any] = {
     "adapter": None,
     "vector": {"schema": "taskvec/vector/1"},
     "manifest": None,
+    "warnings": [],
 }
 FIGURES = {
     "elements": 6,

@@ -82,7 +82,9 @@ def checked(plan: CheckResult) -> Iterator[str]:
     yield from _problems(
         (
             problem.file,
-            f"tensor `{problem.tensor}`: {problem.message}" if problem.tensor else problem.message,
+            f"tensor `{problem.tensor}`: {problem.message}"
+            if problem.tensor and f"`{problem.tensor}`" not in problem.message
+            else problem.message,
         )
         for problem in plan.problems
     )
