@@ -159,3 +159,55 @@ def test_damage_found_by_verify_is_a_result(args: list[str], here: Path) -> None
     code, stdout, _ = call(args)
     assert code == 1
     assert "model.safetensors" in stdout
+
+
+def test_check_names_the_tensor_of_every_problem(tmp_path: Path) -> None:
+    for role, names in {"t": "ab", "g": "cd", "s": "cd"}.items():
+        checkpoint(tmp_path / role, {f"{name}.weight": noise(1, 8) for name in names})
+    code, out, _ = call(["check", *(tmp_path / role for role in "tgs")])
+    lines = [line for line in out.splitlines() if line.startswith("problem: ")]
+    assert code == 1
+    assert [f"`{name}.weight`" in line for name, line in zip("cd", lines, strict=True)] == [True, True]
+    assert "alpha 0" not in out
+
+
+def test_weights_that_zero3_did_not_gather(tmp_path: Path) -> None:
+    for role in "tgs":
+        checkpoint(tmp_path / role, {"a.weight": noise(1, 0 if role == "g" else 8)})
+    code, out, _ = call(["check", *(tmp_path / role for role in "tgs")])
+    (line,) = (line for line in out.splitlines() if line.startswith("problem: "))
+    assert code == 1
+    assert str(tmp_path / "g" / "model.safetensors") in line
+    assert all(word in line for word in ("`a.weight`", "ZeRO-3", "zero_to_fp32.py"))
+    assert "alpha 0" not in out
+
+
+def test_a_vector_of_nothing_is_said_aloud(tmp_path: Path) -> None:
+    for seed, role in enumerate("tgs"):
+        checkpoint(tmp_path / role, {"a.weight": noise(min(seed, 1), 8)})
+    t, g, s, v = (tmp_path / name for name in "tgsv")
+    for command in (
+        ["extract", g, s, "-o", v, "--quiet"],
+        ["transfer", t, g, s, "-o", tmp_path / "o1", "--quiet"],
+        ["apply", t, v, "-o", tmp_path / "o2", "--quiet"],
+        ["check", t, v],
+        ["check", t, g, g],
+        ["inspect", v],
+    ):
+        for options in ([], ["--json", "--overwrite"] if "-o" in command else ["--json"]):
+            code, out, err = call([*command, *options])
+            assert code == 0
+            assert "warning: " in err
+            assert "0 everywhere" in err
+            assert "--json" not in options or any(
+                "0 everywhere" in one for one in json.loads(out)["warnings"]
+            )
+    # A vector of something is not warned of.
+    s = checkpoint(tmp_path / "other", {"a.weight": noise(7, 8)})
+    for command in (
+        ["extract", g, s, "-o", v, "--overwrite"],
+        ["check", t, v],
+        ["check", t, g, s],
+        ["inspect", v],
+    ):
+        assert "0 everywhere" not in call(command)[2]

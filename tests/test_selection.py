@@ -20,7 +20,7 @@ from families import (
     read,
     write,
 )
-from taskvec import UsageError, transfer
+from taskvec import UsageError, check, transfer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,3 +103,39 @@ def test_what_matches_nothing_is_a_slip(options: dict[str, Any], tmp_path: Path)
     with pytest.raises(UsageError, match=r"nothing|module\."):
         transfer(*paths, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrappers", "given"),
+    [
+        (("", "module.", "module."), ["module."]),
+        (("model.language_model.", "model.", "model."), ["model.language_model.", "model."]),
+        (("", "module._orig_mod.", "_orig_mod.module."), ["_orig_mod.module.", "module._orig_mod."]),
+        (("module.", "", "_orig_mod."), ["_orig_mod.", "module."]),
+    ],
+)
+def test_the_prefixes_to_strip_are_named(wrappers: Any, given: list[str], tmp_path: Path) -> None:
+    plain = [
+        {f"layers.{at}.weight": torch.full((3, 2), float(seed + at)) for at in (0, 1)} for seed in (1, 5, 2)
+    ]
+    paths = [
+        write(tmp_path / role, {wrapper + name: value for name, value in one.items()})
+        for role, wrapper, one in zip("tgs", wrappers, plain, strict=True)
+    ]
+    says = "give " + " ".join(f"--strip-prefix {prefix}" for prefix in given)
+    problems = check(*paths).problems
+    assert problems
+    assert all(problem.message.endswith(says) for problem in problems)
+    # What is suggested works.
+    transfer(*paths, tmp_path / "out", strip_prefix=given)
+    wanted = {wrappers[0] + name: value for name, value in all_combined(*plain, 1.0).items()}
+    assert_tensors(read(tmp_path / "out"), wanted)
+
+
+def test_names_of_another_model_suggest_no_prefix(tmp_path: Path) -> None:
+    one = {"layers.0.weight": torch.ones(2), "other.bias": torch.ones(2)}
+    other = {"model.layers.0.weight": torch.ones(2), "model.norm.bias": torch.ones(2)}
+    paths = [
+        write(tmp_path / role, tensors) for role, tensors in zip("tgs", (one, other, other), strict=True)
+    ]
+    assert not any("--strip-prefix" in problem.message for problem in check(*paths).problems)

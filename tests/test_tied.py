@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,7 +12,6 @@ from families import (
     TIED,
     Tensors,
     all_combined,
-    assert_tensors,
     generator,
     noise,
     raw,
@@ -138,13 +137,21 @@ class TestTiedHead:
         wanted = all_combined(*family, 0.7, torch.float32)
         assert_fits(paths, tmp_path, wanted, alpha=0.7, dtype="f32")
 
-    @pytest.mark.parametrize("role", ["g", "s"])
-    def test_an_unequal_copy_that_is_excluded_takes_no_part(self, role: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("options", [{"exclude": ["^lm_head"]}, {"include": ["mlp"]}])
+    @pytest.mark.parametrize("roles", ["g", "s", "gs"])
+    def test_a_donors_head_that_is_left_out_is_not_compared(
+        self, roles: str, options: Any, tmp_path: Path
+    ) -> None:
         plain = self.family()
-        family = [tied(one) if at == role else one for at, one in zip("tgs", plain, strict=True)]
-        family["tgs".index(role)][HEAD].view(torch.int16)[-1, -1] ^= 1
+        family = [
+            {**one, HEAD: one[EMBED] + 1} if role in roles else one
+            for role, one in zip("tgs", plain, strict=True)
+        ]
         paths = place(tmp_path, *family, configs=(TIED,) * 3)
-        transfer(*paths, tmp_path / "out", alpha=0.7, exclude=["^lm_head"])
-        assert_tensors(read(tmp_path / "out"), all_combined(*plain, 0.7))
-        extract(*paths[1:], tmp_path / "v", exclude=["^lm_head"])
-        assert HEAD not in read(tmp_path / "v", "vector.safetensors")
+        wanted = all_combined(*plain, 1.0)
+        if "include" in options:
+            wanted = plain[0] | {name: wanted[name] for name in wanted if "mlp" in name}
+        assert_fits(paths, tmp_path, wanted, "not compared", **options)
+        extract(*paths[1:], tmp_path / "v", **options)
+        apply(paths[0], tmp_path / "v", tmp_path / "two")
+        assert weights(tmp_path / "two") == weights(tmp_path / "out")

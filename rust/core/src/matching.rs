@@ -2,6 +2,7 @@
 //!
 //! Fails closed: every tensor of every input is combined, passed through with a note, or named in a problem.
 
+mod prefixes;
 mod views;
 
 use std::collections::{HashMap, HashSet};
@@ -100,6 +101,7 @@ pub fn match_inputs(inputs: &Inputs, options: &Options) -> Result<Matching> {
         matcher.extract(&views);
     }
     matcher.options_used()?;
+    matcher.suggest_prefixes();
     matcher.write_notes();
     Ok(matcher.found)
 }
@@ -161,9 +163,12 @@ impl<'a> Matcher<'a> {
     fn common_elements(&mut self, tensors: &[At]) -> Option<u64> {
         let shape = |at: At| &self.inputs.tensor(at).shape;
         let first = tensors[0];
-        let empty = tensors.iter().copied().find(|&at| *shape(at) == [0]);
-        if let Some(empty) = empty.filter(|_| tensors.iter().any(|&at| self.inputs.tensor(at).elements() > 0)) {
-            self.problem(empty, "it is empty ([0]) here: DeepSpeed ZeRO-3 saved it without gathering its parts; save again with stage3_gather_16bit_weights_on_model_save, or convert the checkpoint with zero_to_fp32.py");
+        // No shape of a model's own. Each is blamed on the file that holds it.
+        let hollow: Vec<At> = tensors.iter().copied().filter(|&at| *shape(at) == [0]).collect();
+        if !hollow.is_empty() && hollow.len() < tensors.len() {
+            for at in hollow {
+                self.problem(at, "its shape is [0]: DeepSpeed ZeRO-3 saved this checkpoint without gathering its weights; make it whole with zero_to_fp32.py, or save it again with stage3_gather_16bit_weights_on_model_save");
+            }
             return None;
         }
         let Some(&other) = tensors.iter().find(|&&at| shape(at) != shape(first)) else {

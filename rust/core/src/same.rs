@@ -60,7 +60,7 @@ fn digest(plan: &Plan, at: At, control: &Control) -> Result<impl PartialEq> {
 fn differ(plan: &Plan, head: At, embedding: At) -> Error {
     let (path, names) = (plan.inputs.path(head), [head, embedding].map(|at| &plan.inputs.tensor(at).name));
     Error::Mismatch(format!(
-        "{}: tensor `{}` differs from `{}`, although config.json ties them; set tie_word_embeddings to false there if the head is one of its own",
+        "{}: tensor `{}` differs from `{}`, although config.json ties them; set tie_word_embeddings to false there if the head is one of its own, or leave a donor's head out (--exclude)",
         path.display(),
         names[0],
         names[1]

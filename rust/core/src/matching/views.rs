@@ -44,7 +44,7 @@ impl<'a> Matcher<'a> {
 
     fn insert(&mut self, view: &mut HashMap<&'a str, Difference>, difference: Difference) {
         let name = self.options.strip(self.name(difference.minuend));
-        if view.insert(name, difference).is_some() {
+        if view.insert(name, difference).is_some() && self.options.selects(name) {
             self.problem(
                 difference.minuend,
                 "two tensors have this name once the prefix is taken off; name fewer prefixes",
@@ -52,15 +52,20 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// A head that repeats the embedding is no tensor of the vector: dropped, and its bytes compared before writing. One
-    /// that the user excluded takes no part, whatever it holds.
+    /// A donor's tied head is not a tensor of the vector. One that the user left out is not compared either.
     fn drop_donors_tied(&mut self, at: At) -> bool {
-        let excluded = !self.options.selects(self.options.strip(self.name(at)));
-        let tied = || tie::tied_embedding(&self.inputs.list[at.input as usize].checkpoint, at.tensor).is_some();
-        if excluded { tied() } else { self.drop_tied(at) }
+        let tied = tie::tied_embedding(&self.inputs.list[at.input as usize].checkpoint, at.tensor).is_some();
+        if tied && !self.options.selects(self.options.strip(self.name(at))) {
+            self.note(
+                "tied output head(s) of the donors not selected by --include/--exclude, not compared",
+                self.name(at),
+            );
+            return true;
+        }
+        self.drop_tied(at)
     }
 
-    /// The same for any head, compared in any case.
+    /// A head that repeats the embedding is no tensor of the vector: dropped, and its bytes compared before writing.
     pub(super) fn drop_tied(&mut self, at: At) -> bool {
         let Some(embedding) = tie::tied_embedding(&self.inputs.list[at.input as usize].checkpoint, at.tensor) else {
             return false;
