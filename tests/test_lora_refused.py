@@ -46,7 +46,9 @@ def test_pairs_that_do_not_belong_together(
     change(copy, base_model_name_or_path="org/other")
     with pytest.raises(MismatchError, match=f"base is `{base}`, but that of .*copy is `org/other`"):
         transfer(target, adapter, copy, tmp_path / "out")
-    with pytest.raises(MismatchError, match=r"nothing shows that .*base is that model"):
+    with pytest.raises(
+        MismatchError, match=r"nothing shows that .*base is that model; give --base .*/base if"
+    ):
         transfer(target, copy, base, tmp_path / "out")
     # The target is not the base either, although all shapes fit.
     with pytest.raises(MismatchError, match=r"nothing shows that .*target is that model"):
@@ -67,7 +69,9 @@ def test_a_base_without_the_adapted_tensors(base: Path, target: Path, copy: Path
     tensors["model.layers.0.mlp.up_proj.weight"] = torch.zeros(2, 48, dtype=torch.bfloat16)
     save_file(tensors, other / "model.safetensors")
     change(copy, base_model_name_or_path=str(other))
-    with pytest.raises(MismatchError, match=r"no tensor .*0.mlp.up_proj.weight` of shape \[80, 48\]"):
+    with pytest.raises(
+        MismatchError, match=r"adapts .*0.mlp.up_proj.weight` of shape \[80, 48\], which is \[2, 48\] in"
+    ):
         transfer(target, copy, other, tmp_path / "out")
 
 
@@ -190,7 +194,7 @@ def test_factors_that_do_not_fit_each_other(
         (
             "model.layers.0.self_attn.q_proj.lora_A.weight",
             torch.ones(4, 48),
-            "is no factor of a LoRA",
+            "does not begin with `base_model.model.`.*save_pretrained",
         ),
         (f"{FRONT}lora_A.weight", torch.ones(4, 48), "is no factor of a LoRA"),
         (
@@ -201,6 +205,7 @@ def test_factors_that_do_not_fit_each_other(
         (f"{Q}.base_layer.weight", torch.ones(48, 47), "its shape is not that of ΔW"),
         (f"{Q}.lora_A.weight", torch.ones(4, 48, 1, 1), "only matrices are taken"),
         (f"{Q}.lora_A.weight", torch.ones(4, 0), "only matrices are taken"),
+        (f"{Q}.lora_B.weight", torch.ones(0), "DeepSpeed ZeRO-3 saved this adapter without gathering"),
         (f"{Q}.lora_A.weight", torch.ones(4, 48).double(), "it is F64, and only BF16, F16 and F32 factors"),
     ],
 )

@@ -41,7 +41,7 @@ def merge_card(
         "",
         f"Made by taskvec as `{formula}`, on every tensor that the inputs share:",
         "",
-        *_code([*command, *_recipe(options), "-o", "OUT"]),
+        *_code([*command, *_recipe(options, [ref for _, ref in inputs]), "-o", "OUT"]),
         *_inputs([("target", target), *inputs]),
         "The arithmetic is done in float32, each operation rounded once, the result once to the",
         "dtype written. Tensors that only the target has, its config and its tokenizer are its own.",
@@ -56,12 +56,13 @@ def merge_card(
 def vector_card(minuend: Ref, subtrahend: Ref, options: Options) -> Card:
     """The card of a vector written by `extract`."""
     front, notes = _front([minuend, subtrahend], ["taskvec", "task-vector", "task-arithmetic"])
+    pair = minuend.pinned, subtrahend.pinned
     body = [
         f"# Task vector {_printable(minuend.name)} − {_printable(subtrahend.name)}",
         "",
         "Made by taskvec as `v = minuend − subtrahend`, tensor by tensor:",
         "",
-        *_code(["taskvec", "extract", minuend.pinned, subtrahend.pinned, *_recipe(options), "-o", "VEC"]),
+        *_code(["taskvec", "extract", *pair, *_recipe(options, [minuend, subtrahend]), "-o", "VEC"]),
         *_inputs([("minuend", minuend), ("subtrahend", subtrahend)]),
         "Add it to a checkpoint with the same tensors; neither of the two models above is needed for that:",
         "",
@@ -122,7 +123,7 @@ def _plain(value: Any) -> bool:
     )
 
 
-def _recipe(options: Options) -> list[str]:
+def _recipe(options: Options, donors: list[Ref]) -> list[str]:
     """The options that decide what is written; those that decide only how fast are left out."""
     words: list[str] = []
     for pattern, alpha, _ in options.alpha_rules:
@@ -140,6 +141,10 @@ def _recipe(options: Options) -> list[str]:
     ):
         for pattern in patterns:
             words += [name, pattern]
+    if options.base:
+        # As the command names that donor.
+        pinned = {donor.path: donor.pinned for donor in donors}
+        words += ["--base", pinned.get(options.base, options.base)]
     return words
 
 

@@ -58,6 +58,11 @@ MATCHING: Group = (
         help="Vocabularies of different lengths: refuse, or combine the leading rows that all inputs have.",
     ),
     option(
+        "--base",
+        metavar="REF",
+        help="The checkpoint that LoRA adapters among the donors are on, whatever they say themselves.",
+    ),
+    option(
         "--strip-prefix",
         multiple=True,
         metavar="PREFIX",

@@ -6,9 +6,11 @@ What goes in are the bits that `apply` or `transfer` would write for the target,
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack, get_args
 
@@ -78,6 +80,10 @@ def transferred(
     with Folders(opts) as folders:
         base = _target(model, target, folders)
         pair = [folders.whole(donor) for donor in (minuend, subtrahend)]
+        # The donor that is the adapter's base is asked for by where it is now.
+        places = dict(zip(map(os.fspath, (minuend, subtrahend)), pair, strict=True))
+        if opts.base in places:
+            opts = replace(opts, base=places[opts.base].path)
         found = _compared(base, pair, folders)
 
     def start(base: str, first: str, second: str) -> _core.Live:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, get_args
+from typing import Any, Literal, TypedDict, cast, get_args
 
 from .errors import UsageError
-
-if TYPE_CHECKING:
-    import os
 
 Dtype = Literal["bf16", "f16", "f32"]
 Rounding = Literal["nearest", "stochastic"]
@@ -42,6 +40,8 @@ class Keywords(TypedDict, total=False):
     include, exclude: regular expressions on tensor names; what they leave out is the target's, unchanged.
     alpha_rules: `"REGEX=α"` or `(regex, α)`; the last that matches a name wins; matching none is an error.
     strip_prefix: wrapper prefixes such as `"module."` to take off tensor names before they are matched.
+    base: the checkpoint that LoRA adapters among the donors are on, whatever `adapter_config.json` says;
+        beside one adapter it is the other donor.
     io: how inputs are read; the output holds the same bytes whichever is chosen.
     sync: whether the output is on the disk, not only in memory, when the call returns.
     sha256: whether the manifest holds SHA-256 digests too, at the price of a pass over inputs and output.
@@ -61,6 +61,7 @@ class Keywords(TypedDict, total=False):
     exclude: Iterable[str]
     alpha_rules: Iterable[AlphaRule]
     strip_prefix: Iterable[str]
+    base: str | os.PathLike[str] | None
     io: Io
     sync: bool
     sha256: bool
@@ -89,6 +90,7 @@ class Options:
     overwrite: bool = False
     resume: bool = True
     prefixes: tuple[str, ...] = ()
+    base: str | None = None
     stream: bool = False
     cache_dir: str | None = None
     claims: tuple[tuple[str, str, int | None], ...] = ()
@@ -119,9 +121,18 @@ def make_options(keywords: Keywords) -> Options:
         overwrite=bool(given.get("overwrite", False)),
         resume=bool(given.get("resume", True)),
         prefixes=_texts("strip_prefix", given.get("strip_prefix", ())),
+        base=_ref("base", given.get("base")),
         stream=bool(given.get("stream", False)),
         cache_dir=_folder(given.get("cache_dir")),
     )
+
+
+def _ref(option: str, ref: str | os.PathLike[str] | None) -> str | None:
+    if ref is None:
+        return None
+    if not (text := os.fspath(ref)):
+        raise UsageError(f"{option} is empty; name a folder or a model on the Hub, or leave it out")
+    return text
 
 
 def _folder(path: str | os.PathLike[str] | None) -> str | None:

@@ -9,7 +9,7 @@ use crate::descriptions;
 use crate::error::{Error, Result};
 use crate::factors::Made;
 use crate::lora;
-use crate::options::Alpha;
+use crate::options::{Alpha, Options};
 use crate::place::Place;
 use crate::vector::VectorInfo;
 
@@ -114,16 +114,16 @@ pub struct Inputs {
 
 impl Inputs {
     /// Opens every input and reads all headers.
-    pub fn open(request: &Request, control: &Control) -> Result<Self> {
+    pub fn open(request: &Request, options: &Options, control: &Control) -> Result<Self> {
         let mut inputs = Self { list: Vec::new(), origins: Vec::new(), has_target: true };
         match request {
             Request::Extract { minuend, subtrahend } => {
                 inputs.has_target = false;
-                inputs.pair(minuend, subtrahend, None, control)?;
+                inputs.pair(minuend, subtrahend, None, options, control)?;
             }
             Request::Transfer { target, minuend, subtrahend, alpha } => {
                 inputs.target(target, control)?;
-                inputs.pair(minuend, subtrahend, Some(alpha.clone()), control)?;
+                inputs.pair(minuend, subtrahend, Some(alpha.clone()), options, control)?;
             }
             Request::Read { target } => drop(inputs.push("target", Checkpoint::open(target, control)?)),
             Request::Apply { target, vectors } => {
@@ -136,6 +136,10 @@ impl Inputs {
                     inputs.vector(place, &number, alpha.clone(), control)?;
                 }
             }
+        }
+        let adapters = inputs.list.iter().any(|input| input.checkpoint.adapter.is_some());
+        if options.base.is_some() && !adapters {
+            return Err(Error::Usage("--base is for adapters, and no donor is one; leave it out".into()));
         }
         Ok(inputs)
     }
@@ -153,7 +157,14 @@ impl Inputs {
         u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX)
     }
 
-    fn pair(&mut self, minuend: &Place, subtrahend: &Place, alpha: Option<Alpha>, control: &Control) -> Result<()> {
+    fn pair(
+        &mut self,
+        minuend: &Place,
+        subtrahend: &Place,
+        alpha: Option<Alpha>,
+        options: &Options,
+        control: &Control,
+    ) -> Result<()> {
         // An adapter is read by the layers of its base, and of two adapters by those of the target.
         let target = self.list.first().map(|input| &input.checkpoint);
         let (mut minuend, mut subtrahend) = if adapter::is_adapter(subtrahend)? {
@@ -165,7 +176,7 @@ impl Inputs {
             let subtrahend = Checkpoint::open(subtrahend, control)?;
             (lora::open_donor(minuend, Some(&subtrahend), control)?, subtrahend)
         };
-        lora::pair(&mut minuend, &mut subtrahend)?;
+        lora::pair(&mut minuend, &mut subtrahend, options)?;
         let (minuend, subtrahend) = (self.push("minuend", minuend), self.push("subtrahend", subtrahend));
         self.origins.push((Origin::Pair { minuend, subtrahend }, alpha));
         Ok(())

@@ -16,7 +16,9 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::factors::{Factor, Made, Product};
 use crate::json::quote;
+use crate::options::Options;
 use crate::place::Place;
+use crate::tie;
 
 /// The weights' file name without its ending.
 const STEM: &str = "adapter_model";
@@ -106,17 +108,20 @@ fn open(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Result<C
 ///
 /// # Errors
 /// A pair whose bases are not, or not visibly, the same model.
-pub fn pair(minuend: &mut Checkpoint, subtrahend: &mut Checkpoint) -> Result<()> {
+pub fn pair(minuend: &mut Checkpoint, subtrahend: &mut Checkpoint, options: &Options) -> Result<()> {
     match (minuend.adapter.is_some(), subtrahend.adapter.is_some()) {
         (false, false) => Ok(()),
         (true, true) => {
-            same_base(minuend, subtrahend)?;
+            // With --base the user says it of both.
+            if options.base.is_none() {
+                same_base(minuend, subtrahend)?;
+            }
             complete(minuend, subtrahend, "subtrahend");
             complete(subtrahend, minuend, "minuend");
             Ok(())
         }
-        (true, false) => against_base(minuend, subtrahend),
-        (false, true) => against_base(subtrahend, minuend),
+        (true, false) => against_base(minuend, subtrahend, options),
+        (false, true) => against_base(subtrahend, minuend, options),
     }
 }
 
@@ -128,7 +133,7 @@ fn modules(checkpoint: &Checkpoint) -> Result<Vec<(&str, Module<'_>)>> {
         let name = tensor.name.strip_prefix(PREFIX);
         let found = name.and_then(|name| (0..).zip(ENDS).find_map(|(at, end)| Some((name.strip_suffix(end)?, at))));
         let Some((module, at)) = found.filter(|(module, _)| !module.is_empty()) else {
-            return Err(refused(checkpoint, tensor, "it is no factor of a LoRA adapter on a whole model".into()));
+            return Err(no_factor(checkpoint, tensor));
         };
         let place = *places.entry(module).or_insert_with(|| {
             modules.push((module, Module::default()));
@@ -190,6 +195,13 @@ fn product(
 fn matrix(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<[u64; 2]> {
     match tensor.shape[..] {
         [rows, columns] if rows > 0 && columns > 0 => Ok([rows, columns]),
+        [0] => {
+            let path = checkpoint.shard(tensor).path.display();
+            Err(Error::Mismatch(format!(
+                "{path}: tensor {}: its shape is [0]: DeepSpeed ZeRO-3 saved this adapter without gathering its weights; save it again with stage3_gather_16bit_weights_on_model_save",
+                quote(&tensor.name)
+            )))
+        }
         _ => Err(refused(checkpoint, tensor, format!("its shape is {:?}, and only matrices are taken", tensor.shape))),
     }
 }
@@ -202,6 +214,18 @@ fn factor(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<Factor> {
             Err(refused(checkpoint, tensor, what))
         }
     }
+}
+
+/// What is wrong with a tensor that is not a factor: merging helps only where PEFT would read it.
+fn no_factor(checkpoint: &Checkpoint, tensor: &Tensor) -> Error {
+    if tensor.name.starts_with(PREFIX) || !ENDS.iter().any(|end| tensor.name.ends_with(end)) {
+        return refused(checkpoint, tensor, "it is no factor of a LoRA adapter on a whole model".into());
+    }
+    let path = checkpoint.shard(tensor).path.display();
+    Error::Mismatch(format!(
+        "{path}: tensor {}: its name does not begin with `{PREFIX}`, as PEFT saves the adapter of a whole model; save the adapter with PEFT's `save_pretrained`",
+        quote(&tensor.name)
+    ))
 }
 
 fn refused(checkpoint: &Checkpoint, tensor: &Tensor, what: String) -> Error {
@@ -243,37 +267,47 @@ fn same_base(minuend: &Checkpoint, subtrahend: &Checkpoint) -> Result<()> {
     let (root, other) = (minuend.place.root.display(), subtrahend.place.root.display());
     let (a, b) = (named(a), named(b));
     Err(Error::Mismatch(format!(
-        "{root}: this adapter's base is {a}, but that of {other} is {b}; use adapters that were trained on one base"
+        "{root}: this adapter's base is {a}, but that of {other} is {b}; use adapters that were trained on one base, or name it with --base if both names are of one model"
     )))
 }
 
 /// Makes zeros of a checkpoint that is the base of the other side: then the difference is ±ΔW, and none of its bytes
 /// are needed.
-fn against_base(adapted: &Checkpoint, base: &mut Checkpoint) -> Result<()> {
+fn against_base(adapted: &Checkpoint, base: &mut Checkpoint, options: &Options) -> Result<()> {
     let Some(config) = &adapted.adapter else { return Ok(()) };
-    let root = adapted.place.root.display();
-    if !is_base(config, &base.place) {
-        let shown = base.place.root.display();
-        return Err(Error::Mismatch(format!(
-            "{root}: this adapter's base is {}, and nothing shows that {shown} is that model; name the base as the adapter does, or {MERGE}",
-            quote(&config.base)
-        )));
+    let (root, shown) = (adapted.place.root.display(), base.place.root.display());
+    match &options.base {
+        Some(named) if !is_named(named, &base.place) => {
+            return Err(Error::Mismatch(format!(
+                "--base {named}: the donor beside the adapter {root} is {shown}, which is not that model; give the base as a donor too"
+            )));
+        }
+        None if !is_base(config, &base.place) => {
+            return Err(Error::Mismatch(format!(
+                "{root}: this adapter's base is {}, and nothing shows that {shown} is that model; give --base {shown} if it is",
+                quote(&config.base)
+            )));
+        }
+        _ => {}
     }
+    let stored: HashMap<&str, u32> =
+        (0..).zip(&base.tensors).map(|(at, tensor)| (options.strip(&tensor.name), at)).collect();
     let mut by_place = BTreeMap::new();
     for tensor in &adapted.tensors {
-        let found = base.find(&tensor.name).filter(|&at| base.tensors[at as usize].shape == tensor.shape);
+        let name = options.strip(&tensor.name);
+        let found = stored.get(name).copied().filter(|&at| base.tensors[at as usize].shape == tensor.shape);
         let Some(at) = found else {
-            let (shape, shown) = (&tensor.shape, base.place.root.display());
-            return Err(Error::Mismatch(format!(
-                "{root}: its base {shown} has no tensor {} of shape {shape:?}; use the base that it was trained on",
-                quote(&tensor.name)
-            )));
+            if !options.selects(name) {
+                continue;
+            }
+            return Err(Error::Mismatch(format!("{root}: {}", lacks(base, tensor))));
         };
         by_place.insert(at, tensor);
     }
     // In the base's own order: where it is the minuend, its files give a vector its layout.
     let zero = |(&at, other): (&u32, &&Tensor)| {
-        tensor(other.name.clone(), other.shape.clone(), base.tensors[at as usize].shard)
+        let own = &base.tensors[at as usize];
+        tensor(own.name.clone(), other.shape.clone(), own.shard)
     };
     let tensors: Vec<Tensor> = by_place.iter().map(zero).collect();
     let made = vec![Made::Zero; tensors.len()];
@@ -283,6 +317,33 @@ fn against_base(adapted: &Checkpoint, base: &mut Checkpoint) -> Result<()> {
     // An adapted head is one of its own, as in the adapter.
     base.config.tied = Some(false);
     Ok(())
+}
+
+/// Why an adapter on a tensor that its base does not have is refused.
+fn lacks(base: &Checkpoint, tensor: &Tensor) -> String {
+    let (name, shape, shown) = (quote(&tensor.name), &tensor.shape, base.place.root.display());
+    if tie::is_head(&tensor.name) && base.config.tied == Some(true) {
+        return format!(
+            "it adapts {name}, which {shown} ties to its embedding and does not store; leave it out with --exclude '{}', or train on an untied model",
+            regex::escape(&tensor.name)
+        );
+    }
+    match base.get(&tensor.name) {
+        Some(stored) => format!(
+            "it adapts {name} of shape {shape:?}, which is {:?} in {shown}; use the checkpoint that it was trained on",
+            stored.shape
+        ),
+        None => format!(
+            "it adapts {name}, which {shown} does not have; where names differ by a prefix give --strip-prefix, else use the checkpoint that it was trained on"
+        ),
+    }
+}
+
+/// Whether `--base` means this checkpoint: as it is written, as a folder, or as the Hub names it.
+fn is_named(base: &str, place: &Place) -> bool {
+    place.root.as_os_str().to_str() == Some(base)
+        || place.origin.as_ref().is_some_and(|origin| origin.repo == base && origin.subfolder.is_none())
+        || (place.remote.is_none() && same_folder(Path::new(base), &place.root))
 }
 
 /// Whether a checkpoint is visibly the one that an adapter names.

@@ -132,6 +132,8 @@ pub struct Options {
     pub alpha_rules: Vec<AlphaRule>,
     /// Wrapper prefixes (`module.`) taken off tensor names before they are matched.
     pub prefixes: Vec<String>,
+    /// The checkpoint that adapters among the donors are on, whatever they say themselves (`--base`).
+    pub base: Option<String>,
     /// What configs and tokenizers say against the job.
     pub claims: Vec<Claim>,
     /// How inputs are read.

@@ -96,7 +96,7 @@ impl Plan {
                 "--alpha-rule works with one vector; apply several one after the other, or give each an --alpha".into(),
             ));
         }
-        let inputs = Inputs::open(&request, control)?;
+        let inputs = Inputs::open(&request, &options, control)?;
         let mut found = matching::match_inputs(&inputs, &options)?;
         found.problems.extend(claims::problems(&options.claims, &inputs, &found.matches));
         let matches = if found.problems.is_empty() { std::mem::take(&mut found.matches) } else { Vec::new() };
@@ -195,7 +195,7 @@ impl Plan {
             .collect();
         let patterns = |list: &[regex::Regex]| list.iter().map(|p| p.as_str().to_owned()).collect::<Vec<_>>();
         let stochastic = options.rounding == RoundingMode::Stochastic;
-        json!({
+        let mut recipe = json!({
             "alpha": alphas,
             "alpha_rules": rules,
             "dtype": options.dtype.map(|float| float.dtype().name()),
@@ -205,7 +205,12 @@ impl Plan {
             "include": patterns(&options.include),
             "exclude": patterns(&options.exclude),
             "strip_prefix": options.prefixes,
-        })
+        });
+        // Only where it is given: the manifests of other runs stay as they were.
+        if let Some(base) = &options.base {
+            recipe["base"] = base.as_str().into();
+        }
+        recipe
     }
 
     /// The plan as JSON, for `check` and `--dry-run`. Free space is that of `out`, or of the current folder.
