@@ -162,8 +162,8 @@ def test_check_finds_what_does_not_fit_before_anything_is_moved(
     home = hub.env(tmp_path / "home")
     answer = taskvec("check", REFS[0], "lab/other", REFS[2], **home)
     assert answer.code == 1
-    assert "lab/other/config.json" in answer.stdout
-    assert "2 tokens have another id" in answer.stdout
+    assert "warning: lab/other/config.json: hidden_size" in answer.stderr
+    assert "problem: lab/other/tokenizer.json: 2 tokens have another id" in answer.stdout
     answer = taskvec("transfer", REFS[0], "lab/other", REFS[2], "-o", "out", **home)
     assert answer.code == 1
     assert not (tmp_path / "out").exists()

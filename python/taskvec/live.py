@@ -81,7 +81,7 @@ def transferred(
         base = _target(model, target, folders)
         pair = [folders.whole(donor) for donor in (minuend, subtrahend)]
         # The donor that is the adapter's base is asked for by where it is now.
-        places = dict(zip(map(os.fspath, (minuend, subtrahend)), pair, strict=True))
+        places = {os.fspath(minuend): pair[0], os.fspath(subtrahend): pair[1]}
         if opts.base in places:
             opts = replace(opts, base=places[opts.base].path)
         found = _compared(base, pair, folders)

@@ -1,7 +1,7 @@
 //! What configs and tokenizers say against a job. It counts only where it concerns a tensor that is combined.
 
 use crate::inputs::Inputs;
-use crate::matching::{Match, Problem};
+use crate::matching::{Matching, Problem};
 use crate::tie;
 
 /// One such statement, made before the headers were read.
@@ -15,19 +15,21 @@ pub struct Claim {
     pub row: Option<u64>,
 }
 
-/// The claims that concern a tensor of these matches.
-pub fn problems(claims: &[Claim], inputs: &Inputs, matches: &[Match]) -> Vec<Problem> {
+/// The claims that concern a tensor that is combined; all of them where the inputs do not fit anyway, since what would be
+/// combined is not known then.
+pub fn problems(claims: &[Claim], inputs: &Inputs, found: &Matching) -> Vec<Problem> {
     let concerns = |claim: &Claim| {
-        matches.iter().any(|found| {
-            let tensor = &inputs.base().tensors[found.tensor as usize];
-            found.terms.iter().any(|term| match claim.row {
-                None => true,
-                Some(row) => {
-                    let width: u64 = tensor.shape.iter().skip(1).product();
-                    tie::is_vocabulary(&tensor.name) && term.elements > row.saturating_mul(width)
-                }
+        !found.problems.is_empty()
+            || found.matches.iter().any(|found| {
+                let tensor = &inputs.base().tensors[found.tensor as usize];
+                found.terms.iter().any(|term| match claim.row {
+                    None => true,
+                    Some(row) => {
+                        let width: u64 = tensor.shape.iter().skip(1).product();
+                        tie::is_vocabulary(&tensor.name) && term.elements > row.saturating_mul(width)
+                    }
+                })
             })
-        })
     };
     let problem = |claim: &Claim| Problem { file: claim.file.clone(), tensor: None, message: claim.message.clone() };
     claims.iter().filter(|claim| concerns(claim)).map(problem).collect()

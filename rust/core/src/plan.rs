@@ -98,7 +98,7 @@ impl Plan {
         }
         let inputs = Inputs::open(&request, &options, control)?;
         let mut found = matching::match_inputs(&inputs, &options)?;
-        found.problems.extend(claims::problems(&options.claims, &inputs, &found.matches));
+        found.problems.extend(claims::problems(&options.claims, &inputs, &found));
         let matches = if found.problems.is_empty() { std::mem::take(&mut found.matches) } else { Vec::new() };
         let layout = Layout::new(&inputs, matches, &options)?;
         let checkpoints: Vec<_> = inputs.list.iter().map(|input| &input.checkpoint).collect();
