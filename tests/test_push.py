@@ -174,6 +174,21 @@ def test_what_the_manifest_does_not_name_stays_here(hub: Hub, push: Push, out: P
     }
 
 
+@pytest.mark.parametrize("name", [".env", "sub/id_rsa", "runs/1/events.txt", "trainer_state.json"])
+def test_secrets_that_an_earlier_version_copied_stay_here(hub: Hub, push: Push, out: Path, name: str) -> None:
+    stray = out / name
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    stray.write_bytes((out / "config.json").read_bytes())
+    said = json.loads((out / "taskvec.json").read_bytes())
+    (config,) = [one for one in said["files"] if one["name"] == "config.json"]
+    said["files"].append({**config, "name": name})
+    (out / "taskvec.json").write_text(json.dumps(said))
+    answer = push(out, "org/new")
+    assert (answer.code, answer.stdout) == (1, "")
+    assert f"or was left by a training run: {name}; write it again" in answer.stderr
+    assert hub.requests() == []
+
+
 def test_names_are_names_and_no_patterns(hub: Hub, push: Push, family: Path, tmp_path: Path) -> None:
     target = shutil.copytree(family / "instruct", tmp_path / "target")
     for name in ("a[b].txt", "sub/c*.py"):

@@ -29,7 +29,7 @@ struct Instead {
 /// Says what was looked for, and what is there instead.
 pub fn nothing_there(place: &Place, stem: &str) -> Error {
     let wanted = [format!("{stem}.safetensors"), index_name(stem)];
-    let Instead { weights, checkpoints, adapters } = match look(place, &wanted) {
+    let Instead { weights, checkpoints, adapters } = match look(place, &wanted, stem == "model") {
         Ok(found) => found,
         Err(error) => return error,
     };
@@ -46,7 +46,7 @@ pub fn nothing_there(place: &Place, stem: &str) -> Error {
             return Error::corrupt(&place.root, what);
         }
         format!("{missing}, only an adapter, which can be a donor alone; {}", adapter::MERGE)
-    } else if stem == "model" && !adapters.is_empty() {
+    } else if !adapters.is_empty() {
         format!("{missing}, but its subfolders hold adapters; as a donor, name one of them: {}", listing(&adapters))
     } else if weights.is_empty() {
         format!("{missing}; name the folder of a checkpoint in safetensors format")
@@ -62,7 +62,7 @@ pub fn nothing_there(place: &Place, stem: &str) -> Error {
 /// below it are.
 pub fn no_vector(place: &Place, wanted: &str) -> Error {
     let missing = format!("holds no {wanted}");
-    let what = match (snapshot(place), look(place, &[wanted.to_owned()])) {
+    let what = match (snapshot(place), look(place, &[wanted.to_owned()], false)) {
         (Some(snapshot), _) => {
             format!("{missing}: it is a folder of the Hub's cache, whose files are in its snapshots; name {snapshot}")
         }
@@ -74,12 +74,13 @@ pub fn no_vector(place: &Place, wanted: &str) -> Error {
     Error::corrupt(&place.root, what)
 }
 
-fn look(place: &Place, wanted: &[String]) -> Result<Instead> {
-    if place.remote.is_some() { Ok(elsewhere(place, wanted)) } else { here(&place.root, wanted) }
+/// Looks for folders that hold one of the `wanted` files, and for `adapters` where these would do too.
+fn look(place: &Place, wanted: &[String], adapters: bool) -> Result<Instead> {
+    if place.remote.is_some() { Ok(elsewhere(place, wanted, adapters)) } else { here(&place.root, wanted, adapters) }
 }
 
 /// What a folder of this machine holds, and the folders below it.
-fn here(root: &Path, wanted: &[String]) -> Result<Instead> {
+fn here(root: &Path, wanted: &[String], adapters: bool) -> Result<Instead> {
     let mut found = Instead::default();
     // Each with its name from the root.
     let mut level: Vec<(PathBuf, String)> = Vec::new();
@@ -105,7 +106,7 @@ fn here(root: &Path, wanted: &[String]) -> Result<Instead> {
             }
             if wanted.iter().any(|file| path.join(file).exists()) {
                 found.checkpoints.push(name);
-            } else if path.join(adapter::FILE).exists() {
+            } else if adapters && path.join(adapter::FILE).exists() {
                 found.adapters.push(name);
             } else if let Ok(entries) = fs::read_dir(&path) {
                 let inside = entries.flatten().filter(|entry| entry.path().is_dir());
@@ -125,7 +126,7 @@ fn here(root: &Path, wanted: &[String]) -> Result<Instead> {
 }
 
 /// The same for a folder elsewhere, of which the names of all files are known.
-fn elsewhere(place: &Place, wanted: &[String]) -> Instead {
+fn elsewhere(place: &Place, wanted: &[String], adapters: bool) -> Instead {
     let mut found = Instead::default();
     // In a ref, the first subfolder stands after a colon.
     let below = place.origin.as_ref().is_some_and(|origin| origin.subfolder.is_some());
@@ -133,16 +134,16 @@ fn elsewhere(place: &Place, wanted: &[String]) -> Instead {
     let files = place.remote.as_ref().map_or(&[][..], |remote| remote.files());
     let depth = |name: &str| name.matches('/').count();
     let is_wanted = |own: &str| wanted.iter().any(|file| file == own);
+    let of_adapter = |own: &str| adapters && own == adapter::FILE;
     let split = || files.iter().filter_map(|(name, _)| name.rsplit_once('/'));
-    let least =
-        split().filter(|(_, own)| is_wanted(own) || *own == adapter::FILE).map(|(folder, _)| depth(folder)).min();
+    let least = split().filter(|(_, own)| is_wanted(own) || of_adapter(own)).map(|(folder, _)| depth(folder)).min();
     found.weights =
         files.iter().map(|(name, _)| name).filter(|name| !name.contains('/') && is_weights(name)).cloned().collect();
     for (folder, own) in split().filter(|(folder, _)| Some(depth(folder)) == least) {
         let named = format!("{root}{folder}");
         if is_wanted(own) {
             found.checkpoints.push(named);
-        } else if own == adapter::FILE {
+        } else if of_adapter(own) {
             found.adapters.push(named);
         }
     }
