@@ -127,6 +127,24 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Adapted:
 
 
 @pytest.fixture
+def base(adapted: Adapted) -> Path:
+    """The model that the adapter was trained on."""
+    return adapted.base
+
+
+@pytest.fixture
+def target(adapted: Adapted) -> Path:
+    """Another model of its shape."""
+    return adapted.target
+
+
+@pytest.fixture
+def adapter(adapted: Adapted) -> Path:
+    """The adapter."""
+    return adapted.adapter
+
+
+@pytest.fixture
 def model(qwen: Path) -> PreTrainedModel:
     """`qwen`'s target, loaded as it is stored."""
     import torch

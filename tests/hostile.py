@@ -187,12 +187,16 @@ def refused(answer: Answer, code: int, *parts: str) -> str:
     return stderr
 
 
+def unwarned(stderr: str) -> str:
+    """What a command said, but for the warning that equal donors get: their vector is 0."""
+    return "\n".join(line for line in stderr.splitlines() if "v is 0 everywhere" not in line)
+
+
 def accepted(inputs: list[Path], out: Path) -> dict[str, Any]:
     """The manifest of a transfer that went well and wrote the target's own header."""
     code, _, stderr = call(["transfer", *inputs, "-o", out])
     assert code == 0
-    # Where both donors are the same, their vector is 0, which is said.
-    assert all("0 everywhere" in line for line in stderr.splitlines()), stderr
+    assert unwarned(stderr) == ""
     for path in out.glob("*.safetensors"):
         before, after = (inputs[0] / path.name).read_bytes(), path.read_bytes()
         data = 8 + int.from_bytes(before[:8], "little")

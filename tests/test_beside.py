@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hostile import PARTIAL, call, checkpoint, donors, noise, refused
+from hostile import PARTIAL, call, checkpoint, donors, noise, refused, unwarned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,9 +27,7 @@ def found(folder: Path) -> set[str]:
 def answered(*args: Any) -> list[str]:
     """The notes of a command that went well."""
     code, stdout, stderr = call([*args, "--json"])
-    assert code == 0
-    # Where both donors are the same, their vector is 0, which is said.
-    assert all("0 everywhere" in line for line in stderr.splitlines()), stderr
+    assert (code, unwarned(stderr)) == (0, "")
     return json.loads(stdout)["notes"]
 
 

@@ -24,16 +24,6 @@ if TYPE_CHECKING:
     from conftest import Answer
 
 
-@pytest.fixture
-def base(adapted: Adapted) -> Path:
-    return adapted.base
-
-
-@pytest.fixture
-def target(adapted: Adapted) -> Path:
-    return adapted.target
-
-
 @pytest.fixture(params=["unsloth/x-unsloth-bnb-4bit", "/srv/models/base", "org/base"])
 def elsewhere(request: pytest.FixtureRequest, adapted: Adapted, tmp_path: Path) -> Path:
     """An adapter that names its base as it was called where it was trained."""

@@ -16,23 +16,6 @@ from taskvec import CorruptError, MismatchError, check, transfer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from adapters import Adapted
-
-
-@pytest.fixture
-def base(adapted: Adapted) -> Path:
-    return adapted.base
-
-
-@pytest.fixture
-def target(adapted: Adapted) -> Path:
-    return adapted.target
-
-
-@pytest.fixture
-def adapter(adapted: Adapted) -> Path:
-    return adapted.adapter
-
 
 @pytest.fixture
 def copy(adapter: Path, tmp_path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from typing import TYPE_CHECKING
@@ -67,6 +68,8 @@ def test_it_is_heard_with_quiet(tmp_path: Path, taskvec: Callable[..., Answer]) 
         answer = taskvec(*command, "--quiet")
         assert answer.code == 0
         assert answer.stderr.count(f"warning: {SAID}") == 1, command
+        written = ["--overwrite"] if "-o" in command else []
+        assert warned(json.loads(taskvec(*command, "--json", *written).stdout)["warnings"])
 
 
 def test_a_run_that_only_had_to_be_ended_says_it_too(tmp_path: Path) -> None:

@@ -8,10 +8,9 @@
 or, to keep the vector, `extract` and `apply`. A checkpoint is a folder as `transformers` saves it.
 """
 
-# ruff: noqa: E402
+# ruff: noqa: E402 (what follows takes time to import, and Ctrl-C may come before it is done)
 from .start import guard
 
-# Before the imports that take time: Ctrl-C may come while they are under way.
 guard()
 
 import warnings

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from .errors import TaskvecError
-from .settings import paired
-from .tokens import Unreadable, tokens
+from .settings import language_models, paired
+from .tokens import Tokens, Unreadable, tokens
 
 if TYPE_CHECKING:
     from .options import Options
@@ -73,13 +73,12 @@ def compare(target: Ref, donors: list[Ref]) -> Findings:
     found = Findings()
     config, own = _config(target, found), _tokens(target, found)
     for donor in donors:
-        vector = _is_vector(donor)
         # An adapter needs neither file; copies of its base's may still tell that they differ.
         if not donor.is_adapter or donor.holds("config.json"):
             theirs = _config(donor, found)
             if config is not None and theirs is not None:
                 _compare_configs(target, config, donor, theirs, found)
-        if vector:
+        if donor.is_vector:
             found.notes.append(
                 f"{_path(donor, 'vector.json')} keeps no tokenizer, so no tokens were compared"
             )
@@ -87,13 +86,9 @@ def compare(target: Ref, donors: list[Ref]) -> Findings:
             others = _tokens(donor, found)
             if own is not None and others is not None:
                 _compare_tokens(target, own, donor, others, found)
-    if config is not None and own is not None and own[1]:
-        _compare_rows(target, config, own[1], found)
+    if config is not None and own is not None and own.ids:
+        _compare_rows(target, config, own.ids, found)
     return found
-
-
-def _is_vector(ref: Ref) -> bool:
-    return ref.holds("vector.json")
 
 
 def _path(ref: Ref, name: str) -> str:
@@ -127,7 +122,7 @@ def _load(ref: Ref, name: str, found: Findings) -> Json | None:
 
 
 def _config(ref: Ref, found: Findings) -> Json | None:
-    if not _is_vector(ref):
+    if not ref.is_vector:
         return _load(ref, "config.json", found)
     config = (_load(ref, "vector.json", found) or {}).get("config")
     if isinstance(config, dict):
@@ -137,7 +132,7 @@ def _config(ref: Ref, found: Findings) -> Json | None:
 
 
 def _compare_configs(target: Ref, ours: Json, donor: Ref, theirs: Json, found: Findings) -> None:
-    name = "vector.json" if _is_vector(donor) else "config.json"
+    name = "vector.json" if donor.is_vector else "config.json"
     pairs = paired(ours, theirs)
     if not pairs:
         found.warnings.append(
@@ -179,7 +174,7 @@ def _short(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def _tokens(ref: Ref, found: Findings) -> tuple[str, dict[str, int]] | None:
+def _tokens(ref: Ref, found: Findings) -> Tokens | None:
     try:
         return tokens(ref, lambda name: _load(ref, name, found))
     except Unreadable as error:
@@ -190,14 +185,8 @@ def _tokens(ref: Ref, found: Findings) -> tuple[str, dict[str, int]] | None:
         return None
 
 
-def _compare_tokens(
-    target: Ref,
-    target_tokens: tuple[str, dict[str, int]],
-    donor: Ref,
-    donor_tokens: tuple[str, dict[str, int]],
-    found: Findings,
-) -> None:
-    (_, ours), (name, theirs) = target_tokens, donor_tokens
+def _compare_tokens(target: Ref, own: Tokens, donor: Ref, others: Tokens, found: Findings) -> None:
+    ours, theirs, name = own.ids, others.ids, others.file
     way_out = (
         "choose donors with the target's tokenizer, or --exclude the embedding and the output head"
         " (--exclude 'embed|lm_head')"
@@ -239,8 +228,8 @@ def _by_id(ids: dict[str, int], moved: list[str]) -> dict[int, set[str]]:
 
 def _compare_rows(target: Ref, config: Json, ids: dict[str, int], found: Findings) -> None:
     """The embedding's rows (`transformers` opens it only if they are vocab_size) against the ids in use."""
-    ((_, settings, _), *_) = paired(config, config)
-    rows, needed = settings.get("vocab_size"), max(ids.values()) + 1
+    # Of several models the first is the one that is talked to.
+    rows, needed = next(iter(language_models(config).values())).get("vocab_size"), max(ids.values()) + 1
     if not isinstance(rows, int):
         return
     if rows < needed:

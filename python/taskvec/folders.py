@@ -135,7 +135,7 @@ class Folders:
         origin = Origin(name.repo, folder.commit, name.subfolder, sha256)
         downloaded = Remote(folder, self._downloads, self._small, streams=False)
         ref = Ref(name.text, origin.name, origin, downloaded)
-        if not streams or ref.is_adapter or ref.holds("vector.json"):
+        if not streams or ref.is_adapter or ref.is_vector:
             return ref
         return replace(ref, remote=Remote(folder, self._downloads, self._small, streams=True))
 

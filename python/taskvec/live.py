@@ -80,10 +80,10 @@ def transferred(
     with Folders(opts) as folders:
         base = _target(model, target, folders)
         pair = [folders.whole(donor) for donor in (minuend, subtrahend)]
-        # The donor that is the adapter's base is asked for by where it is now.
-        places = {os.fspath(minuend): pair[0], os.fspath(subtrahend): pair[1]}
-        if opts.base in places:
-            opts = replace(opts, base=places[opts.base].path)
+        # The adapter's base: where it is on this machine, whatever the working folder is later.
+        places = {os.fspath(minuend): pair[0].path, os.fspath(subtrahend): pair[1].path}
+        if opts.base is not None:
+            opts = replace(opts, base=str(Path(places.get(opts.base, opts.base)).expanduser().absolute()))
         found = _compared(base, pair, folders)
 
     def start(base: str, first: str, second: str) -> _core.Live:

@@ -81,6 +81,11 @@ class Ref:
         whole = ("model.safetensors", "model.safetensors.index.json")
         return self.holds("adapter_config.json") and not any(self.holds(name) for name in whole)
 
+    @property
+    def is_vector(self) -> bool:
+        """Whether it is a vector that `extract` wrote: it holds a `vector.json`."""
+        return self.holds("vector.json")
+
     def holds(self, name: str) -> bool:
         """Whether it has a file of this name."""
         if self.remote is not None:

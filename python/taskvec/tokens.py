@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,15 +15,24 @@ class Unreadable(Exception):
     """A file whose vocabulary is in no known form; its argument is the file's name."""
 
 
-def tokens(ref: Ref, load: Callable[[str], Json | None]) -> tuple[str, dict[str, int]] | None:
-    """The file that says it, and token → id; None where no file does. `load` reads a JSON object.
+class Tokens(NamedTuple):
+    """The tokens of a folder."""
+
+    file: str
+    """The file that names them."""
+    ids: dict[str, int]
+    """Token → id."""
+
+
+def tokens(ref: Ref, load: Callable[[str], Json | None]) -> Tokens | None:
+    """The folder's tokens; None where no file names them. `load` reads a JSON object.
 
     `tokenizer.json` has all tokens. Without it, `vocab.json` has the model's own, `added_tokens.json` and
     `tokenizer_config.json` those that were added.
     """
     if ref.holds("tokenizer.json") or not any(ref.holds(name) for name in _SLOW):
         content = load("tokenizer.json")
-        return None if content is None else ("tokenizer.json", _read("tokenizer.json", _fast, content))
+        return None if content is None else Tokens("tokenizer.json", _read("tokenizer.json", _fast, content))
     found: dict[str, int] = {}
     named = ""
     for name, read in _SLOW.items():
@@ -31,7 +40,7 @@ def tokens(ref: Ref, load: Callable[[str], Json | None]) -> tuple[str, dict[str,
         part = {} if content is None else _read(name, read, content)
         named = named or (name if part else "")
         found |= part
-    return (named, found) if found else None
+    return Tokens(named, found) if found else None
 
 
 def _fast(content: Json) -> dict[str, int]:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from .live import Originals
     from .options import Alpha, Keywords
-    from .refs import Ref
     from .results import Applied, WriteResult
 
 _FAMILY = "taskvec/vector/"
@@ -105,11 +104,6 @@ class Vector:
     def __repr__(self) -> str:
         """The call that opens it again."""
         return f"Vector({self._folder.path!r})"
-
-
-def is_vector(ref: Ref) -> bool:
-    """Whether the folder holds a `vector.json`."""
-    return ref.holds("vector.json")
 
 
 def _description(folder: Path) -> Json:

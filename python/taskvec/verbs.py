@@ -24,7 +24,7 @@ from .folders import Folders
 from .options import Alpha, Keywords, make_options, parse_alpha, spread_alphas
 from .plan import CheckResult
 from .results import DiffResult, InspectResult, VerifyResult, WriteResult
-from .vector import Vector, is_vector
+from .vector import Vector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -216,7 +216,7 @@ def check(
     where = None if out is None else _out(out)
     with _folders(opts, None) as folders:
         base, others = folders.target(target), folders.donors(*donors)
-        vectors = [is_vector(other) for other in others]
+        vectors = [other.is_vector for other in others]
         if others and all(vectors):
             alphas = spread_alphas(alpha, len(others))
             found = compare(base, others)

@@ -43,6 +43,7 @@ class Checked:
             "choices": self.ready.decisions,
             "estimate": self.estimate and self.estimate.to_json(),
             "notes": list(self.ready.plan.notes),
+            "warnings": list(self.ready.plan.warnings),
         }
 
     def lines(self) -> Iterator[str]:
@@ -66,6 +67,7 @@ class Checked:
         yield from self._data(run["benchmarks"])
         yield from self._power()
         yield from (f"note: {note}" for note in ready.plan.notes)
+        yield from (f"warning: {warning}" for warning in ready.plan.warnings)
 
     def _data(self, benchmarks: list[Json]) -> Iterator[str]:
         """Where the documents come from, a line for each source."""

@@ -13,7 +13,7 @@ from ...control import write_control
 from ...errors import MismatchError
 from ...live import unlike
 from ...refs import local
-from ...vector import Vector, is_vector
+from ...vector import Vector
 from ..environment import library, quiet
 from ..rundir.answers import Answers
 from ..rundir.run_folder import RunFolder, read_run
@@ -107,7 +107,7 @@ class Runner:
         """The study's v, extracted on the first run."""
         if self._ready.study.donors is None:
             return Vector(self._ready.donors[0].path)
-        if not is_vector(local(self._folder.vector)):
+        if not local(self._folder.vector).is_vector:
             self._tell("v", "extracting")
             minuend, subtrahend = self._ready.donors
             verbs.extract(minuend.path, subtrahend.path, self._folder.vector)
@@ -120,7 +120,7 @@ class Runner:
         if arm.kind != "random":
             return vector
         where = self._folder.control(arm)
-        if not is_vector(local(where)):
+        if not local(where).is_vector:
             self._tell(arm.label, "drawing")
             write_control(vector, where, arm.seed or 0)
         return Vector(where)
