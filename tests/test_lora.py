@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from adapters import change, deltas, load, loaded, moved, write_adapter, write_base
 from families import assert_tensors, files, manifest, read, weights
-from taskvec import apply, check, extract, inspect, transfer, transferred
+from taskvec import MismatchError, apply, check, extract, inspect, transfer, transferred
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,21 +52,6 @@ PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "with alpha 0": ({"r": 4, "lora_alpha": 0, "target_modules": ALL}, {"r": 1, "target_modules": ALL}),
 }  # fmt: skip
-
-
-@pytest.fixture
-def base(adapted: Adapted) -> Path:
-    return adapted.base
-
-
-@pytest.fixture
-def target(adapted: Adapted) -> Path:
-    return adapted.target
-
-
-@pytest.fixture
-def adapter(adapted: Adapted) -> Path:
-    return adapted.adapter
 
 
 @pytest.fixture
@@ -138,6 +123,17 @@ def test_the_layer_says_which_way_round_a_weight_is_as_in_pefts_own_merge(flag: 
     )
     for name, tensor in found.items():
         torch.testing.assert_close(tensor, merged[name], rtol=1e-6, atol=1e-6)
+
+
+def test_a_flag_that_the_layer_does_not_bear_out(base: Path, target: Path, tmp_path: Path) -> None:
+    """A square linear layer: PEFT resets the flag there, and only a file written by hand has it set."""
+    adapter = write_adapter(tmp_path / "adapter", base, "square", r=2, target_modules=["q_proj"])
+    change(adapter, fan_in_fan_out=True)
+    with pytest.raises(MismatchError, match=r"`fan_in_fan_out` is true, but .* set the flag to false"):
+        transfer(target, adapter, base, tmp_path / "out")
+    change(adapter, fan_in_fan_out=False)
+    transfer(target, adapter, base, tmp_path / "out")
+    assert_tensors(read(tmp_path / "out"), moved(target, deltas(base, adapter), {}, 1.0))
 
 
 def test_against_the_base_itself(base: Path, target: Path, adapter: Path, tmp_path: Path) -> None:

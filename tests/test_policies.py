@@ -211,7 +211,7 @@ class TestNames:
         name = "model.layers.0.mlp.weight"
         family["tgs".index(role)][name] = torch.empty(0, dtype=torch.bfloat16)
         paths = place(tmp_path, *family)
-        assert_refused(paths, tmp_path, name, "ZeRO-3", f"{role}/model.safetensors")
+        assert_refused(paths, tmp_path, name, r"ZeRO-3.*zero_to_fp32\.py", f"{role}/model.safetensors")
         transfer(*paths, tmp_path / "without", exclude=["mlp"])
 
     def test_what_has_a_problem_is_not_called_kept(self, tmp_path: Path) -> None:
@@ -220,6 +220,53 @@ class TestNames:
         plan = check(*place(tmp_path, *family))
         assert not plan.compatible
         assert not [note for note in plan.notes if "alpha 0" in note]
+
+    @pytest.mark.parametrize("fused", ["t", "gs", "g"])
+    @pytest.mark.parametrize("kind", ["experts", "attention", "mlp"])
+    def test_fused_layers_are_said_once(self, kind: str, fused: str, tmp_path: Path) -> None:
+        front, apart, together = {
+            "experts": (
+                "mlp.experts",
+                [f"{at}.{name}_proj.weight" for at in range(3) for name in ("gate", "up", "down")],
+                ["gate_up_proj", "down_proj"],
+            ),
+            "attention": (
+                "self_attn",
+                [f"{name}_proj.{leaf}" for name in "qkv" for leaf in ("weight", "bias")],
+                ["qkv_proj.weight", "qkv_proj.bias"],
+            ),
+            "mlp": ("mlp", ["gate_proj.weight", "up_proj.weight"], ["gate_up_proj.weight"]),
+        }[kind]
+        elements = {name: 12 for name in apart}
+        fusing = {name: 12 * len(apart) // len(together) for name in together}
+        if kind == "experts":
+            fusing = {"gate_up_proj": 72, "down_proj": 36}
+        paths = []
+        for role in "tgs":
+            one, rng = tensors(role), generator(role)
+            for layer in (0, 1):
+                for name, count in (fusing if role in fused else elements).items():
+                    one[f"model.layers.{layer}.{front}.{name}"] = noise([count], torch.bfloat16, rng)
+            paths.append(write(tmp_path / role, one))
+        (problem,) = check(*paths).problems
+        assert "one of the two has fused these layers" in problem.message
+        assert (
+            f"{2 * len(apart)} tensors" in problem.message or f"keeps in {2 * len(apart)}" in problem.message
+        )
+        assert f"in {2 * len(together)}" in problem.message
+        with pytest.raises(MismatchError, match="one version of transformers"):
+            transfer(*paths, tmp_path / "out")
+        # What is missing for another reason keeps its own problem.
+        if fused == "t":
+            other = tensors("g", "model.extra")
+            for layer in (0, 1):
+                for name in elements:
+                    other[f"model.layers.{layer}.{front}.{name}"] = torch.zeros(12, dtype=torch.bfloat16)
+            write(tmp_path / "g", other)
+            write(tmp_path / "s", other)
+            assert [one.tensor for one in check(*paths).problems if "fused" not in one.message] == [
+                "model.extra"
+            ]
 
     def test_every_problem_is_listed(self, tmp_path: Path) -> None:
         t, g, s = tensors("t"), tensors("g", "x"), tensors("s", "y")

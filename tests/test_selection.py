@@ -110,7 +110,7 @@ def test_what_matches_nothing_is_a_slip(options: dict[str, Any], tmp_path: Path)
     [
         (("", "module.", "module."), ["module."]),
         (("model.language_model.", "model.", "model."), ["model.language_model.", "model."]),
-        (("", "module._orig_mod.", "_orig_mod.module."), ["_orig_mod.module.", "module._orig_mod."]),
+        (("", "module._orig_mod.", "_orig_mod.module."), ["_orig_mod.", "module."]),
         (("module.", "", "_orig_mod."), ["_orig_mod.", "module."]),
     ],
 )
@@ -130,6 +130,55 @@ def test_the_prefixes_to_strip_are_named(wrappers: Any, given: list[str], tmp_pa
     transfer(*paths, tmp_path / "out", strip_prefix=given)
     wanted = {wrappers[0] + name: value for name, value in all_combined(*plain, 1.0).items()}
     assert_tensors(read(tmp_path / "out"), wanted)
+
+
+INNER = "_fsdp_wrapped_module."
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "given"),
+    [
+        ("", INNER, [INNER]),
+        (INNER, INNER, [INNER]),
+        ("", INNER + INNER, [INNER]),
+        ("", INNER + "_checkpoint_wrapped_module.", ["_checkpoint_wrapped_module.", INNER]),
+        ("module.", INNER, [INNER, "module."]),
+        ("_orig_mod.module.", INNER, [INNER, "_orig_mod.", "module."]),
+    ],
+)
+def test_wrappers_within_a_name(outer: str, inner: str, given: list[str], tmp_path: Path) -> None:
+    names = ["model.{}layers.{}.{}attn.weight", "model.{}norm.weight"]
+    plain = [name.replace("{}layers.{}.{}", "layers.0.").replace("{}", "") for name in names]
+    wrapped = {name: outer + name.format(inner, 0, inner) for name in names}
+    paths, family = small(tmp_path, plain)
+    for role, one in zip("gs", family[1:], strict=True):
+        write(tmp_path / role, {wrapped[names[at]]: one[name] for at, name in enumerate(plain)})
+    (first, *_) = check(*paths).problems
+    assert first.message.endswith("give " + " ".join(f"--strip-prefix {one}" for one in given))
+    # In any order, and only where a part of the name is called so.
+    for at, order in enumerate((given, given[::-1])):
+        transfer(*paths, tmp_path / f"out{at}", strip_prefix=order)
+        assert_tensors(read(tmp_path / f"out{at}"), all_combined(*family, 1.0))
+    with pytest.raises(UsageError, match="is in no tensor's name"):
+        transfer(*paths, tmp_path / "none", strip_prefix=["_wrapped_module."])
+
+
+@pytest.mark.parametrize("order", [["module.", "_orig_mod."], ["_orig_mod.", "module."]])
+@pytest.mark.parametrize("wrapper", ["module._orig_mod.", "_orig_mod.module.", "module.", "_orig_mod."])
+def test_two_wrappers_in_any_order(wrapper: str, order: list[str], tmp_path: Path) -> None:
+    # Of `module.module.` only the wrapper goes.
+    names = ["module.0.attn", "lm_head.weight"]
+    paths, family = small(tmp_path, names)
+    for role, one in zip("gs", family[1:], strict=True):
+        write(tmp_path / role, {wrapper + name: value for name, value in one.items()})
+    write(tmp_path / "t", {f"module._orig_mod.{name}": value for name, value in family[0].items()})
+    if wrapper.count(".") == 2:
+        transfer(*paths, tmp_path / "out", strip_prefix=order)
+        found = read(tmp_path / "out")
+        wanted = all_combined(*family, 1.0)
+        assert_tensors({name.removeprefix("module._orig_mod."): one for name, one in found.items()}, wanted)
+    else:
+        assert not check(*paths).compatible
 
 
 def test_names_of_another_model_suggest_no_prefix(tmp_path: Path) -> None:

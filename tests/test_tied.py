@@ -12,6 +12,7 @@ from families import (
     TIED,
     Tensors,
     all_combined,
+    assert_tensors,
     generator,
     noise,
     raw,
@@ -93,9 +94,70 @@ class TestTiedHead:
         paths = place(tmp_path, *family, configs=(config,) * 3)
         assert_fits(paths, tmp_path, all_combined(*family, 0.7), alpha=0.7)
 
-    def test_a_head_in_the_donors_alone_needs_the_flag(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("config", [{"model_type": "qwen2"}, {**CONFIG, "tie_word_embeddings": False}])
+    @pytest.mark.parametrize("stored", ["g", "s", "gs"])
+    def test_a_copy_that_the_config_does_not_speak_of(
+        self, stored: str, config: Config, tmp_path: Path
+    ) -> None:
+        """Savers store the head of a tied model and leave the flag out, or set it to false."""
+        plain = self.family()
+        family = [tied(one) if role in stored else one for role, one in zip("tgs", plain, strict=True)]
+        configs = tuple(config if role in stored else TIED for role in "tgs")
+        paths = place(tmp_path, *family, configs=configs)
+        assert_fits(paths, tmp_path, all_combined(*plain, 0.7), "if they hold the same bytes", alpha=0.7)
+        if stored != "gs":
+            # The other donor shows that it is no tensor of the vector.
+            extract(*paths[1:], tmp_path / "v")
+            assert HEAD not in read(tmp_path / "v", "vector.safetensors")
+        else:
+            # Nothing shows it before there is a target.
+            extract(*paths[1:], tmp_path / "v")
+            vector = read(tmp_path / "v", "vector.safetensors")
+            assert raw(vector[HEAD]) == raw(vector[EMBED])
+
+    @pytest.mark.parametrize("role", ["g", "s"])
+    def test_a_head_of_one_donors_own_is_found_out(self, role: str, tmp_path: Path) -> None:
+        plain = self.family()
+        family = [tied(one) if at == role else one for at, one in zip("tgs", plain, strict=True)]
+        family["tgs".index(role)][HEAD].view(torch.int16)[-1, -1] ^= 1
+        configs = tuple(CONFIG if at == role else TIED for at in "tgs")
+        paths = place(tmp_path, *family, configs=configs)
+        before = sorted(tmp_path.rglob("*"))
+        says = rf"{role}.model.safetensors.*`{HEAD}` differs .* a head of its own.*--exclude"
+        for write_it in (
+            lambda: transfer(*paths, tmp_path / "out"),
+            lambda: extract(*paths[1:], tmp_path / "v"),
+        ):
+            with pytest.raises(MismatchError, match=says):
+                write_it()
+        assert sorted(tmp_path.rglob("*")) == before
+        transfer(*paths, tmp_path / "out", exclude=["^lm_head"])
+        assert_tensors(read(tmp_path / "out"), all_combined(*plain, 1.0))
+
+    def test_heads_of_the_donors_own_in_the_embeddings_shape(self, tmp_path: Path) -> None:
         t, g, s = self.family()
-        paths = place(tmp_path, t, tied(g), tied(s), configs=(TIED, {"model_type": "qwen2"}, TIED))
+        own = [tied(one) for one in (g, s)]
+        own[1][HEAD] = own[1][HEAD] + 1
+        paths = place(tmp_path, t, *own, configs=(TIED, CONFIG, CONFIG))
+        # Headers and configs alone cannot tell that they are no copies; a writing verb looks.
+        assert check(*paths).compatible
+        with pytest.raises(
+            MismatchError, match=r"s.model\.safetensors.*differs .* a head of its own.*--exclude"
+        ):
+            transfer(*paths, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_vectors_head_that_repeats_its_embedding(self, tmp_path: Path) -> None:
+        t, g, s = self.family()
+        paths = place(tmp_path, t, tied(g), tied(s), configs=(TIED, CONFIG, CONFIG))
+        extract(*paths[1:], tmp_path / "v")
+        apply(paths[0], tmp_path / "v", tmp_path / "out", alpha=0.7)
+        assert_tensors(read(tmp_path / "out"), all_combined(t, g, s, 0.7))
+
+    def test_a_head_of_another_shape_is_no_copy(self, tmp_path: Path) -> None:
+        t, g, s = self.family()
+        g[HEAD] = torch.zeros(5, 5, dtype=torch.bfloat16)
+        paths = place(tmp_path, t, g, s, configs=(TIED, {"model_type": "qwen2"}, TIED))
         assert_refused(
             paths, tmp_path, HEAD, "the minuend has this tensor but the subtrahend", "g/model.safetensors"
         )

@@ -61,6 +61,9 @@ def is_stray(path: str) -> bool:
     Such files are neither copied into an output nor uploaded.
     """
 
+def strip_prefixes(name: str, prefixes: Sequence[str]) -> str:
+    """A tensor's name without wrappers' prefixes, as `strip_prefix` takes them off."""
+
 def simd() -> str:
     """The instruction set in use; TASKVEC_SIMD in the environment lowers it (`UsageError`: names none)."""
 

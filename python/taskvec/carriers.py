@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ._core import strip_prefixes
 from .errors import MismatchError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def carriers(
     for tensor in tensors:
         name = tensor["name"]
         if name not in live:
-            name = next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
+            name = strip_prefixes(name, prefixes)
         value = live.get(name)
         if value is None:
             if tensor["combined"]:

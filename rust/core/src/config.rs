@@ -24,6 +24,8 @@ pub struct Config {
     pub quantized: Option<String>,
     /// `vocab_size`.
     pub vocab_size: Option<u64>,
+    /// Every `model_type`, at the top and in sub-configs.
+    pub model_types: Vec<String>,
     /// The file's own bytes.
     pub raw: Option<Vec<u8>>,
 }
@@ -48,7 +50,10 @@ impl Config {
         let quantized = said(&object, "quantization_config")
             .or_else(|| inner.iter().find_map(|object| said(object, "quantization_config")));
         let method = |value: &Value| value.get("quant_method").and_then(Value::as_str).unwrap_or("unknown").to_owned();
+        let types = std::iter::once(&object).chain(inner.iter().copied());
+        let types = types.filter_map(|object| object.get("model_type")?.as_str());
         Ok(Self {
+            model_types: types.map(str::to_owned).collect(),
             tied: field("tie_word_embeddings").and_then(|value| value.as_bool()),
             quantized: quantized.as_ref().map(method),
             vocab_size: field("vocab_size").and_then(|value| value.as_u64()),

@@ -3,10 +3,9 @@
 //! What an adapter leaves alone is zero in it. So the two sides of a pair get the same tensors, and everything that comes
 //! later treats them like any others.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-
-use regex::bytes::Regex;
 
 use crate::adapter::{self, AdapterConfig, MERGE};
 use crate::checkpoint::{Checkpoint, Tensor};
@@ -29,8 +28,8 @@ const PREFIX: &str = "base_model.model.";
 const ENDS: [&str; 5] =
     [".lora_A.weight", ".lora_B.weight", ".lora_embedding_A", ".lora_embedding_B", ".base_layer.weight"];
 
-/// The models of transformers whose blocks are made of its `Conv1D`, as a config names them, at any depth.
-const CONV1D_MODELS: &str = r#""model_type"\s*:\s*"(gpt2|openai-gpt|imagegpt|decision_transformer|clvp|clvp_decoder)""#;
+/// The models of transformers whose blocks are made of its `Conv1D`, as configs name them.
+const CONV1D_MODELS: [&str; 6] = ["clvp", "clvp_decoder", "decision_transformer", "gpt2", "imagegpt", "openai-gpt"];
 /// The layers of those models that are `Conv1D`; their others, such as the head, are linear.
 const CONV1D_LAYERS: [&str; 4] = ["c_attn", "q_attn", "c_proj", "c_fc"];
 
@@ -40,22 +39,34 @@ pub fn open_donor(place: &Place, like: Option<&Checkpoint>, control: &Control) -
 }
 
 /// Whether a module's weight is stored as `[in, out]`. PEFT asks the layer and not the file's flag, so the flag decides
-/// only where the model shows neither by a shape nor by its type what the layer is.
-fn is_conv1d(module: &str, [rows, columns]: [u64; 2], flag: bool, like: Option<&Checkpoint>) -> bool {
-    let Some(like) = like else { return flag };
-    if rows != columns {
-        let stored = like.find(&format!("{module}.weight")).map(|at| &like.tensors[at as usize].shape);
-        return match stored {
-            Some(shape) if *shape == [rows, columns] => false,
-            Some(shape) if *shape == [columns, rows] => true,
-            _ => flag,
-        };
+/// only where no model is at hand to tell; where the model does not tell, a flag that is set is not believed.
+fn is_conv1d(
+    module: &str,
+    [rows, columns]: [u64; 2],
+    flag: bool,
+    like: Option<&Checkpoint>,
+) -> std::result::Result<bool, String> {
+    let Some(like) = like else { return Ok(flag) };
+    let stored = like.find(&format!("{module}.weight")).map(|at| &like.tensors[at as usize].shape);
+    match stored {
+        Some(shape) if rows != columns && *shape == [rows, columns] => return Ok(false),
+        Some(shape) if rows != columns && *shape == [columns, rows] => return Ok(true),
+        // What fits neither way is refused for its shape.
+        Some(_) if rows != columns => return Ok(flag),
+        _ => {}
     }
-    let raw = like.config.raw.as_deref().unwrap_or_default();
-    if Regex::new(CONV1D_MODELS).is_ok_and(|models| models.is_match(raw)) {
-        return CONV1D_LAYERS.contains(&module.rsplit('.').next().unwrap_or(module));
+    let types = &like.config.model_types;
+    if types.iter().any(|name| CONV1D_MODELS.contains(&name.as_str())) {
+        return Ok(CONV1D_LAYERS.contains(&module.rsplit('.').next().unwrap_or(module)));
     }
-    flag
+    if flag && !types.is_empty() {
+        return Err(format!(
+            "`fan_in_fan_out` is true, but nothing shows that {} stores this weight as [in, out]; set the flag to false in {} if the layer is linear",
+            quote(&types[0]),
+            adapter::FILE
+        ));
+    }
+    Ok(flag)
 }
 
 /// Opens the weights of an adapter as they are stored.
@@ -181,8 +192,10 @@ fn product(
         );
         return Err(Error::corrupt(&checkpoint.shard(a).path, format!("tensor {}: {what}", quote(&a.name))));
     }
+    let conv1d =
+        || is_conv1d(name, [rows, columns], fan_in_fan_out, like).map_err(|what| mismatch(checkpoint, a, &what));
+    let transposed = embedding || conv1d()?;
     let (a, b) = (factor(checkpoint, a)?, factor(checkpoint, b)?);
-    let transposed = embedding || is_conv1d(name, [rows, columns], fan_in_fan_out, like);
     let (rows, columns) = if transposed { (columns, rows) } else { (rows, columns) };
     if rows.checked_mul(columns).and_then(|elements| elements.checked_mul(4)).is_none() {
         let what = format!("the ΔW of module {} is too large; save the adapter again", quote(name));
@@ -195,13 +208,11 @@ fn product(
 fn matrix(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<[u64; 2]> {
     match tensor.shape[..] {
         [rows, columns] if rows > 0 && columns > 0 => Ok([rows, columns]),
-        [0] => {
-            let path = checkpoint.shard(tensor).path.display();
-            Err(Error::Mismatch(format!(
-                "{path}: tensor {}: its shape is [0]: DeepSpeed ZeRO-3 saved this adapter without gathering its weights; save it again with stage3_gather_16bit_weights_on_model_save",
-                quote(&tensor.name)
-            )))
-        }
+        [0] => Err(mismatch(
+            checkpoint,
+            tensor,
+            "its shape is [0]: DeepSpeed ZeRO-3 saved this adapter without gathering its weights; save it again with stage3_gather_16bit_weights_on_model_save",
+        )),
         _ => Err(refused(checkpoint, tensor, format!("its shape is {:?}, and only matrices are taken", tensor.shape))),
     }
 }
@@ -221,16 +232,18 @@ fn no_factor(checkpoint: &Checkpoint, tensor: &Tensor) -> Error {
     if tensor.name.starts_with(PREFIX) || !ENDS.iter().any(|end| tensor.name.ends_with(end)) {
         return refused(checkpoint, tensor, "it is no factor of a LoRA adapter on a whole model".into());
     }
-    let path = checkpoint.shard(tensor).path.display();
-    Error::Mismatch(format!(
-        "{path}: tensor {}: its name does not begin with `{PREFIX}`, as PEFT saves the adapter of a whole model; save the adapter with PEFT's `save_pretrained`",
-        quote(&tensor.name)
-    ))
+    let what = format!(
+        "its name does not begin with `{PREFIX}`, as PEFT saves the adapter of a whole model; save the adapter with PEFT's `save_pretrained`"
+    );
+    mismatch(checkpoint, tensor, &what)
 }
 
 fn refused(checkpoint: &Checkpoint, tensor: &Tensor, what: String) -> Error {
-    let path = checkpoint.shard(tensor).path.display();
-    Error::Mismatch(format!("{path}: tensor {}: {what}; {MERGE}", quote(&tensor.name)))
+    mismatch(checkpoint, tensor, &format!("{what}; {MERGE}"))
+}
+
+fn mismatch(checkpoint: &Checkpoint, tensor: &Tensor, what: &str) -> Error {
+    Error::Mismatch(format!("{}: tensor {}: {what}", checkpoint.shard(tensor).path.display(), quote(&tensor.name)))
 }
 
 fn tensor(name: String, shape: Vec<u64>, shard: u32) -> Tensor {
@@ -290,14 +303,14 @@ fn against_base(adapted: &Checkpoint, base: &mut Checkpoint, options: &Options) 
         }
         _ => {}
     }
-    let stored: HashMap<&str, u32> =
+    let stored: HashMap<Cow<'_, str>, u32> =
         (0..).zip(&base.tensors).map(|(at, tensor)| (options.strip(&tensor.name), at)).collect();
     let mut by_place = BTreeMap::new();
     for tensor in &adapted.tensors {
         let name = options.strip(&tensor.name);
-        let found = stored.get(name).copied().filter(|&at| base.tensors[at as usize].shape == tensor.shape);
+        let found = stored.get(&name).copied().filter(|&at| base.tensors[at as usize].shape == tensor.shape);
         let Some(at) = found else {
-            if !options.selects(name) {
+            if !options.selects(&name) {
                 continue;
             }
             return Err(Error::Mismatch(format!("{root}: {}", lacks(base, tensor))));

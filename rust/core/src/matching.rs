@@ -2,19 +2,20 @@
 //!
 //! Fails closed: every tensor of every input is combined, passed through with a note, or named in a problem.
 
+mod layouts;
 mod prefixes;
 mod views;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use serde::Serialize;
 
-use self::views::Difference;
+use self::views::{Difference, View};
 use crate::checkpoint::Tensor;
 use crate::dtype::{Float, Kind};
 use crate::error::{Error, Result};
 use crate::inputs::{At, Inputs, Origin};
-use crate::options::{Options, Vocab};
+use crate::options::{Options, Vocab, strip_prefixes};
 use crate::{config, tie};
 
 /// One reason why the inputs do not fit together.
@@ -83,6 +84,10 @@ struct Matcher<'a> {
     options: &'a Options,
     found: Matching,
     groups: Vec<(&'static str, Vec<&'a str>)>,
+    /// Tensors without a counterpart, each with the place of the problem that says so.
+    unmatched: Vec<(At, usize)>,
+    /// Tensors that the target alone has.
+    alone: Vec<At>,
 }
 
 /// Matches all inputs of a job. Problems are collected, not raised: `check` shows all of them.
@@ -92,7 +97,7 @@ struct Matcher<'a> {
 pub fn match_inputs(inputs: &Inputs, options: &Options) -> Result<Matching> {
     let rule_counts = vec![0; options.alpha_rules.len()];
     let found = Matching { rule_counts, ..Matching::default() };
-    let mut matcher = Matcher { inputs, options, found, groups: Vec::new() };
+    let mut matcher = Matcher { inputs, options, found, groups: Vec::new(), unmatched: Vec::new(), alone: Vec::new() };
     matcher.quantised();
     let mut views: Vec<_> = inputs.origins.iter().map(|(origin, _)| matcher.view(origin)).collect();
     if inputs.has_target {
@@ -101,6 +106,7 @@ pub fn match_inputs(inputs: &Inputs, options: &Options) -> Result<Matching> {
         matcher.extract(&views);
     }
     matcher.options_used()?;
+    matcher.name_other_layouts();
     matcher.suggest_prefixes();
     matcher.write_notes();
     Ok(matcher.found)
@@ -114,6 +120,12 @@ impl<'a> Matcher<'a> {
     fn problem(&mut self, at: At, message: impl Into<String>) {
         let file = self.inputs.path(at).display().to_string();
         self.found.problems.push(Problem { file, tensor: Some(self.name(at).to_owned()), message: message.into() });
+    }
+
+    /// A problem of a tensor that another input lacks.
+    fn unmatched(&mut self, at: At, message: &str) {
+        self.unmatched.push((at, self.found.problems.len()));
+        self.problem(at, message);
     }
 
     /// Remembers a tensor for a note that names its group.
@@ -145,7 +157,7 @@ impl<'a> Matcher<'a> {
             let module = |name: &'a str| name.rsplit_once('.').map_or("", |(module, _)| module);
             let coded = tensors.iter().filter(|tensor| tensor.dtype.float().is_none());
             let coded: HashSet<&str> = coded.map(|tensor| module(&tensor.name)).collect();
-            let takes_part = |tensor: &&Tensor| self.options.selects(self.options.strip(&tensor.name));
+            let takes_part = |tensor: &&Tensor| self.options.selects(&self.options.strip(&tensor.name));
             // Only floats, and nothing beside them that they could be the scales of: these are plain values.
             let plain = tensors.iter().filter(takes_part).all(|tensor| !coded.contains(module(&tensor.name)));
             let chosen = !self.options.include.is_empty() || !self.options.exclude.is_empty();
@@ -216,7 +228,7 @@ impl<'a> Matcher<'a> {
         tensor.shape.len() >= 2 && PARTS.iter().any(|part| tensor.name.ends_with(part))
     }
 
-    fn combine(&mut self, views: &mut [HashMap<&'a str, Difference>]) {
+    fn combine(&mut self, views: &mut [View<'a>]) {
         for at in self.tensors(0) {
             let embedding = tie::tied_embedding(self.inputs.base(), at.tensor);
             let base = embedding.map_or(at, |tensor| At { tensor, ..at });
@@ -224,28 +236,25 @@ impl<'a> Matcher<'a> {
                 self.drop_tied(at);
             }
             let name = self.options.strip(self.name(base));
-            let terms = self.terms(base, name, views);
+            let terms = self.terms(base, &name, views);
             self.found.matches.push(Match { tensor: at.tensor, base: base.tensor, terms });
         }
-        for view in views {
+        for (view, (origin, _)) in views.iter_mut().zip(&self.inputs.origins) {
             let mut left: Vec<_> = view.drain().filter(|(name, d)| !d.used && self.options.selects(name)).collect();
             left.sort_by_key(|(_, d)| d.minuend.tensor);
             for (name, difference) in left {
                 // A tied target may store this very name, so that "no tensor of this name" would be wrong.
-                let tied = tie::is_head(name) && self.inputs.base().config.tied == Some(true);
-                self.problem(
-                    difference.minuend,
-                    if tied {
-                        "the target ties its output head to the embedding; exclude this one (--exclude) if the target's should go on following its embedding"
-                    } else {
-                        "the target has no tensor of this name; exclude it (--exclude) if the target should go without it"
-                    },
-                );
+                let tied = tie::is_head(&name) && self.inputs.base().config.tied == Some(true);
+                if !tied {
+                    self.unmatched(difference.minuend, "the target has no tensor of this name; exclude it (--exclude) if the target should go without it");
+                } else if !self.repeats_embeddings(origin, &difference) {
+                    self.problem(difference.minuend, "the target ties its output head to the embedding; exclude this one (--exclude) if the target's should go on following its embedding");
+                }
             }
         }
     }
 
-    fn terms(&mut self, base: At, name: &'a str, views: &mut [HashMap<&'a str, Difference>]) -> Vec<TermPlan> {
+    fn terms(&mut self, base: At, name: &str, views: &mut [View<'a>]) -> Vec<TermPlan> {
         let dtype = self.inputs.tensor(base).dtype;
         let selected = self.options.selects(name);
         let rule = self.options.rule(name);
@@ -288,6 +297,7 @@ impl<'a> Matcher<'a> {
         if untied && selected && !present {
             self.problem(base, "the target stores an output head but the donors have only their embedding for one; --exclude it to keep the target's as it is, or set tie_word_embeddings in the target's config.json if it repeats the embedding");
         } else if !present {
+            self.alone.push(base);
             self.note("tensor(s) only in the target, copied", shown);
         } else if !selected {
             self.note("tensor(s) not selected by --include/--exclude, copied", shown);
@@ -303,7 +313,7 @@ impl<'a> Matcher<'a> {
 
     /// Whether donors without a head have their embedding for one. Many configurations leave the flag to the
     /// architecture's default; there, an embedding without a head beside it tells.
-    fn donors_tied(&self, origin: &Origin, view: &HashMap<&str, Difference>) -> bool {
+    fn donors_tied(&self, origin: &Origin, view: &View) -> bool {
         let flag = match *origin {
             Origin::Pair { minuend, .. } => self.inputs.list[minuend as usize].checkpoint.config.tied,
             Origin::Vector { tied, .. } => tied,
@@ -311,12 +321,12 @@ impl<'a> Matcher<'a> {
         flag.unwrap_or_else(|| view.keys().any(|name| tie::is_vocabulary(name)))
     }
 
-    fn extract(&mut self, views: &[HashMap<&'a str, Difference>]) {
+    fn extract(&mut self, views: &[View<'a>]) {
         for at in self.tensors(0) {
             let name = self.options.strip(self.name(at));
-            let Some(difference) = views[0].get(name).copied().filter(|d| d.minuend == at) else { continue };
+            let Some(difference) = views[0].get(&name).copied().filter(|d| d.minuend == at) else { continue };
             let tensor = self.inputs.tensor(at);
-            if !self.options.selects(name) {
+            if !self.options.selects(&name) {
                 self.note("tensor(s) not selected by --include/--exclude, not in the vector", &tensor.name);
             } else if tensor.dtype.kind() == Kind::Integer {
                 if self.looks_quantised(at) {
@@ -345,14 +355,14 @@ impl<'a> Matcher<'a> {
         let names = || inputs().flat_map(|input| &input.checkpoint.tensors).map(|t| self.options.strip(&t.name));
         let patterns = self.options.include.iter().map(|pattern| ("--include", pattern));
         for (option, pattern) in patterns.chain(self.options.exclude.iter().map(|pattern| ("--exclude", pattern))) {
-            if !names().any(|name| pattern.is_match(name)) {
+            if !names().any(|name| pattern.is_match(&name)) {
                 return Err(Error::Usage(format!(
                     "{option} `{pattern}` matches no tensor; see `taskvec inspect` for the names"
                 )));
             }
         }
         for rule in &self.options.alpha_rules {
-            if !names().any(|name| rule.pattern.is_match(name)) {
+            if !names().any(|name| rule.pattern.is_match(&name)) {
                 return Err(Error::Usage(format!(
                     "--alpha-rule `{}` matches no tensor; see `taskvec inspect` for the names",
                     rule.pattern
@@ -360,9 +370,10 @@ impl<'a> Matcher<'a> {
             }
         }
         for prefix in &self.options.prefixes {
-            let starts = |t: &crate::checkpoint::Tensor| t.name.starts_with(prefix.as_str());
-            if !self.inputs.list.iter().any(|input| input.checkpoint.tensors.iter().any(starts)) {
-                return Err(Error::Usage(format!("--strip-prefix `{prefix}` starts no tensor's name; leave it out")));
+            let others: Vec<String> = self.options.prefixes.iter().filter(|other| *other != prefix).cloned().collect();
+            let takes = |t: &Tensor| self.options.strip(&t.name) != strip_prefixes(&t.name, &others);
+            if !self.inputs.list.iter().any(|input| input.checkpoint.tensors.iter().any(takes)) {
+                return Err(Error::Usage(format!("--strip-prefix `{prefix}` is in no tensor's name; leave it out")));
             }
         }
         Ok(())

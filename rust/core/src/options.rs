@@ -1,5 +1,6 @@
 //! What a user can ask of a job, checked as far as it can be without looking at an input.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
 use regex::Regex;
@@ -109,6 +110,32 @@ pub fn parse_pattern(option: &str, text: &str) -> Result<Regex> {
     })
 }
 
+/// A name without these prefixes: each is taken off once, in whatever order they are there. One that begins with an
+/// underscore is an attribute that a wrapper puts between a module and its parts, as FSDP's `_fsdp_wrapped_module.`, and
+/// is taken off wherever a part of the name is so called.
+pub fn strip_prefixes<'a>(name: &'a str, prefixes: &[String]) -> Cow<'a, str> {
+    let mut rest = name;
+    let mut left: Vec<&str> = prefixes.iter().map(String::as_str).filter(|prefix| !prefix.is_empty()).collect();
+    while let Some(at) = left.iter().position(|prefix| rest.starts_with(prefix)) {
+        rest = &rest[left[at].len()..];
+        if !is_inner(left[at]) {
+            left.remove(at);
+        }
+    }
+    let mut found = Cow::Borrowed(rest);
+    for prefix in left.into_iter().filter(|prefix| is_inner(prefix)) {
+        let within = format!(".{prefix}");
+        while found.contains(&within) {
+            found = found.replace(&within, ".").into();
+        }
+    }
+    found
+}
+
+fn is_inner(prefix: &str) -> bool {
+    prefix.starts_with('_')
+}
+
 /// The options shared by the writing verbs; `Default` is what the command line does when nothing is said.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -130,7 +157,7 @@ pub struct Options {
     pub exclude: Vec<Regex>,
     /// Factors by tensor name; the last match wins.
     pub alpha_rules: Vec<AlphaRule>,
-    /// Wrapper prefixes (`module.`) taken off tensor names before they are matched.
+    /// Wrapper prefixes (`module.`) taken off tensor names before they are matched: see [`strip_prefixes`].
     pub prefixes: Vec<String>,
     /// The checkpoint that adapters among the donors are on, whatever they say themselves (`--base`).
     pub base: Option<String>,
@@ -180,9 +207,9 @@ impl Options {
         self.alpha_rules.iter().rposition(|rule| rule.pattern.is_match(name))
     }
 
-    /// A tensor's name without a wrapper's prefix.
-    pub fn strip<'a>(&self, name: &'a str) -> &'a str {
-        self.prefixes.iter().find_map(|prefix| name.strip_prefix(prefix.as_str())).unwrap_or(name)
+    /// A tensor's name without wrappers' prefixes.
+    pub fn strip<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        strip_prefixes(name, &self.prefixes)
     }
 
     /// Refuses what contradicts itself.

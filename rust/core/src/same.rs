@@ -58,11 +58,14 @@ fn digest(plan: &Plan, at: At, control: &Control) -> Result<impl PartialEq> {
 }
 
 fn differ(plan: &Plan, head: At, embedding: At) -> Error {
+    let input = &plan.inputs.list[head.input as usize];
     let (path, names) = (plan.inputs.path(head), [head, embedding].map(|at| &plan.inputs.tensor(at).name));
-    Error::Mismatch(format!(
-        "{}: tensor `{}` differs from `{}`, although config.json ties them; set tie_word_embeddings to false there if the head is one of its own, or leave a donor's head out (--exclude)",
-        path.display(),
-        names[0],
-        names[1]
-    ))
+    let why = if input.checkpoint.config.tied != Some(true) {
+        "so it is a head of its own, and other inputs have none; leave it out (--exclude) if they should go on following their embedding"
+    } else if input.role == "target" {
+        "although config.json ties them; set tie_word_embeddings to false there if the head is one of its own"
+    } else {
+        "although config.json ties them; set tie_word_embeddings to false there if the head is one of its own, or leave it out (--exclude)"
+    };
+    Error::Mismatch(format!("{}: tensor `{}` differs from `{}`, {why}", path.display(), names[0], names[1]))
 }

@@ -24,8 +24,13 @@ pub fn is_vocabulary(name: &str) -> bool {
 ///
 /// Only names, shapes and the configuration are looked at; a writing verb compares the bytes before it relies on them.
 pub fn tied_embedding(checkpoint: &Checkpoint, head: u32) -> Option<u32> {
+    if checkpoint.config.tied == Some(true) { like_embedding(checkpoint, head) } else { None }
+}
+
+/// The embedding that a stored head may repeat by its type and shape, whatever the configuration says.
+pub fn like_embedding(checkpoint: &Checkpoint, head: u32) -> Option<u32> {
     let stored = &checkpoint.tensors[head as usize];
-    if checkpoint.config.tied != Some(true) || !is_head(&stored.name) {
+    if !is_head(&stored.name) {
         return None;
     }
     let mut candidates = (0u32..).zip(&checkpoint.tensors).filter(|(_, tensor)| {

@@ -55,6 +55,13 @@ mod _core {
         taskvec_core::clutter::is_stray_path(path)
     }
 
+    /// A tensor's name without wrappers' prefixes, as `--strip-prefix` takes them off.
+    #[pyfunction]
+    #[allow(clippy::needless_pass_by_value, reason = "Python hands lists over whole")]
+    fn strip_prefixes(name: &str, prefixes: Vec<String>) -> String {
+        taskvec_core::options::strip_prefixes(name, &prefixes).into_owned()
+    }
+
     /// The instruction set in use; TASKVEC_SIMD in the environment lowers it.
     #[pyfunction]
     fn simd() -> PyResult<&'static str> {
