@@ -185,6 +185,17 @@ def test_a_sound_cache_is_good_offline(
         assert manifest(tmp_path / "again")["inputs"] == manifest(tmp_path / "first")["inputs"]
 
 
+def test_diff_says_it_too(home: dict[str, str], taskvec: Run, tmp_path: Path) -> None:
+    kept = tmp_path / "home" / "hub"
+    without_links(kept)
+    relist(kept, another_pointer)
+    answer = taskvec("diff", REFS[0], REFS[1], "--json", **home | OFFLINE)
+    assert answer.code == 0, answer.stderr
+    warnings = json.loads(answer.stdout)["warnings"]
+    assert warnings
+    assert answer.stderr.splitlines() == [f"taskvec: warning: {one}" for one in warnings]
+
+
 @pytest.mark.parametrize("name", ["model-00002-of-00003.safetensors", "chat_template.jinja"])
 def test_another_content_without_links_is_found_offline(
     name: str, home: dict[str, str], taskvec: Run, tmp_path: Path

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from conftest import Answer
 
 
-@pytest.fixture(params=["unsloth/x-unsloth-bnb-4bit", "/srv/models/base", "org/base"])
+@pytest.fixture(params=["unsloth/x-unsloth-bnb-4bit", "/srv/models/base", "org/base", None])
 def elsewhere(request: pytest.FixtureRequest, adapted: Adapted, tmp_path: Path) -> Path:
     """An adapter that names its base as it was called where it was trained."""
     copy = Path(shutil.copytree(adapted.adapter, tmp_path / "elsewhere"))

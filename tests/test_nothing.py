@@ -54,6 +54,18 @@ def test_check_knows_it_of_one_folder_named_twice(tmp_path: Path) -> None:
     assert check(t, g, s).warnings == ()
 
 
+def test_one_of_several_is_named(tmp_path: Path) -> None:
+    t, g, s = zero(tmp_path)
+    extract(g, s, tmp_path / "v")
+    extract(g, t, tmp_path / "w")
+    said = "vector 2 (v) is 0 everywhere and adds nothing"
+    both = [tmp_path / "w", tmp_path / "v"]
+    assert apply(t, both, tmp_path / "out", dry_run=True).warnings == (said,)
+    assert apply(t, both, tmp_path / "out").warnings == (said,)
+    # The sum of two that are both 0 is told as that too.
+    assert len(apply(t, [tmp_path / "v", tmp_path / "v"], tmp_path / "none").warnings) == 3
+
+
 def test_it_is_heard_with_quiet(tmp_path: Path, taskvec: Callable[..., Answer]) -> None:
     t, g, s = zero(tmp_path)
     extract(g, s, tmp_path / "v")

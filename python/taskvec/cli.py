@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from .plan import CheckResult
-    from .results import InspectResult, WriteResult
+    from .results import DiffResult, InspectResult, WriteResult
 
 _WRITING = ("extract", "apply", "transfer", "push")
 _STUDY_RUN = ["study", "run"]
@@ -120,6 +120,7 @@ def diff(a: str, b: str, **given: Any) -> int:
     talk, how = split(given)
     with Bar(quiet=talk.quiet) as bar:
         result = verbs.diff(a, b, progress=bar, **how)
+    _warn(result)
     show(talk, result.to_json(), render.compared(result, every=talk.verbose))
     return 0
 
@@ -197,7 +198,7 @@ def _write(given: dict[str, Any], verb: Callable[..., Vector | WriteResult | Che
     return 0
 
 
-def _warn(result: WriteResult | CheckResult | InspectResult) -> None:
+def _warn(result: WriteResult | CheckResult | InspectResult | DiffResult) -> None:
     for warning in result.warnings:
         say(f"warning: {warning}")
 

@@ -92,7 +92,8 @@ def compare(target: Ref, donors: list[Ref]) -> Findings:
 
 
 def _path(ref: Ref, name: str) -> str:
-    return str(Path(ref.path) / name)
+    # A place on the Hub is written with `/` on every system.
+    return f"{ref.path}/{name}" if ref.remote else str(Path(ref.path) / name)
 
 
 def _load(ref: Ref, name: str, found: Findings) -> Json | None:

@@ -119,7 +119,9 @@ def inspected(result: InspectResult, *, every: bool) -> Iterator[str]:
 
 
 def _adapter(said: Mapping[str, Any]) -> str:
-    on = f"{said['base_model']}@{said['revision']}" if said["revision"] else said["base_model"]
+    on = said["base_model"] or "a model that it does not name"
+    if said["revision"]:
+        on = f"{on}@{said['revision']}"
     kind = "rsLoRA" if said["rslora"] else "LoRA"
     return f"{kind} on {on}, rank {said['rank']}, alpha {said['alpha']:g} where no pattern says otherwise"
 

@@ -244,6 +244,7 @@ class DiffResult(Result):
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
     not_compared: tuple[NotCompared, ...]
+    warnings: tuple[str, ...]
 
     @classmethod
     def from_json(cls, json: Json) -> Self:

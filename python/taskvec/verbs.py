@@ -236,7 +236,9 @@ def check(
 def inspect(path: Folder, **options: Unpack[Keywords]) -> InspectResult:
     """What is in a checkpoint, vector or adapter: files, tensors, dtypes, sidecars; from headers alone."""
     with _folders(make_options(options), None) as folders:
-        return InspectResult.from_json(json.loads(_core.inspect(folders.target(path))))
+        found: Json = json.loads(_core.inspect(folders.target(path)))
+        found["warnings"] += folders.unchecked()
+    return InspectResult.from_json(found)
 
 
 def diff(
@@ -246,7 +248,9 @@ def diff(
     opts = make_options(options)
     with _folders(opts, progress) as folders:
         both = folders.whole(a), folders.whole(b)
-        return DiffResult.from_json(json.loads(_core.diff(*both, opts, progress)))
+        found: Json = json.loads(_core.diff(*both, opts, progress))
+        found["warnings"] = folders.unchecked()
+    return DiffResult.from_json(found)
 
 
 def verify(

@@ -64,8 +64,8 @@ const INITIAL: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 /// What an adapter's configuration says.
 #[derive(Clone, Debug)]
 pub struct AdapterConfig {
-    /// The model that it was trained on, as named there.
-    pub base: String,
+    /// The model that it was trained on, if it is named there.
+    pub base: Option<String>,
     /// That model's revision, unless it is the default one.
     pub revision: Option<String>,
     /// Whether factors were trained for weights that are stored as `[in, out]`.
@@ -130,11 +130,8 @@ impl AdapterConfig {
             Some(alpha) => Ok(alpha),
             None => Err(corrupt(format!("says {}: {}, which is no number", quote(key), short(value)))),
         };
-        let Some(base) = text("base_model_name_or_path")? else {
-            return Err(corrupt("does not name the base model (base_model_name_or_path)".into()));
-        };
         Ok(Self {
-            base,
+            base: text("base_model_name_or_path")?,
             // What the Hub takes for no revision.
             revision: text("revision")?.filter(|revision| revision != "main"),
             fan_in_fan_out: flag("fan_in_fan_out")?,

@@ -262,7 +262,7 @@ fn strangers(out: &Path, order: &[String]) -> Option<String> {
 
 fn job_result(plan: &Plan, out: &Path, built: &Built, started: Instant, isa: Isa) -> Value {
     let Counts { combined, copied, converted, elements } = plan.counts;
-    let mut warnings = built.effect.warnings(combined);
+    let mut warnings = plan.warned(&built.effect);
     if combined == 0 && plan.inputs.has_target {
         warnings.push("nothing was combined: the output is the target".into());
     }
@@ -321,6 +321,6 @@ fn ended_commit(plan: &Plan, out: &Path) -> Result<Value> {
         "effect": document["effect"],
         "exceptions": document["vector"]["exceptions"],
         "notes": plan.notes,
-        "warnings": effect.warnings(combined),
+        "warnings": plan.warned(&effect),
     }))
 }

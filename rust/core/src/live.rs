@@ -202,7 +202,7 @@ fn report(plan: &Plan, stats: &[Stats]) -> Value {
         })
         .collect();
     let effect = manifest::total(plan, stats);
-    let mut warnings = effect.warnings(tensors.len() as u64);
+    let mut warnings = plan.warned(&effect);
     if tensors.is_empty() {
         warnings.push("nothing was combined: the model is the target".into());
     }

@@ -104,7 +104,7 @@ fn open(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Result<C
     let mut notes = vec![format!(
         "{} is a LoRA adapter on {}: the ΔW of {} tensors is multiplied out",
         checkpoint.label,
-        quote(&config.base),
+        config.base.as_deref().map_or("a model that it does not name".into(), quote),
         tensors.len()
     )];
     if !kept.is_empty() {
@@ -270,17 +270,21 @@ fn complete(other: &Checkpoint, this: &mut Checkpoint, role: &str) {
 
 fn same_base(minuend: &Checkpoint, subtrahend: &Checkpoint) -> Result<()> {
     let (Some(a), Some(b)) = (&minuend.adapter, &subtrahend.adapter) else { return Ok(()) };
-    if (a.base == b.base || same_folder(Path::new(&a.base), Path::new(&b.base))) && a.revision == b.revision {
+    if let (Some(one), Some(two)) = (&a.base, &b.base)
+        && (one == two || same_folder(Path::new(one), Path::new(two)))
+        && a.revision == b.revision
+    {
         return Ok(());
     }
-    let named = |config: &AdapterConfig| match &config.revision {
-        Some(revision) => quote(&format!("{}@{revision}", config.base)),
-        None => quote(&config.base),
+    let named = |config: &AdapterConfig| match (&config.base, &config.revision) {
+        (Some(base), Some(revision)) => quote(&format!("{base}@{revision}")),
+        (Some(base), None) => quote(base),
+        (None, _) => "not named in it".into(),
     };
     let (root, other) = (minuend.place.root.display(), subtrahend.place.root.display());
     let (a, b) = (named(a), named(b));
     Err(Error::Mismatch(format!(
-        "{root}: this adapter's base is {a}, but that of {other} is {b}; use adapters that were trained on one base, or name it with --base if both names are of one model"
+        "{root}: this adapter's base is {a}, and that of {other} is {b}; use adapters that were trained on one base, or name it with --base if both names are of one model"
     )))
 }
 
@@ -296,10 +300,16 @@ fn against_base(adapted: &Checkpoint, base: &mut Checkpoint, options: &Options) 
             )));
         }
         None if !is_base(config, &base.place) => {
-            return Err(Error::Mismatch(format!(
-                "{root}: this adapter's base is {}, and nothing shows that {shown} is that model; give --base {shown} if it is",
-                quote(&config.base)
-            )));
+            let named = match &config.base {
+                Some(base) => {
+                    format!("this adapter's base is {}, and nothing shows that {shown} is that model", quote(base))
+                }
+                None => format!(
+                    "{} does not name the base model (base_model_name_or_path), so nothing shows that {shown} is it",
+                    adapter::FILE
+                ),
+            };
+            return Err(Error::Mismatch(format!("{root}: {named}; give --base {shown} if it is")));
         }
         _ => {}
     }
@@ -361,15 +371,16 @@ fn is_named(base: &str, place: &Place) -> bool {
 
 /// Whether a checkpoint is visibly the one that an adapter names.
 fn is_base(config: &AdapterConfig, place: &Place) -> bool {
+    let Some(base) = &config.base else { return false };
     let on_hub = place.origin.as_ref().is_some_and(|origin| {
-        let named = format!("{}@{}", config.base, config.revision.as_deref().unwrap_or_default());
+        let named = format!("{base}@{}", config.revision.as_deref().unwrap_or_default());
         let revision = config.revision.as_ref().is_none_or(|revision| {
             *revision == origin.commit || place.root.as_os_str().to_str() == Some(named.as_str())
         });
-        origin.repo == config.base && origin.subfolder.is_none() && revision
+        origin.repo == *base && origin.subfolder.is_none() && revision
     });
     // A folder of this machine has no revisions.
-    let here = place.remote.is_none() && config.revision.is_none() && same_folder(Path::new(&config.base), &place.root);
+    let here = place.remote.is_none() && config.revision.is_none() && same_folder(Path::new(base), &place.root);
     on_hub || here
 }
 

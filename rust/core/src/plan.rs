@@ -9,7 +9,7 @@ use crate::budget::{Budget, Need};
 use crate::claims;
 use crate::control::Control;
 use crate::dtype::Float;
-use crate::effect::NOTHING;
+use crate::effect::{Effect, NOTHING};
 use crate::error::{Error, Result};
 use crate::inputs::{Input, Inputs, Origin, Request};
 use crate::layout::{BLOCK, Layout};
@@ -114,7 +114,7 @@ impl Plan {
             layout,
             problems: found.problems,
             notes: found.notes,
-            warnings: nothing(&inputs).into_iter().collect(),
+            warnings: nothing(&inputs),
             same: found.same,
             rule_counts: found.rule_counts,
             counts: Counts::default(),
@@ -126,6 +126,13 @@ impl Plan {
         };
         plan.count()?;
         Ok(plan)
+    }
+
+    /// What the user should know before trusting what a finished run gave.
+    pub fn warned(&self, effect: &Effect) -> Vec<String> {
+        let mut warnings = self.warnings.clone();
+        warnings.extend(effect.warnings(self.counts.combined).into_iter().filter(|one| !self.warnings.contains(one)));
+        warnings
     }
 
     fn count(&mut self) -> Result<()> {
@@ -247,11 +254,20 @@ impl Plan {
     }
 }
 
-/// Whether all that would be added is known to be 0.
-fn nothing(inputs: &Inputs) -> Option<String> {
-    let mut origins = inputs.origins.iter().peekable();
-    origins.peek()?;
-    origins.all(|(origin, _)| inputs.is_nothing(origin)).then(|| NOTHING.to_owned())
+/// A warning for each summand that is known to be 0 everywhere.
+fn nothing(inputs: &Inputs) -> Vec<String> {
+    let empty = inputs.origins.iter().filter(|(origin, _)| inputs.is_nothing(origin));
+    if inputs.origins.len() == 1 {
+        return empty.map(|_| NOTHING.to_owned()).collect();
+    }
+    let input = |origin: &Origin| match *origin {
+        Origin::Pair { minuend, .. } => minuend,
+        Origin::Vector { dense, .. } => dense,
+    };
+    empty
+        .map(|(origin, _)| &inputs.list[input(origin) as usize])
+        .map(|input| format!("{} ({}) is 0 everywhere and adds nothing", input.role, input.checkpoint.label))
+        .collect()
 }
 
 /// What streaming leaves unverified.

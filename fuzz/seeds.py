@@ -1,6 +1,6 @@
 """Writes the corpus that fuzzing starts from: small sound files, and hostile ones of each kind known.
 
-    python rust/fuzz/seeds.py rust/fuzz/corpus
+    python fuzz/seeds.py fuzz/corpus
 
 Needs Python alone. Each seed is named after its content, so that a second call adds nothing.
 """
