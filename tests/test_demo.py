@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from conftest import Answer
 
 
+# .ci/run runs the demo as it is, by the README's command.
+@pytest.mark.slow
 def test_the_whole_mission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = study.run
 
     def short(name: str, out: Path, **how: object) -> object:
-        # A few documents of each benchmark: .ci/run runs the demo as it is.
+        # A few documents of each benchmark.
         return whole(name, out, limit=8, **how)
 
     monkeypatch.setattr(study, "run", short)

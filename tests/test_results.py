@@ -107,6 +107,7 @@ COMPARED: dict[str, Any] = {
     "only_a": ["x"],
     "only_b": [],
     "not_compared": [{"name": "y", "reason": "another shape"}],
+    "warnings": [],
 }
 VERIFIED: dict[str, Any] = {
     "schema": "taskvec/verify/1",

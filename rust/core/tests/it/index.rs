@@ -1,5 +1,4 @@
 //! The index: shard names that lead out of the folder, ambiguous names, and what is legal though wrong.
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::path::Path;
 

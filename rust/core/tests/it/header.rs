@@ -1,5 +1,4 @@
 //! Header parsing: one case for every class of bad input.
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::fs::File;
 use std::io::Write;

@@ -1,15 +1,11 @@
 //! Folders elsewhere: what planning asks of them, and that what arrives gives the bytes of local folders.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod elsewhere;
-
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use elsewhere::{Elsewhere, Family, Fault, MAPPED, Tensor, checkpoint, manifest, place, places, same_output};
+use crate::elsewhere::{Elsewhere, Family, Fault, MAPPED, Tensor, checkpoint, manifest, place, places, same_output};
 use serde_json::{Value, json};
 use taskvec_core::checkpoint::Checkpoint;
 use taskvec_core::control::Control;

@@ -1,7 +1,5 @@
 //! A whole job through the public surface, against an oracle written with the `half` and `safetensors` crates.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};

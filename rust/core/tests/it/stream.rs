@@ -1,9 +1,5 @@
 //! Streamed inputs: lanes by themselves, with random schedules, and whole jobs against those on local folders.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod elsewhere;
-
 use std::fs;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use elsewhere::{Elsewhere, Family, Fault, MAPPED, manifest, noise, place, places, same_output};
+use crate::elsewhere::{Elsewhere, Family, Fault, MAPPED, manifest, noise, place, places, same_output};
 use proptest::prelude::*;
 use taskvec_core::control::Control;
 use taskvec_core::inputs::Request;

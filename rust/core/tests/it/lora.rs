@@ -1,7 +1,5 @@
 //! Adapters as donors: the product against a naive loop, and whole jobs against an oracle written with `half`.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

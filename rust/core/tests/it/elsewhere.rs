@@ -1,7 +1,5 @@
 //! A folder elsewhere, kept in memory: it counts what it is asked for, and can fail or stall. And checkpoints to put there.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;

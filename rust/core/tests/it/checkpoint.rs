@@ -1,7 +1,4 @@
 //! Checkpoint folders: what belongs together, what lies beside, and every way in which they can be wrong.
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
-mod folder;
 
 use std::fs::{self, File};
 
@@ -11,7 +8,7 @@ use taskvec_core::config::Config;
 use taskvec_core::control::Control;
 use taskvec_core::dtype::{Dtype, Float};
 
-use folder::{Folder, open};
+use crate::folder::{Folder, open};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";

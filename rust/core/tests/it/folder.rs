@@ -1,7 +1,5 @@
 //! A checkpoint folder under construction.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

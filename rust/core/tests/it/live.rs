@@ -1,7 +1,5 @@
 //! Windows handed to a consumer in memory, against the files that the same request writes.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

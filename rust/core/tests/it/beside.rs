@@ -1,11 +1,8 @@
 //! What is beside the weights of a checkpoint and goes along with an output or not; and where a folder that is none leads.
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
-mod folder;
 
 use taskvec_core::Error;
 
-use folder::{Folder, open};
+use crate::folder::{Folder, open};
 
 const SINGLE: &str = "model.safetensors";
 

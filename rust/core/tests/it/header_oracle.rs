@@ -1,5 +1,4 @@
 //! Header parsing against the `safetensors` crate: more may be refused here than there, never more accepted.
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::path::Path;
 

@@ -1,5 +1,4 @@
 //! The kernels of every instruction set against a naive loop over the half crate's types.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use half::{bf16, f16};
 use taskvec_core::dtype::Float::{self, Bf16, F16, F32};
