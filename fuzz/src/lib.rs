@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use taskvec_core::place::{Place, Remote};
-use taskvec_core::{Error, Result};
+use taskvec_core::storage::place::{Place, Remote};
+use taskvec_core::Error;
+use taskvec_core::Result;
 
 /// The longest message: a name that is cut, and a shape of 64 dimensions with their 20 digits.
 const LONGEST: usize = 4_096;

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use taskvec_core::adapter::{self, AdapterConfig};
+use taskvec_core::format::adapter_config::{self, AdapterConfig};
 use taskvec_core::control::Control;
 use taskvec_fuzz::{Folder, check_error};
 
@@ -11,7 +11,7 @@ const MODULES: [&str; 4] = ["model.layers.0.self_attn.q_proj", "model.layers.11.
 
 fuzz_target!(|data: &[u8]| {
     let mut folder = Folder::default();
-    folder.add(adapter::FILE, data.to_vec());
+    folder.add(adapter_config::FILE, data.to_vec());
     let place = folder.place("adapter");
     let config = match AdapterConfig::read(&place) {
         Ok(config) => config,

@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use taskvec_core::index::Index;
+use taskvec_core::format::index::Index;
 use taskvec_fuzz::check_error;
 
 fuzz_target!(|data: &[u8]| {

@@ -4,13 +4,13 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use half::{bf16, f16};
-use taskvec_core::dtype::Float;
-use taskvec_core::factors::{Factor, Product};
-use taskvec_core::kernel::{Exceptions, Operand, Rounding, Term, combine, compare, subtract};
-use taskvec_core::lowrank::multiply;
-use taskvec_core::philox::block;
-use taskvec_core::simd::Isa;
-use taskvec_core::stats::{Comparison, Stats};
+use taskvec_core::codec::derived::{Factor, Product};
+use taskvec_core::codec::lora_product::multiply;
+use taskvec_core::numeric::dtype::Float;
+use taskvec_core::numeric::kernel::{Exceptions, Operand, Rounding, Term, combine, compare, subtract};
+use taskvec_core::numeric::philox::block;
+use taskvec_core::numeric::simd::Isa;
+use taskvec_core::numeric::stats::{Comparison, Stats};
 
 const WINDOW: usize = 2 << 20;
 

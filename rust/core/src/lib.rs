@@ -1,79 +1,36 @@
 //! Streamed task arithmetic on safetensors checkpoints: `target + α·(minuend − subtrahend)`, exactly, in bounded memory.
 //!
 //! Data flows one way: checkpoint (headers) → plan → engine (read → combine → round → write) → manifest.
+//!
+//! The wings, from the top. Each may import those below it and nothing above; `error` and `control` are for everybody.
+//!
+//! - `verbs`: what a caller asks for
+//! - `output`: the folder in the making
+//! - `engine`: windows at work
+//! - `plan`: what meets what, and where it goes
+//! - `source`: bytes of inputs, by position
+//! - `checkpoint`: a folder, opened
+//! - `format`: files that strangers wrote, parsed
+//! - `storage`: where a folder is
+//! - `codec`: stored bytes to values
+//! - `system`: what the machine gives
+//! - `numeric`: the specification of numbers
 
 #![allow(clippy::cast_possible_truncation, reason = "lengths inside one window fit every platform's usize")]
 
-// Ground: errors, element types, the operating system, threads.
-pub mod control;
-pub mod dtype;
-pub mod error;
-mod ordered;
-pub mod os;
-// Reading: headers, indexes, folders here and elsewhere.
-pub mod adapter;
 pub mod checkpoint;
-pub mod claims;
-pub mod clutter;
-pub mod config;
-mod descriptions;
-pub mod factors;
-pub mod files;
-pub mod folder;
-pub mod header;
-pub mod index;
-pub mod json;
-pub mod lora;
-mod missing;
-pub mod place;
-pub mod shard;
-// Arithmetic: the numeric specification and its kernels.
-pub mod float;
-pub mod kernel;
-pub mod lowrank;
-mod pass;
-pub mod philox;
-pub mod simd;
-pub mod stats;
-// Bytes in: mapped, buffered, direct, streamed.
-mod buffer;
-#[cfg(target_os = "linux")]
-mod mapping;
-#[cfg(target_os = "linux")]
-mod sigbus;
-pub mod source;
-pub mod stream;
-// Planning: what meets what, and where it goes.
-pub mod budget;
-pub mod inputs;
-pub mod layout;
-pub mod matching;
-pub mod options;
+pub mod codec;
+pub mod control;
+pub mod engine;
+pub mod error;
+pub mod format;
+pub mod numeric;
+pub mod output;
 pub mod plan;
-mod tie;
-pub mod vector;
-// Doing: windows, in order, into a staged output.
-mod ahead;
-mod arrivals;
-pub mod digest;
-mod effect;
-mod gather;
-mod journal;
-mod lanes;
-pub mod manifest;
-mod progress;
-mod same;
-mod sidecars;
-mod sink;
-mod spool;
-mod staging;
-mod window;
-// Verbs.
-pub mod diff;
-pub mod inspect;
-pub mod job;
-pub mod live;
-pub mod verify;
+pub mod source;
+pub mod storage;
+pub mod system;
+pub mod verbs;
 
 pub use error::{Error, Result};
 

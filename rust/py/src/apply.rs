@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use taskvec_core::inputs::Request;
-use taskvec_core::job;
-use taskvec_core::place::Place;
 use taskvec_core::plan::Plan;
+use taskvec_core::plan::inputs::Request;
+use taskvec_core::storage::place::Place;
+use taskvec_core::verbs::write;
 
 use crate::blocking;
 use crate::options::{PyOptions, alpha};
@@ -34,7 +34,7 @@ pub fn apply(
     let request = request(target, vectors, alphas)?;
     let options = options.parse()?;
     blocking::run_json(py, progress.as_ref(), |control| {
-        job::run(&Plan::new(request, options, control)?, &out, &card, control)
+        write::run(&Plan::new(request, options, control)?, &out, &card, control)
     })
 }
 

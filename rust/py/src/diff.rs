@@ -17,5 +17,5 @@ pub fn diff(
 ) -> PyResult<String> {
     let options = options.parse()?;
     let (a, b) = (a.into(), b.into());
-    blocking::run_json(py, progress.as_ref(), |control| taskvec_core::diff::diff(&a, &b, &options, control))
+    blocking::run_json(py, progress.as_ref(), |control| taskvec_core::verbs::diff::diff(&a, &b, &options, control))
 }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use taskvec_core::inputs::Request;
-use taskvec_core::job;
 use taskvec_core::plan::Plan;
+use taskvec_core::plan::inputs::Request;
+use taskvec_core::verbs::write;
 
 use crate::blocking;
 use crate::options::PyOptions;
@@ -25,7 +25,7 @@ pub fn extract(
     let request = Request::Extract { minuend: minuend.into(), subtrahend: subtrahend.into() };
     let options = options.parse()?;
     blocking::run_json(py, progress.as_ref(), |control| {
-        job::run(&Plan::new(request, options, control)?, &out, &card, control)
+        write::run(&Plan::new(request, options, control)?, &out, &card, control)
     })
 }
 

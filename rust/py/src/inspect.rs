@@ -9,5 +9,5 @@ use crate::place::PyPlace;
 #[pyfunction]
 pub fn inspect(py: Python<'_>, place: PyPlace) -> PyResult<String> {
     let place = place.into();
-    blocking::run_json(py, None, |control| taskvec_core::inspect::inspect(&place, control))
+    blocking::run_json(py, None, |control| taskvec_core::verbs::inspect::inspect(&place, control))
 }

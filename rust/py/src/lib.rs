@@ -46,25 +46,25 @@ mod _core {
     /// Whether a file of this name holds weights, in whatever format.
     #[pyfunction]
     fn is_weights(name: &str) -> bool {
-        taskvec_core::folder::is_weights(name)
+        taskvec_core::checkpoint::sidecars::is_weights(name)
     }
 
     /// Whether a file of this path below a folder, with `/`, is a secret or what a training run left.
     #[pyfunction]
     fn is_stray(path: &str) -> bool {
-        taskvec_core::clutter::is_stray_path(path)
+        taskvec_core::checkpoint::clutter::is_stray_path(path)
     }
 
     /// A tensor's name without wrappers' prefixes, as `--strip-prefix` takes them off.
     #[pyfunction]
     #[allow(clippy::needless_pass_by_value, reason = "Python hands lists over whole")]
     fn strip_prefixes(name: &str, prefixes: Vec<String>) -> String {
-        taskvec_core::options::strip_prefixes(name, &prefixes).into_owned()
+        taskvec_core::plan::options::strip_prefixes(name, &prefixes).into_owned()
     }
 
     /// The instruction set in use; TASKVEC_SIMD in the environment lowers it.
     #[pyfunction]
     fn simd() -> PyResult<&'static str> {
-        taskvec_core::simd::Isa::from_env().map(|isa| isa.name()).map_err(super::errors::raise)
+        taskvec_core::numeric::simd::Isa::from_env().map(|isa| isa.name()).map_err(super::errors::raise)
     }
 }

@@ -5,11 +5,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use taskvec_core::inputs::Request;
-use taskvec_core::live::{self, Next, Packet, Stream};
-use taskvec_core::options;
-use taskvec_core::place::Place;
 use taskvec_core::plan::Plan;
+use taskvec_core::plan::inputs::Request;
+use taskvec_core::plan::options;
+use taskvec_core::storage::place::Place;
+use taskvec_core::verbs::live::{self, Next, Packet, Stream};
 
 use crate::blocking::{self, TICK};
 use crate::errors::raise;

@@ -1,8 +1,8 @@
 //! `taskvec.options.Options`, read attribute by attribute.
 
 use pyo3::prelude::*;
-use taskvec_core::claims::Claim;
-use taskvec_core::options::{self, Alpha, AlphaRule};
+use taskvec_core::plan::claims::Claim;
+use taskvec_core::plan::options::{self, Alpha, AlphaRule};
 
 use crate::errors::raise;
 

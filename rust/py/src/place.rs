@@ -10,7 +10,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use taskvec_core::Result;
-use taskvec_core::place::{Origin, Place, Remote};
+use taskvec_core::storage::place::{Origin, Place, Remote};
 
 use crate::errors::from_python;
 

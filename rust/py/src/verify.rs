@@ -16,5 +16,7 @@ pub fn verify(
     progress: Option<Bound<'_, PyAny>>,
 ) -> PyResult<String> {
     let options = options.parse()?;
-    blocking::run_json(py, progress.as_ref(), |control| taskvec_core::verify::verify(&out, options.threads()?, control))
+    blocking::run_json(py, progress.as_ref(), |control| {
+        taskvec_core::verbs::verify::verify(&out, options.threads()?, control)
+    })
 }

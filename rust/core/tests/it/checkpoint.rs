@@ -4,9 +4,9 @@ use std::fs::{self, File};
 
 use taskvec_core::Error;
 use taskvec_core::checkpoint::{Checkpoint, Tensor};
-use taskvec_core::config::Config;
 use taskvec_core::control::Control;
-use taskvec_core::dtype::{Dtype, Float};
+use taskvec_core::format::config::Config;
+use taskvec_core::numeric::dtype::{Dtype, Float};
 
 use crate::folder::{Folder, open};
 

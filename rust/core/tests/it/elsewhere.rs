@@ -10,13 +10,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
+use taskvec_core::Error;
+use taskvec_core::Result;
 use taskvec_core::control::Control;
-use taskvec_core::inputs::Request;
-use taskvec_core::options::{Alpha, Options};
-use taskvec_core::place::{Origin, Place, Remote};
 use taskvec_core::plan::Plan;
+use taskvec_core::plan::inputs::Request;
+use taskvec_core::plan::options::{Alpha, Options};
 use taskvec_core::source::Io;
-use taskvec_core::{Error, Result, job};
+use taskvec_core::storage::place::{Origin, Place, Remote};
+use taskvec_core::verbs::write;
 use tempfile::TempDir;
 
 /// Mapping is offered on Linux alone; elsewhere the automatic choice takes its place.
@@ -351,7 +353,7 @@ impl Family {
     pub fn local_run(&self) -> PathBuf {
         let out = self.path("local");
         let plan = self.transfer(self.here(), Options::default()).unwrap();
-        job::run(&plan, &out, "card", &Control::default()).unwrap();
+        write::run(&plan, &out, "card", &Control::default()).unwrap();
         out
     }
 }

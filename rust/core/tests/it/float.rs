@@ -1,10 +1,10 @@
 //! Conversions and random bits, against the half crate and published vectors.
 
 use half::{bf16, f16};
-use taskvec_core::float::{
+use taskvec_core::numeric::convert::{
     bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_bf16_stochastic, f32_to_f16, f32_to_f16_stochastic, f32_to_f32,
 };
-use taskvec_core::philox::{block, key};
+use taskvec_core::numeric::philox::{block, key};
 
 /// All values of bf16 and f16, the ties between them, the f32 neighbours of both, and patterns spread over all others.
 fn interesting() -> impl Iterator<Item = f32> {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 use taskvec_core::Error;
-use taskvec_core::dtype::Dtype;
-use taskvec_core::header::{Header, MAX_HEADER};
+use taskvec_core::format::header::{Header, MAX_HEADER};
+use taskvec_core::numeric::dtype::Dtype;
 
 fn parse(json: impl AsRef<[u8]>, data: u64) -> Result<Header, Error> {
     let json = json.as_ref();

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use safetensors::SafeTensors;
-use taskvec_core::dtype::Dtype;
-use taskvec_core::header::Header;
+use taskvec_core::format::header::Header;
+use taskvec_core::numeric::dtype::Dtype;
 
 /// Name, element type, shape, begin, end.
 type Place = (String, String, Vec<u64>, u64, u64);

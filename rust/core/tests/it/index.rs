@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use taskvec_core::Error;
-use taskvec_core::index::{Index, safe_shard_name};
+use taskvec_core::format::index::{Index, safe_shard_name};
 
 fn parse(text: impl Into<Vec<u8>>) -> Result<Index, Error> {
     Index::parse(text.into(), Path::new("model.safetensors.index.json"))

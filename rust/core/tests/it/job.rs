@@ -8,11 +8,11 @@ use half::bf16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use taskvec_core::Error;
 use taskvec_core::control::Control;
-use taskvec_core::inputs::Request;
-use taskvec_core::job;
-use taskvec_core::options::{Alpha, Options};
 use taskvec_core::plan::Plan;
+use taskvec_core::plan::inputs::Request;
+use taskvec_core::plan::options::{Alpha, Options};
 use taskvec_core::source::Io;
+use taskvec_core::verbs::write;
 use tempfile::TempDir;
 
 /// Enough for several blocks and an element cut by an edge, in three tensors of very different size.
@@ -99,7 +99,7 @@ fn every_way_of_working_gives_the_oracles_bytes() {
         let plan = family.transfer(0.7, options(threads, memory, io));
         assert!(plan.budget.planned <= memory, "the plan keeps to the budget");
         let out = family.path(&format!("out{number}"));
-        job::run(&plan, &out, "card", &Control::default()).unwrap();
+        write::run(&plan, &out, "card", &Control::default()).unwrap();
         let written = weights(&out);
         let read = SafeTensors::deserialize(&written).unwrap();
         for (name, _) in SHAPES {
@@ -124,7 +124,7 @@ fn a_vector_applied_gives_the_bytes_of_the_transfer() {
     let request =
         Request::Extract { minuend: family.path("minuend").into(), subtrahend: family.path("subtrahend").into() };
     let plan = Plan::new(request, Options::default(), &Control::default()).unwrap();
-    let result = job::run(&plan, &family.path("vector"), "card", &Control::default()).unwrap();
+    let result = write::run(&plan, &family.path("vector"), "card", &Control::default()).unwrap();
     assert!(
         result["exceptions"].as_u64().unwrap() > 100_000,
         "unrelated donors have differences that bf16 cannot hold"
@@ -137,9 +137,14 @@ fn a_vector_applied_gives_the_bytes_of_the_transfer() {
         };
         let plan = Plan::new(request, options(2, memory, Io::Auto), &Control::default()).unwrap();
         let out = family.path(&format!("applied{memory}"));
-        job::run(&plan, &out, "card", &Control::default()).unwrap();
-        job::run(&family.transfer(-1.5, Options::default()), &family.path("transferred"), "card", &Control::default())
-            .ok();
+        write::run(&plan, &out, "card", &Control::default()).unwrap();
+        write::run(
+            &family.transfer(-1.5, Options::default()),
+            &family.path("transferred"),
+            "card",
+            &Control::default(),
+        )
+        .ok();
         assert!(weights(&out) == weights(&family.path("transferred")));
     }
 }
@@ -151,7 +156,7 @@ fn a_stopped_job_leaves_nothing_loadable_and_goes_on() {
     let plan = family.transfer(1.0, options(1, 16 << 20, Io::Pread));
     let control = Control::default();
     let stopped = std::thread::scope(|scope| {
-        let job = scope.spawn(|| job::run(&plan, &out, "card", &control));
+        let job = scope.spawn(|| write::run(&plan, &out, "card", &control));
         // Stops once something is written; a job that was quicker than we are has nothing to go on from.
         while !job.is_finished() && control.progress().1 == 0 {
             std::thread::yield_now();
@@ -165,7 +170,7 @@ fn a_stopped_job_leaves_nothing_loadable_and_goes_on() {
         assert!(left.is_empty() || left == [".taskvec-partial"], "{left:?}");
         // Another budget, other threads: the grid is the same.
         let plan = family.transfer(1.0, options(2, 64 << 20, MAPPED));
-        job::run(&plan, &out, "card", &Control::default()).unwrap();
+        write::run(&plan, &out, "card", &Control::default()).unwrap();
     }
     let written = weights(&out);
     let read = SafeTensors::deserialize(&written).unwrap();
@@ -185,5 +190,5 @@ fn a_budget_that_cannot_work_names_the_least_that_does() {
     };
     let least: u64 = message.split_whitespace().last().unwrap().trim_end_matches("KiB").parse().unwrap();
     let plan = Plan::new(request, options(1, least << 10, Io::Pread), &Control::default()).unwrap();
-    job::run(&plan, &family.path("out"), "card", &Control::default()).unwrap();
+    write::run(&plan, &family.path("out"), "card", &Control::default()).unwrap();
 }

@@ -8,12 +8,12 @@ use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
 use taskvec_core::Error;
 use taskvec_core::control::Control;
-use taskvec_core::inputs::Request;
-use taskvec_core::job;
-use taskvec_core::live::{self, Next, Stream};
-use taskvec_core::options::{Alpha, Options};
 use taskvec_core::plan::Plan;
+use taskvec_core::plan::inputs::Request;
+use taskvec_core::plan::options::{Alpha, Options};
 use taskvec_core::source::Io;
+use taskvec_core::verbs::live::{self, Next, Stream};
+use taskvec_core::verbs::write;
 use tempfile::TempDir;
 
 /// An odd number of bytes first, so that everything behind it is cut by the blocks' edges in the middle of an element.
@@ -148,7 +148,7 @@ fn a_consumer_gets_what_a_file_would_get() {
     let family = Family::new();
     let out = family.path("out");
     let plan = Plan::new(family.transfer(), Options::default(), &Control::default()).unwrap();
-    let written = job::run(&plan, &out, "card", &Control::default()).unwrap();
+    let written = write::run(&plan, &out, "card", &Control::default()).unwrap();
     let [after, before] = ["out", "target"].map(|name| fs::read(family.path(name).join("model.safetensors")).unwrap());
     let files = [&after, &before].map(|file| SafeTensors::deserialize(file).unwrap());
     let manifest: Value = serde_json::from_slice(&fs::read(out.join("taskvec.json")).unwrap()).unwrap();
@@ -243,7 +243,7 @@ fn a_consumer_may_leave_at_any_time() {
 #[test]
 fn what_cannot_be_is_refused() {
     let family = Family::new();
-    let dtype = Some(taskvec_core::dtype::Float::F32);
+    let dtype = Some(taskvec_core::numeric::dtype::Float::F32);
     let converted = live_plan(family.transfer(), Options { dtype, ..Options::default() });
     assert!(matches!(converted, Err(Error::Usage(_))));
     let plan = live_plan(family.transfer(), Options::default()).unwrap();

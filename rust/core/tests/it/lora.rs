@@ -8,16 +8,16 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use taskvec_core::Error;
+use taskvec_core::codec::derived::{Factor, Made, Product};
+use taskvec_core::codec::lora_product::multiply;
 use taskvec_core::control::Control;
-use taskvec_core::dtype::Float;
-use taskvec_core::factors::{Factor, Made, Product};
-use taskvec_core::inputs::Request;
-use taskvec_core::job;
-use taskvec_core::lowrank::multiply;
-use taskvec_core::options::{Alpha, Options};
+use taskvec_core::numeric::dtype::Float;
+use taskvec_core::numeric::simd::Isa;
 use taskvec_core::plan::Plan;
-use taskvec_core::simd::Isa;
+use taskvec_core::plan::inputs::Request;
+use taskvec_core::plan::options::{Alpha, Options};
 use taskvec_core::source::Io;
+use taskvec_core::verbs::write;
 use tempfile::TempDir;
 
 /// Mapping is offered on Linux alone; elsewhere the automatic choice takes its place.
@@ -93,7 +93,7 @@ fn check(shape: [usize; 3], floats: [Float; 2], ranges: impl Fn(usize) -> Vec<(u
         for (start, stop) in ranges(out * input) {
             let reads = Made::Product(product).reads(start as u64, stop as u64);
             assert_eq!(reads.len(), product.parts());
-            let part = |read: &taskvec_core::factors::Read| {
+            let part = |read: &taskvec_core::codec::derived::Read| {
                 let file = if read.shard == 0 { &a } else { &b };
                 &file[read.begin as usize..(read.begin + read.len) as usize]
             };
@@ -234,7 +234,7 @@ fn two_adapters_are_transferred_alike_in_any_budget_by_any_threads() {
     let least = family.transfer(options(1, 64 << 20, Io::Pread)).unwrap().budget.least;
     for (threads, memory, io) in [(1, least, Io::Pread), (3, 64 << 20, MAPPED), (2, 40 << 20, Io::Direct)] {
         let plan = family.transfer(options(threads, memory, io)).unwrap();
-        job::run(&plan, &out, "", &Control::default()).unwrap();
+        write::run(&plan, &out, "", &Control::default()).unwrap();
         let written = fs::read(out.join("model.safetensors")).unwrap();
         let written = SafeTensors::deserialize(&written).unwrap();
         for (name, expected) in ["a", "b", "c", "d"].iter().zip(&expected) {

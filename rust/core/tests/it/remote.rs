@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 
 use crate::elsewhere::{Elsewhere, Family, Fault, MAPPED, Tensor, checkpoint, manifest, place, places, same_output};
 use serde_json::{Value, json};
+use taskvec_core::Error;
 use taskvec_core::checkpoint::Checkpoint;
 use taskvec_core::control::Control;
-use taskvec_core::inputs::Request;
-use taskvec_core::options::{Alpha, Options};
-use taskvec_core::place::Place;
 use taskvec_core::plan::Plan;
+use taskvec_core::plan::inputs::Request;
+use taskvec_core::plan::options::{Alpha, Options};
 use taskvec_core::source::Io;
-use taskvec_core::{Error, diff, inspect, job};
+use taskvec_core::storage::place::Place;
+use taskvec_core::verbs::diff;
+use taskvec_core::verbs::inspect;
+use taskvec_core::verbs::write;
 use tempfile::TempDir;
 
 fn open(remote: &Arc<Elsewhere>) -> Result<Checkpoint, Error> {
@@ -256,7 +259,7 @@ fn what_arrives_gives_the_bytes_of_local_folders() {
         let options = Options { threads: Some(threads), memory: Some(memory), io, ..Options::default() };
         let plan = family.transfer(places(&remotes), options).unwrap();
         let out = family.path(&format!("out{number}"));
-        job::run(&plan, &out, "card", &Control::default()).unwrap();
+        write::run(&plan, &out, "card", &Control::default()).unwrap();
         same_output(&local, &out);
         let log = remotes[0].log();
         let shards = ["model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors"];
@@ -283,7 +286,7 @@ fn downloads_begin_in_the_order_of_the_windows() {
     let exclude = vec![regex::Regex::new("c").unwrap()];
     let options = Options { exclude, ..Options::default() };
     let plan = Plan::new(request, options, &Control::default()).unwrap();
-    job::run(&plan, &folder.path().join("out"), "card", &Control::default()).unwrap();
+    write::run(&plan, &folder.path().join("out"), "card", &Control::default()).unwrap();
     // The vector keeps the minuend's order; what nobody reads is not downloaded, nor what a vector has no use for.
     assert_eq!(remote.log().wanted, ["model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors"]);
 }
@@ -296,19 +299,19 @@ fn sums_that_the_hub_knows_are_not_made_again() {
     places[1] = place(&remotes[1], &[("model.safetensors", "known"), ("tokenizer.json", "other")]);
     let plan = family.transfer(places.clone(), Options { sha256: true, ..Options::default() }).unwrap();
     let out = family.path("out");
-    job::run(&plan, &out, "card", &Control::default()).unwrap();
+    write::run(&plan, &out, "card", &Control::default()).unwrap();
     let inputs = &manifest(&out)["inputs"];
     assert_eq!(inputs[1]["files"][0]["sha256"], "known");
     for (input, name) in
         [(0, "target/model-00001-of-00002.safetensors"), (2, "subtrahend/model-00001-of-00003.safetensors")]
     {
-        let sum = taskvec_core::digest::sha256(&family.path(name), &Control::default()).unwrap();
+        let sum = taskvec_core::format::blocks::sha256(&family.path(name), &Control::default()).unwrap();
         assert_eq!(inputs[input]["files"][0]["sha256"], sum);
     }
     // Also where nobody asks for sums.
     let out = family.path("plain");
     let plan = family.transfer(places, Options::default()).unwrap();
-    job::run(&plan, &out, "card", &Control::default()).unwrap();
+    write::run(&plan, &out, "card", &Control::default()).unwrap();
     let inputs = &manifest(&out)["inputs"];
     assert_eq!(inputs[1]["files"][0]["sha256"], "known");
     assert!(inputs[0]["files"][0].get("sha256").is_none());
@@ -328,7 +331,7 @@ fn a_file_that_is_not_the_one_planned_for_leaves_nothing() {
         let plan = family.transfer(places(&family.remotes([false; 3])), Options::default()).unwrap();
         fs::write(&path, bytes).unwrap();
         let out = family.path("out");
-        let error = job::run(&plan, &out, "card", &Control::default()).unwrap_err();
+        let error = write::run(&plan, &out, "card", &Control::default()).unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
         assert!(error.to_string().contains("is not the file whose header was read before"), "{error}");
         assert!(!out.exists());
@@ -356,7 +359,7 @@ fn a_job_that_waits_for_a_download_stops() {
     remotes[1].stalled.store(true, Ordering::SeqCst);
     let (out, control) = (family.path("out"), Control::default());
     std::thread::scope(|scope| {
-        let job = scope.spawn(|| job::run(&plan, &out, "card", &control));
+        let job = scope.spawn(|| write::run(&plan, &out, "card", &control));
         std::thread::sleep(Duration::from_millis(200));
         let stopped = Instant::now();
         control.stop();
@@ -366,7 +369,7 @@ fn a_job_that_waits_for_a_download_stops() {
     // The same again, with the windows that were done before.
     remotes[1].stalled.store(false, Ordering::SeqCst);
     let plan = family.transfer(places(&family.remotes([false; 3])), Options::default()).unwrap();
-    job::run(&plan, &out, "card", &Control::default()).unwrap();
+    write::run(&plan, &out, "card", &Control::default()).unwrap();
     same_output(&family.local_run(), &out);
 }
 
@@ -409,19 +412,19 @@ fn other_verbs_read_places_too() {
     // A vector elsewhere, with its exceptions.
     let request = Request::Extract { minuend: minuend.clone(), subtrahend: family.path("minuend").into() };
     let plan = Plan::new(request, Options::default(), &control).unwrap();
-    job::run(&plan, &family.path("zero"), "card", &control).unwrap();
+    write::run(&plan, &family.path("zero"), "card", &control).unwrap();
     let bf16 = checkpoint_of_bf16(&family);
     let request = Request::Extract { minuend: family.path("target").into(), subtrahend: bf16 };
     let exclude = vec![regex::Regex::new("lm_head").unwrap()];
     let plan = Plan::new(request, Options { exclude, ..Options::default() }, &control).unwrap();
-    let written = job::run(&plan, &family.path("vector"), "card", &control).unwrap();
+    let written = write::run(&plan, &family.path("vector"), "card", &control).unwrap();
     assert!(written["exceptions"].as_u64().unwrap() > 1000);
     let vector = Arc::new(Elsewhere::of(&family.path("vector"), false));
     let apply = |vector: Place, out: &str| {
         let vectors = vec![(vector, Alpha::new("1", 1.0).unwrap())];
         let request = Request::Apply { target: family.path("target").into(), vectors };
         let plan = Plan::new(request, Options::default(), &control).unwrap();
-        job::run(&plan, &family.path(out), "card", &control).unwrap();
+        write::run(&plan, &family.path(out), "card", &control).unwrap();
         family.path(out)
     };
     let (a, b) = (apply(family.path("vector").into(), "a"), apply(place(&vector, &[]), "b"));

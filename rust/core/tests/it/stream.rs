@@ -9,16 +9,17 @@ use std::time::{Duration, Instant};
 
 use crate::elsewhere::{Elsewhere, Family, Fault, MAPPED, manifest, noise, place, places, same_output};
 use proptest::prelude::*;
+use taskvec_core::Error;
 use taskvec_core::control::Control;
-use taskvec_core::inputs::Request;
-use taskvec_core::layout::BLOCK;
-use taskvec_core::live::{Next, Stream};
-use taskvec_core::options::{Alpha, Options};
-use taskvec_core::place::Place;
 use taskvec_core::plan::Plan;
+use taskvec_core::plan::inputs::Request;
+use taskvec_core::plan::layout::BLOCK;
+use taskvec_core::plan::options::{Alpha, Options};
 use taskvec_core::source::Io;
-use taskvec_core::stream::{CHUNK, Lane, REQUEST, Reading};
-use taskvec_core::{Error, job};
+use taskvec_core::source::lane::{CHUNK, Lane, REQUEST, Reading};
+use taskvec_core::storage::place::Place;
+use taskvec_core::verbs::live::{Next, Stream};
+use taskvec_core::verbs::write;
 
 /// Ends the test when something stands still; what hangs is left behind.
 fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -237,7 +238,7 @@ fn a_streamed_run_gives_the_bytes_of_local_folders() {
         assert!(plan.budget.planned <= memory && plan.budget.streaming >= CLIENT + 4 * CHUNK, "{:?}", plan.budget);
         remotes.iter().for_each(|remote| remote.forget());
         let out = family.path(&format!("out{number}"));
-        job::run(&plan, &out, "card", &Control::default()).unwrap();
+        write::run(&plan, &out, "card", &Control::default()).unwrap();
         same_output(&local, &out);
         for (remote, input) in remotes.iter().zip(&plan.inputs.list[1..]) {
             let log = remote.log();
@@ -263,7 +264,7 @@ fn a_streamed_extract_and_a_live_one() {
     let extract = |minuend: Place, subtrahend: Place, out: &str| {
         let options = Options { exclude: exclude(), ..Options::default() };
         let plan = Plan::new(Request::Extract { minuend, subtrahend }, options, &Control::default()).unwrap();
-        job::run(&plan, &family.path(out), "card", &Control::default()).unwrap();
+        write::run(&plan, &family.path(out), "card", &Control::default()).unwrap();
         family.path(out)
     };
     let [_, minuend, subtrahend] = family.here();
@@ -306,7 +307,7 @@ fn heads_that_differ_are_found_while_streaming() {
     fs::write(&path, bytes).unwrap();
     let plan = family.transfer(streamed(&family, None).0, Options::default()).unwrap();
     let out = family.path("out");
-    let error = job::run(&plan, &out, "card", &Control::default()).unwrap_err();
+    let error = write::run(&plan, &out, "card", &Control::default()).unwrap_err();
     assert!(matches!(error, Error::Mismatch(_)) && error.to_string().contains("although config.json ties them"));
     assert!(!out.exists());
 }
@@ -319,7 +320,7 @@ fn a_fault_at_any_request_is_the_error_and_a_second_run_goes_on() {
     let small = || Options { memory: Some(CLIENT + (20 << 20)), threads: Some(2), ..Options::default() };
     let plan = family.transfer(places, small()).unwrap();
     let planning = minuend.log().fetched.len();
-    job::run(&plan, &family.path("whole"), "card", &Control::default()).unwrap();
+    write::run(&plan, &family.path("whole"), "card", &Control::default()).unwrap();
     let all = minuend.log().fetched.len();
     assert!(all >= planning + 4, "two for the comparison and some for the windows: {:?}", minuend.log());
     let mut went_on = 0;
@@ -330,7 +331,7 @@ fn a_fault_at_any_request_is_the_error_and_a_second_run_goes_on() {
             let (places, _) = streamed(&family, Some(Fault { request, after: 700_000, corrupt }));
             let plan = family.transfer(places, small()).unwrap();
             let begun = Instant::now();
-            match job::run(&plan, &out, "card", &Control::default()).unwrap_err() {
+            match write::run(&plan, &out, "card", &Control::default()).unwrap_err() {
                 Error::Remote { source, .. } => assert_eq!(source.to_string(), format!("request {request} failed")),
                 error => panic!("{error:?}"),
             }
@@ -345,7 +346,7 @@ fn a_fault_at_any_request_is_the_error_and_a_second_run_goes_on() {
             let (places, [_, subtrahend]) = streamed(&family, None);
             let plan = family.transfer(places, small()).unwrap();
             subtrahend.forget();
-            let done = job::run(&plan, &out, "card", &Control::default()).unwrap();
+            let done = write::run(&plan, &out, "card", &Control::default()).unwrap();
             same_output(&local, &out);
             let resumed = done["engine"]["resumed_bytes"].as_u64().unwrap();
             if resumed > 0 {
@@ -368,7 +369,7 @@ fn a_streamed_run_that_is_held_up_stops_within_a_second() {
     subtrahend.stalled.store(true, Ordering::SeqCst);
     let (out, control) = (family.path("out"), Control::default());
     thread::scope(|scope| {
-        let job = scope.spawn(|| job::run(&plan, &out, "card", &control));
+        let job = scope.spawn(|| write::run(&plan, &out, "card", &control));
         subtrahend.until_waiting(1);
         let stopped = Instant::now();
         control.stop();
@@ -384,7 +385,7 @@ fn a_target_may_arrive_while_donors_are_streamed() {
     let remotes = family.remotes([false, true, true]);
     let plan = family.transfer(places(&remotes), Options::default()).unwrap();
     let out = family.path("out");
-    job::run(&plan, &out, "card", &Control::default()).unwrap();
+    write::run(&plan, &out, "card", &Control::default()).unwrap();
     same_output(&family.local_run(), &out);
     assert_eq!(remotes[0].log().wanted.len(), 4);
 }

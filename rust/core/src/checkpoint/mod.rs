@@ -1,0 +1,297 @@
+//! A checkpoint folder, opened: its shards, the place of every tensor in them, and the files beside them.
+//!
+//! May import `format` and what is below it. Another kind of folder to read weights from is a file here.
+
+pub mod clutter;
+pub(crate) mod descriptions;
+pub mod lora;
+pub(crate) mod missing;
+pub mod shard;
+pub mod sidecars;
+pub(crate) mod tied;
+pub mod vector;
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::ErrorKind;
+
+pub use crate::checkpoint::shard::Shard;
+use crate::checkpoint::shard::{OnDisk, Store};
+use crate::checkpoint::sidecars::{sort_listed, walk};
+use crate::codec::derived::Made;
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::format::adapter_config::AdapterConfig;
+use crate::format::config::Config;
+use crate::format::header::TensorInfo;
+use crate::format::index::{Index, MAX_INDEX, index_name};
+use crate::format::json::quote;
+use crate::numeric::dtype::{Dtype, Kind};
+use crate::storage::place::Place;
+use crate::system::parallel::ordered;
+
+/// One tensor of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    /// Its name, unique in the checkpoint.
+    pub name: String,
+    /// Its element type.
+    pub dtype: Dtype,
+    /// Its dimensions; none for a scalar.
+    pub shape: Vec<u64>,
+    /// Its shard's place in [`Checkpoint::shards`].
+    pub shard: u32,
+    /// Its first byte in the shard's file.
+    pub begin: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+impl Tensor {
+    /// The number of its elements; the header's check made sure that it can be counted.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+}
+
+/// A checkpoint in which every tensor stands in exactly one shard, and just where the index says.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The folder as the caller named it.
+    pub place: Place,
+    /// Its name for messages and manifests.
+    pub label: String,
+    /// By name.
+    pub shards: Vec<Shard>,
+    /// By shard, then in the order of the file.
+    pub tensors: Vec<Tensor>,
+    /// The index, where there is one.
+    pub index: Option<Index>,
+    /// Files that go along with an output: relative paths with `/`, sorted.
+    pub sidecars: Vec<String>,
+    /// Files and folders that do not (other weights, what is no file): relative paths with `/`, sorted.
+    pub left_out: Vec<String>,
+    /// What `config.json` says.
+    pub config: Config,
+    /// What `adapter_config.json` says, if it is an adapter.
+    pub adapter: Option<AdapterConfig>,
+    /// What its tensors are made of, one for one, where they do not stand in its files.
+    pub made: Option<Vec<Made>>,
+    /// What a report should say of it.
+    pub notes: Vec<String>,
+    /// Places in `tensors`, by name: a second copy of the names would cost more than the search.
+    by_name: Vec<u32>,
+}
+
+impl Checkpoint {
+    /// Opens a folder as `transformers` saves it, with the files beside the weights.
+    pub fn open(place: &Place, control: &Control) -> Result<Self> {
+        let mut checkpoint = Self::open_weights(place, "model", control)?;
+        let index = index_name("model");
+        let mut used: HashSet<&str> = checkpoint.shards.iter().map(|shard| shard.name.as_str()).collect();
+        used.insert(&index);
+        let mut found = match &place.remote {
+            Some(remote) => sort_listed(remote.files().iter().map(|(name, _)| name.as_str()), &used),
+            None => walk(&place.root, &used)?,
+        };
+        let codes = |tensor: &Tensor| match tensor.dtype.kind() {
+            Kind::Float(_) => false,
+            // Others are buffers.
+            Kind::Integer => tensor.shape.len() >= 2,
+            Kind::Opaque => true,
+        };
+        descriptions::leave_out(&mut found, place, checkpoint.tensors.iter().any(codes))?;
+        checkpoint.notes.extend(descriptions::unread_adapter(&checkpoint.label, &found));
+        (checkpoint.sidecars, checkpoint.left_out) = (found.sidecars, found.left_out);
+        Ok(checkpoint)
+    }
+
+    /// Opens the weights alone: `{stem}.safetensors`, or `{stem}.safetensors.index.json` and the shards it lists.
+    pub fn open_weights(place: &Place, stem: &str, control: &Control) -> Result<Self> {
+        let label = place.label()?;
+        let (index, names) = locate(place, stem)?;
+        let (mut shards, mut tensors) = (Vec::with_capacity(names.len()), Vec::new());
+        let names: Vec<_> = names.into_iter().collect();
+        let open = |item: u64, (): &mut ()| {
+            let (name, listed) = &names[item as usize];
+            open_shard(place, name, listed.as_ref(), stem, control)
+        };
+        // What has to be fetched takes a round trip for each; opening files is quick.
+        let at_once = if place.remote.is_some() { MOST_REQUESTS } else { 1 };
+        ordered(
+            control,
+            at_once,
+            names.len() as u64,
+            || (),
+            open,
+            |number, (shard, infos): (Shard, Vec<TensorInfo>)| {
+                tensors.extend(infos.into_iter().map(|TensorInfo { name, dtype, shape, begin, end }| {
+                    let begin_in_file = shard.data_start + begin;
+                    Tensor { name, dtype, shape, shard: number as u32, begin: begin_in_file, bytes: end - begin }
+                }));
+                shards.push(shard);
+                Ok(())
+            },
+        )?;
+        let by_name = sorted(&tensors);
+        let (sidecars, left_out, notes) = Default::default();
+        let (config, place) = (Config::read(place)?, place.clone());
+        let (adapter, made) = (None, None);
+        let checkpoint =
+            Self { place, label, shards, tensors, index, sidecars, left_out, config, adapter, made, notes, by_name };
+        checkpoint.check_names(stem)?;
+        Ok(checkpoint)
+    }
+
+    /// Puts tensors that are made from its own in their place, each under a name of its own, and says so in a report.
+    pub fn compute(&mut self, tensors: Vec<Tensor>, made: Vec<Made>, notes: Vec<String>) {
+        self.by_name = sorted(&tensors);
+        (self.tensors, self.made) = (tensors, Some(made));
+        self.notes.extend(notes);
+    }
+
+    /// The tensor of this name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.find(name).map(|place| &self.tensors[place as usize])
+    }
+
+    /// The place in `tensors` of the tensor of this name.
+    pub fn find(&self, name: &str) -> Option<u32> {
+        let found = self.by_name.binary_search_by(|&place| self.tensors[place as usize].name.as_str().cmp(name));
+        found.ok().map(|at| self.by_name[at])
+    }
+
+    /// Whether both are certainly the same: the same files, or files of one digest.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let digest = |one: &Self| one.adapter.as_ref().map(|adapter| adapter.digest);
+        let file = |one: &Self, shard: &Shard| match &shard.store {
+            Store::Disk(OnDisk { identity, .. }) => Some(format!("{}/{}", identity.device, identity.inode)),
+            Store::Remote { .. } => one.place.sha256(&shard.name).map(ToOwned::to_owned),
+        };
+        digest(self) == digest(other)
+            && self.shards.len() == other.shards.len()
+            && self.shards.iter().zip(&other.shards).all(|(a, b)| {
+                let (a, b) = (file(self, a), file(other, b));
+                a.is_some() && a == b
+            })
+    }
+
+    /// The shard that holds a tensor of this checkpoint.
+    pub fn shard(&self, tensor: &Tensor) -> &Shard {
+        &self.shards[tensor.shard as usize]
+    }
+
+    /// Looks at every open shard again: an error when one was changed, or replaced, since it was opened.
+    pub fn unchanged(&self) -> Result<()> {
+        self.shards.iter().try_for_each(Shard::unchanged)
+    }
+
+    /// Every tensor in one shard only, and where the index says.
+    fn check_names(&self, stem: &str) -> Result<()> {
+        let tensor = |place: u32| &self.tensors[place as usize];
+        for pair in self.by_name.windows(2) {
+            let (a, b) = (tensor(pair[0]), tensor(pair[1]));
+            if a.name == b.name {
+                let (a_shard, b_shard) = (&self.shard(a).path, &self.shard(b).name);
+                let what = format!("holds tensor {}, and so does {b_shard}; take one of them out", quote(&a.name));
+                return Err(Error::corrupt(a_shard, what));
+            }
+        }
+        let Some(index) = &self.index else { return Ok(()) };
+        let refuse = |what: String| {
+            let what = format!("{what}; download or save index and shards together");
+            Err(Error::corrupt(&self.place.path(&index_name(stem)), what))
+        };
+        for (name, listed) in &index.weight_map {
+            match self.get(name).map(|tensor| &self.shard(tensor).name) {
+                Some(holder) if holder == listed => {}
+                Some(holder) => return refuse(format!("lists tensor {} in {listed} but {holder} has it", quote(name))),
+                None => return refuse(format!("lists tensor {} in {listed}, which does not have it", quote(name))),
+            }
+        }
+        // All listed tensors were found, so that a difference in number can only be unlisted ones.
+        if self.tensors.len() > index.weight_map.len() {
+            let listed: HashSet<&str> = index.weight_map.iter().map(|(name, _)| name.as_str()).collect();
+            if let Some(extra) = self.tensors.iter().find(|tensor| !listed.contains(tensor.name.as_str())) {
+                let holder = &self.shard(extra).name;
+                return refuse(format!("does not list tensor {} that {holder} has", quote(&extra.name)));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sorted(tensors: &[Tensor]) -> Vec<u32> {
+    let mut by_name: Vec<u32> = (0..).take(tensors.len()).collect();
+    by_name.sort_unstable_by(|&a, &b| tensors[a as usize].name.cmp(&tensors[b as usize].name));
+    by_name
+}
+
+/// What an index says of a shard.
+struct Listed {
+    /// The first tensor it lists there.
+    first: String,
+    /// About as many bytes as the shard's header has.
+    header: u64,
+}
+
+/// By name; without an index nothing is said of the one there is.
+type ShardNames = BTreeMap<String, Option<Listed>>;
+
+/// Finds the index, or else the single file.
+fn locate(place: &Place, stem: &str) -> Result<(Option<Index>, ShardNames)> {
+    let single = format!("{stem}.safetensors");
+    let single_is_there = place.has(&single)?;
+    let name = index_name(stem);
+    let Some(raw) = place.read(&name, MAX_INDEX)? else {
+        if single_is_there {
+            return Ok((None, BTreeMap::from([(single, None)])));
+        }
+        return Err(missing::nothing_there(place, stem));
+    };
+    let index = Index::parse(raw, &place.path(&name))?;
+    let mut names = ShardNames::new();
+    for (tensor, shard) in &index.weight_map {
+        match names.get_mut(shard).and_then(Option::as_mut) {
+            Some(listed) => listed.header += tensor.len() as u64 + PER_ENTRY,
+            None => {
+                let listed = Listed { first: tensor.clone(), header: BESIDE_ENTRIES + tensor.len() as u64 + PER_ENTRY };
+                names.insert(shard.clone(), Some(listed));
+            }
+        }
+    }
+    if single_is_there && !names.contains_key(&single) {
+        let what = format!("does not list {single}, which lies beside it; take away the one that is stale");
+        return Err(Error::corrupt(&place.path(&name), what));
+    }
+    Ok((Some(index), names))
+}
+
+/// Requests at the same time, to whatever place.
+pub const MOST_REQUESTS: usize = 16;
+/// A tensor's entry in a header without its name: some 80 bytes, or more for many dimensions.
+const PER_ENTRY: u64 = 128;
+/// Room for a header's metadata.
+const BESIDE_ENTRIES: u64 = 8 << 10;
+/// Asked for where no index tells how much it may be: the headers of most single files are shorter.
+const UNLISTED: u64 = 100_000;
+
+fn open_shard(
+    place: &Place,
+    name: &str,
+    listed: Option<&Listed>,
+    stem: &str,
+    control: &Control,
+) -> Result<(Shard, Vec<TensorInfo>)> {
+    let guess = listed.map_or(UNLISTED, |listed| listed.header.next_multiple_of(4 << 10));
+    if let Some(opened) = Shard::open(place, name, guess, control)? {
+        return Ok(opened);
+    }
+    Err(match listed {
+        Some(Listed { first, .. }) => {
+            let what = format!("lists tensor {} in {name}, which is missing; download it", quote(first));
+            Error::corrupt(&place.path(&index_name(stem)), what)
+        }
+        // Seen a moment ago.
+        None => Error::io(&place.path(name), "open")(ErrorKind::NotFound.into()),
+    })
+}

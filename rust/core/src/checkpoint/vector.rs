@@ -1,0 +1,127 @@
+//! A vector folder's own description, `vector.json`, as far as reading it back needs it.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::checkpoint::missing;
+use crate::checkpoint::{Checkpoint, Tensor};
+use crate::error::{Error, Result};
+use crate::format::adapter_config;
+use crate::format::json::{brief, quote};
+use crate::numeric::dtype::Dtype;
+use crate::storage::place::Place;
+
+/// The schema of `vector.json` that this version writes and reads.
+pub const SCHEMA: &str = "taskvec/vector/1";
+/// The file's name.
+pub const FILE: &str = "vector.json";
+/// The one encoding so far: bf16 (with exceptions) or f32 values in plain safetensors files.
+pub const DENSE: &str = "dense";
+
+/// How refusals of a damaged vector end.
+const AGAIN: &str = "extract the vector again";
+/// The longest vector.json that is read: it has a few lines for each tensor.
+pub const MAX_DESCRIPTION: u64 = 1 << 30;
+
+/// The parts of `vector.json` that a job needs.
+#[derive(Debug)]
+pub struct VectorInfo {
+    /// Elements whose exact difference lies in the exceptions file.
+    pub exceptions: u64,
+    /// Whether the donors' output head was their embedding.
+    pub tied: Option<bool>,
+    /// Whether its manifest says that it is 0 everywhere.
+    pub nothing: bool,
+    path: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    schema: String,
+    vector: Body,
+    #[serde(default)]
+    effect: Value,
+}
+
+#[derive(Deserialize)]
+struct Body {
+    encoding: String,
+    exceptions: u64,
+    tied: Option<bool>,
+}
+
+impl VectorInfo {
+    /// Reads and checks `vector.json` of a vector folder.
+    pub fn read(place: &Place) -> Result<Self> {
+        let path = place.path(FILE);
+        let Some(bytes) = place.read(FILE, MAX_DESCRIPTION)? else {
+            // Whether it is a folder at all comes first.
+            place.label()?;
+            if adapter_config::is_adapter(place)? {
+                let what =
+                    "is an adapter and no vector; `taskvec extract` makes one of it and its base, or another adapter";
+                return Err(Error::corrupt(&place.root, what));
+            }
+            return Err(missing::no_vector(place, FILE));
+        };
+        let document: Document = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::corrupt(&path, format!("is not a vector description ({}); {AGAIN}", brief(&error)))
+        })?;
+        if document.schema != SCHEMA || document.vector.encoding != DENSE {
+            let found = format!("{} with {} encoding", quote(&document.schema), quote(&document.vector.encoding));
+            return Err(Error::corrupt(&path, format!("is {found}, which this version does not read; update taskvec")));
+        }
+        // Its norm is of finite elements.
+        let nothing = document.effect["norm_v"] == 0.0 && document.effect["nonfinite_inputs"] == 0;
+        Ok(Self { exceptions: document.vector.exceptions, tied: document.vector.tied, nothing, path })
+    }
+
+    /// The exceptions file must hold what the description promises: for tensors of `dense`, indices and their values.
+    pub fn check_exceptions(&self, file: &Checkpoint, dense: &Checkpoint) -> Result<()> {
+        let (mut found, mut used) = (0, 0);
+        for index in &file.tensors {
+            let Some(name) = index.name.strip_suffix(".index") else { continue };
+            let shown = quote(name);
+            let path = &file.shard(index).path;
+            let value = file.get(&format!("{name}.value"));
+            let fits = index.dtype == Dtype::I64
+                && index.shape.len() == 1
+                && value.is_some_and(|value| value.dtype == Dtype::F32 && value.shape == index.shape);
+            if !fits {
+                let what =
+                    format!("the exceptions of tensor {shown} are not I64 indices with as many F32 values; {AGAIN}");
+                return Err(Error::corrupt(path, what));
+            }
+            let has_room = |tensor: &Tensor| tensor.dtype == Dtype::BF16 && index.elements() <= tensor.elements();
+            if !dense.get(name).is_some_and(has_room) {
+                let what = format!("has exceptions of tensor {shown}, which the vector does not hold so; {AGAIN}");
+                return Err(Error::corrupt(path, what));
+            }
+            found += index.elements();
+            used += 2;
+        }
+        if let Some(first) = file.tensors.first().filter(|_| used != file.tensors.len()) {
+            let what = format!("holds other tensors than indices with their values; {AGAIN}");
+            return Err(Error::corrupt(&file.shard(first).path, what));
+        }
+        if found != self.exceptions {
+            let what =
+                format!("promises {} exceptions but the exceptions file holds {found}; {AGAIN}", self.exceptions);
+            return Err(Error::corrupt(&self.path, what));
+        }
+        Ok(())
+    }
+}
+
+/// Whether indices (i64, little-endian) ascend within `[start, stop)`.
+pub fn ascend(indices: &[u8], start: u64, stop: u64) -> bool {
+    let mut least = start;
+    indices.as_chunks::<8>().0.iter().all(|&index| {
+        let index = u64::from_le_bytes(index);
+        let good = (least..stop).contains(&index);
+        least = index.saturating_add(1);
+        good
+    })
+}

@@ -1,0 +1,30 @@
+//! What the windows of a job will read of its streamed inputs, worked out before they are: so it is fetched ahead of them.
+
+use crate::control::Control;
+use crate::engine::gather::Sources;
+use crate::engine::window::{Reads, Window};
+use crate::error::Result;
+use crate::plan::Plan;
+use crate::source::lane::{Lane, Reading};
+use crate::source::lanes::Lanes;
+
+/// Opens a job's inputs for these windows, which are taken in this order.
+pub fn sources<'a>(plan: &'a Plan, windows: &'a [Window], control: &'a Control) -> Result<Sources<'a>> {
+    let sources = Sources::open(&plan.inputs, plan.io, control)?;
+    let checkpoints = || plan.inputs.list.iter().map(|input| &input.checkpoint).enumerate();
+    if !checkpoints().any(|(_, checkpoint)| checkpoint.place.streams()) {
+        return Ok(sources);
+    }
+    let lane = |input: usize| {
+        let mut reads = Reads::of(plan, windows);
+        let schedule = move || {
+            let Some((window, runs)) = reads.next()? else { return Ok(None) };
+            let mine = runs.iter().filter(|run| run.input == input);
+            let readings = mine.map(|run| Reading { shard: run.shard, begin: run.begin, end: run.end }).collect();
+            Ok(Some((window.block, readings)))
+        };
+        Lane::new(Box::new(schedule), plan.budget.lane_chunks, control)
+    };
+    let lanes = checkpoints().map(|(input, this)| this.place.streams().then(|| (lane(input), this)));
+    Ok(sources.with(Lanes::new(lanes.collect())))
+}

@@ -1,0 +1,93 @@
+//! A window's values for a consumer in memory: whole elements, each delivered once, tensor by tensor.
+
+use std::sync::Arc;
+
+use super::pieces::Piece;
+use crate::plan::Plan;
+use crate::plan::layout::BLOCK;
+use crate::system::buffer::Buffer;
+
+/// Consecutive elements of one tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Place in the layout.
+    pub tensor: u32,
+    /// The first element.
+    pub first: u64,
+    /// How many (bytes, of a type that packs its elements more tightly).
+    pub elements: u64,
+    /// Where they begin in the packet's bytes: a multiple of their size.
+    pub offset: usize,
+}
+
+/// The wanted values of one window.
+#[derive(Debug)]
+pub struct Packet {
+    /// Which tensors are wanted, by place in the layout.
+    wanted: Arc<[bool]>,
+    /// What it holds.
+    pub parts: Vec<Part>,
+    result: Buffer,
+    original: Buffer,
+}
+
+/// Sizes of an element, largest first: so ordered, every part is aligned without padding.
+const SIZES: [u64; 4] = [8, 4, 2, 1];
+
+impl Packet {
+    /// The bytes of a packet of `blocks` blocks: its last element may end in the next one.
+    pub fn bytes(blocks: u64) -> usize {
+        (blocks * BLOCK + SIZES[0]) as usize
+    }
+
+    /// An empty packet for these tensors.
+    pub fn new(wanted: Arc<[bool]>, blocks: u64) -> Self {
+        let [result, original] = [0; 2].map(|_| Buffer::new(Self::bytes(blocks)));
+        Self { wanted, parts: Vec::new(), result, original }
+    }
+
+    /// What would be written, part for part; of no meaning behind them and where a job only reads.
+    pub fn result(&mut self) -> &[u8] {
+        self.result.bytes()
+    }
+
+    /// The target's own values, laid out alike.
+    pub fn original(&mut self) -> &[u8] {
+        self.original.bytes()
+    }
+
+    /// Takes the wanted values of a window. `bytes` gives a piece's result and original from its first element on.
+    pub(super) fn fill<'a>(&mut self, plan: &Plan, pieces: &[Piece], bytes: impl Fn(&Piece) -> (&'a [u8], &'a [u8])) {
+        let Self { wanted, parts, result, original } = self;
+        parts.clear();
+        let (result, original) = (result.bytes(), original.bytes());
+        let mut at = 0;
+        for size in SIZES {
+            let unit = |piece: &Piece| plan.layout.tensors[piece.tensor].dtype.unit();
+            for piece in pieces.iter().filter(|piece| wanted[piece.tensor] && unit(piece) == size) {
+                // An element cut by the front is delivered with the window before, which has all of it.
+                let elements = piece.end.saturating_sub(piece.counted);
+                if elements == 0 {
+                    continue;
+                }
+                let (from, to) = ((piece.counted - piece.first) * size, (piece.end - piece.first) * size);
+                let range = from as usize..to as usize;
+                let tensor = piece.tensor as u32;
+                match parts.last_mut() {
+                    // The blocks of a window cut a tensor into pieces that follow each other.
+                    Some(part) if part.tensor == tensor && part.first + part.elements == piece.counted => {
+                        part.elements += elements;
+                    }
+                    _ => parts.push(Part { tensor, first: piece.counted, elements, offset: at }),
+                }
+                let (made, own) = bytes(piece);
+                let place = at..at + range.len();
+                at = place.end;
+                if !plan.inputs.origins.is_empty() {
+                    result[place.clone()].copy_from_slice(&made[range.clone()]);
+                }
+                original[place].copy_from_slice(&own[range]);
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What rounding did to a request, in figures that a user can read: see DESIGN "Numbers" in the README.
+
+use serde::{Deserialize, Serialize};
+
+use crate::numeric::stats::Stats;
+
+/// Figures of one tensor or of a whole run, over finite elements. Ratios are null where their denominator is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Effect {
+    /// ‖v‖; null where several vectors were applied.
+    pub norm_v: Option<f64>,
+    /// ‖α·v‖, or of the sum of several.
+    pub norm_requested: Option<f64>,
+    /// ‖e‖ with e = output − target.
+    pub norm_effective: Option<f64>,
+    /// ⟨e, α·v⟩ / ‖α·v‖²: 1 if rounding lost nothing along v.
+    pub gain: Option<f64>,
+    /// The cosine between e and α·v.
+    pub cosine: Option<f64>,
+    /// Share of the elements whose output differs from the rounded target.
+    pub changed: Option<f64>,
+    /// Share of the elements with α·v ≠ 0 whose output differs from the rounded target.
+    pub survival: Option<f64>,
+    /// Elements with Inf or NaN in an input.
+    pub nonfinite_inputs: u64,
+    /// Elements that became Inf or NaN from finite inputs.
+    pub overflowed: u64,
+}
+
+/// Sums over tensors, each scaled by its own factor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum {
+    stats: Stats,
+    requested2: f64,
+    product: f64,
+    several: bool,
+}
+
+impl Sum {
+    /// Adds a tensor. `alpha` is its factor if one vector was applied; with several, the figures are of their sum.
+    pub fn add(&mut self, stats: &Stats, alpha: Option<f32>) {
+        self.several |= alpha.is_none();
+        let alpha = f64::from(alpha.unwrap_or(1.0));
+        self.stats.add(stats);
+        self.requested2 += alpha * alpha * stats.v2;
+        self.product += alpha * stats.ev;
+    }
+
+    /// The figures of a vector that was extracted: there is no target to have an effect on.
+    pub fn of_vector(&self) -> Effect {
+        let Stats { elements, changed, nonfinite_inputs, overflowed, v2, .. } = self.stats;
+        let changed = ratio(changed as f64, elements as f64);
+        Effect { norm_v: Some(v2.sqrt()), changed, nonfinite_inputs, overflowed, ..Effect::default() }
+    }
+
+    /// The figures.
+    pub fn effect(&self) -> Effect {
+        let Stats { elements, changed, requested, survived, nonfinite_inputs, overflowed, v2, e2, .. } = self.stats;
+        Effect {
+            norm_v: (!self.several).then(|| v2.sqrt()),
+            norm_requested: Some(self.requested2.sqrt()),
+            norm_effective: Some(e2.sqrt()),
+            gain: ratio(self.product, self.requested2),
+            cosine: ratio(self.product, (e2.sqrt()) * self.requested2.sqrt()),
+            changed: ratio(changed as f64, elements as f64),
+            survival: ratio(survived as f64, requested as f64),
+            nonfinite_inputs,
+            overflowed,
+        }
+    }
+}
+
+fn ratio(above: f64, below: f64) -> Option<f64> {
+    (below > 0.0).then(|| above / below)
+}
+
+/// What is said of a vector without any value in it.
+pub const NOTHING: &str = "v is 0 everywhere, so nothing changes: both donors hold the same values, or an adapter was never trained; look whether these are the folders that you meant";
+
+/// How far the effective gain may be off before the user is told.
+const GAIN_TOLERANCE: f64 = 0.05;
+
+impl Effect {
+    /// What the user should know before trusting the output. `combined` is how many tensors the figures are of.
+    pub fn warnings(&self, combined: u64) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if combined > 0 && self.nonfinite_inputs == 0 {
+            match (self.norm_v, self.norm_requested) {
+                (Some(0.0), _) => warnings.push(NOTHING.into()),
+                (None, Some(0.0)) => warnings.push("the vectors add up to 0 everywhere, so nothing changes".into()),
+                _ => {}
+            }
+        }
+        if let Some(gain) = self.gain.filter(|gain| (gain - 1.0).abs() > GAIN_TOLERANCE) {
+            warnings.push(format!(
+                "rounding gave the step an effective gain of {gain:.3} instead of 1; --rounding stochastic or --dtype f32 keep it"
+            ));
+        }
+        if self.nonfinite_inputs > 0 {
+            warnings.push(format!(
+                "{} element(s) are Inf or NaN in an input; the manifest says in which tensors",
+                self.nonfinite_inputs
+            ));
+        }
+        if self.overflowed > 0 {
+            warnings.push(format!(
+                "{} element(s) overflowed to Inf or NaN; the manifest says in which tensors",
+                self.overflowed
+            ));
+        }
+        warnings
+    }
+}

@@ -1,0 +1,152 @@
+//! The journal of an unfinished job: which blocks are done, in order, each record with a checksum of its own.
+//!
+//! Records are appended without waiting for the disk. That is safe because a record is only a claim: a second run reads
+//! the blocks themselves and compares digests, and a torn or missing tail only means that these blocks are done again.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::engine::window::{BlockRecord, Found, Outcome};
+use crate::error::{Error, Result};
+use crate::numeric::stats::Stats;
+
+const MAGIC: &[u8; 16] = b"taskvec journal1";
+const START: u64 = 32;
+/// No record of whole windows comes near; a larger length is a torn one.
+const MAX_RECORD: u32 = 1 << 30;
+
+/// The open journal, at its end.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Starts a new journal for a plan.
+    pub fn create(path: &Path, plan: u128) -> Result<Self> {
+        let mut options = File::options();
+        let mut file =
+            options.read(true).write(true).create(true).truncate(true).open(path).map_err(Error::io(path, "create"))?;
+        file.write_all(MAGIC).and_then(|()| file.write_all(&plan.to_le_bytes())).map_err(Error::io(path, "write"))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Opens the journal of an earlier run of the same plan; nothing if there is none or it is of another plan.
+    pub fn open(path: &Path, plan: u128) -> Result<Option<Self>> {
+        let mut file = match File::options().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io(path, "open")(error)),
+        };
+        let mut start = [0; START as usize];
+        let whole =
+            file.read_exact(&mut start).is_ok() && start[..16] == MAGIC[..] && start[16..] == plan.to_le_bytes();
+        Ok(whole.then(|| Self { path: path.to_owned(), file }))
+    }
+
+    /// Whether an unfinished journal has anything that a second run could use.
+    pub fn has_records(path: &Path) -> bool {
+        path.metadata().is_ok_and(|meta| meta.len() > START)
+    }
+
+    /// Adds what one window left.
+    pub fn append(&mut self, outcome: &Outcome) -> Result<()> {
+        let payload = encode(outcome);
+        let mut record = Vec::with_capacity(payload.len() + 12);
+        record.extend((payload.len() as u32).to_le_bytes());
+        record.extend(xxh3_64(&payload).to_le_bytes());
+        record.extend(payload);
+        self.file.write_all(&record).map_err(Error::io(&self.path, "write"))
+    }
+
+    /// Calls `each` with every sound record in order and the offset behind it, until it returns false.
+    pub fn replay(&mut self, mut each: impl FnMut(Outcome, u64) -> Result<bool>) -> Result<()> {
+        self.file.seek(SeekFrom::Start(START)).map_err(Error::io(&self.path, "read"))?;
+        let mut reader = BufReader::new(&self.file);
+        let mut at = START;
+        while let Some(payload) = read_record(&mut reader) {
+            at += payload.len() as u64 + 12;
+            let Some(outcome) = decode(&payload) else { break };
+            if !each(outcome, at)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops everything from an offset on, and goes on from there.
+    pub fn truncate(&mut self, at: u64) -> Result<()> {
+        let at = at.max(START);
+        self.file
+            .set_len(at)
+            .and_then(|()| self.file.seek(SeekFrom::Start(at)))
+            .map_err(Error::io(&self.path, "write"))?;
+        Ok(())
+    }
+}
+
+/// The next record's payload; nothing at the end or where the record is torn.
+fn read_record(reader: &mut impl Read) -> Option<Vec<u8>> {
+    let mut head = [0; 12];
+    reader.read_exact(&mut head).ok()?;
+    let (len, sum) = head.split_at(4);
+    let len = u32::from_le_bytes(len.try_into().ok()?);
+    if len > MAX_RECORD {
+        return None;
+    }
+    let mut payload = Vec::new();
+    let got = reader.take(u64::from(len)).read_to_end(&mut payload).ok()?;
+    (got == len as usize && xxh3_64(&payload).to_le_bytes() == sum).then_some(payload)
+}
+
+fn encode(outcome: &Outcome) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend((outcome.blocks.len() as u32).to_le_bytes());
+    for block in &outcome.blocks {
+        bytes.extend(block.digest.to_le_bytes());
+        bytes.extend((block.stats.len() as u32).to_le_bytes());
+        for (tensor, stats) in &block.stats {
+            bytes.extend(tensor.to_le_bytes());
+            bytes.extend(stats.to_bytes());
+        }
+    }
+    bytes.extend((outcome.found.counts.len() as u32).to_le_bytes());
+    for (tensor, count) in &outcome.found.counts {
+        bytes.extend(tensor.to_le_bytes());
+        bytes.extend(count.to_le_bytes());
+    }
+    // The exceptions themselves lie in the spool; their digest tells whether they still do.
+    bytes.extend(xxh3_64(&outcome.found.index).to_le_bytes());
+    bytes.extend(xxh3_64(&outcome.found.value).to_le_bytes());
+    bytes
+}
+
+/// The inverse of [`encode`]; the exceptions' digests come back in place of their bytes.
+fn decode(payload: &[u8]) -> Option<Outcome> {
+    let mut rest = payload;
+    let blocks = (0..u32::from_le_bytes(take(&mut rest)?))
+        .map(|_| {
+            let digest = u128::from_le_bytes(take(&mut rest)?);
+            let stats = (0..u32::from_le_bytes(take(&mut rest)?))
+                .map(|_| Some((u32::from_le_bytes(take(&mut rest)?), Stats::from_bytes(&take(&mut rest)?))))
+                .collect::<Option<_>>()?;
+            Some(BlockRecord { digest, stats })
+        })
+        .collect::<Option<_>>()?;
+    let counts = (0..u32::from_le_bytes(take(&mut rest)?))
+        .map(|_| Some((u32::from_le_bytes(take(&mut rest)?), u64::from_le_bytes(take(&mut rest)?))))
+        .collect::<Option<_>>()?;
+    let index = take::<8>(&mut rest)?.to_vec();
+    let value = take::<8>(&mut rest)?.to_vec();
+    rest.is_empty().then_some(Outcome { blocks, found: Found { counts, index, value } })
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, left) = rest.split_first_chunk::<N>()?;
+    *rest = left;
+    Some(*taken)
+}

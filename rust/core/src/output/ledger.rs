@@ -1,0 +1,128 @@
+//! What has been taken over so far, in the order of the output: digests, figures, exceptions, and the journal of them.
+
+use std::fs::File;
+
+use crate::control::Control;
+use crate::engine::window::{Outcome, Window};
+use crate::error::Result;
+use crate::format::blocks::{self, FileDigest};
+use crate::numeric::stats::Stats;
+use crate::output::journal::Journal;
+use crate::output::spool::Spool;
+use crate::output::staging::Staging;
+use crate::plan::Plan;
+use crate::plan::layout::BLOCK;
+use crate::system::parallel;
+
+/// The state of a job that a second run can go on from.
+pub struct Progress<'a> {
+    plan: &'a Plan,
+    journal: Journal,
+    /// Exceptions of a vector; nothing for a checkpoint.
+    pub spool: Option<Spool>,
+    /// One for each file of the layout.
+    pub digests: Vec<FileDigest>,
+    /// One for each tensor of the layout.
+    pub stats: Vec<Stats>,
+    /// Blocks taken over, counted over all files.
+    pub blocks: u64,
+}
+
+impl<'a> Progress<'a> {
+    /// Goes on from the journal of an earlier run, or starts a new one.
+    ///
+    /// Every journalled block is read again and compared: a power cut may have lost what the journal still claims.
+    pub fn open(plan: &'a Plan, staging: &Staging, resume: bool, control: &Control) -> Result<Self> {
+        let path = staging.journal();
+        let id = plan.id();
+        let earlier = if resume { Journal::open(&path, id)? } else { None };
+        let going_on = earlier.is_some();
+        let journal = match earlier {
+            Some(journal) => journal,
+            None => {
+                staging.clear()?;
+                Journal::create(&path, id)?
+            }
+        };
+        let spool = if plan.inputs.has_target { None } else { Some(Spool::open(staging.scratch())?) };
+        let digests = vec![FileDigest::default(); plan.layout.files.len()];
+        let stats = vec![Stats::default(); plan.layout.tensors.len()];
+        let mut progress = Self { plan, journal, spool, digests, stats, blocks: 0 };
+        if going_on {
+            progress.recall(staging, control)?;
+        }
+        Ok(progress)
+    }
+
+    fn recall(&mut self, staging: &Staging, control: &Control) -> Result<()> {
+        let mut claimed = Vec::new();
+        self.journal.replay(|outcome, _| {
+            claimed.extend(outcome.blocks.iter().map(|block| block.digest));
+            Ok(true)
+        })?;
+        claimed.truncate(usize::try_from(self.plan.layout.blocks()).unwrap_or(usize::MAX));
+        let sound = self.sound_blocks(staging, &claimed, control)?;
+        let mut journal_end = 0;
+        let Self { plan, journal, spool, digests, stats, blocks } = self;
+        journal.replay(|outcome, end| {
+            let fits = *blocks + outcome.blocks.len() as u64 <= sound;
+            if !fits || !spool.as_mut().map_or(Ok(true), |spool| spool.recall(&outcome.found))? {
+                return Ok(false);
+            }
+            take_over(plan, digests, stats, blocks, &outcome);
+            journal_end = end;
+            Ok(true)
+        })?;
+        self.journal.truncate(journal_end)?;
+        self.spool.as_mut().map_or(Ok(()), Spool::cut)
+    }
+
+    /// How many blocks from the first on hold what the journal claims.
+    fn sound_blocks(&self, staging: &Staging, claimed: &[u128], control: &Control) -> Result<u64> {
+        let layout = &self.plan.layout;
+        control.begin("resuming", claimed.len() as u64 * BLOCK);
+        let mut sound = 0;
+        let check = |block: u64, buffer: &mut Vec<u8>| -> Result<bool> {
+            let file = &layout.files[layout.file_of(block)];
+            let (begin, end) = Window { file: 0, block, blocks: 1 }.range(file);
+            buffer.resize((end - begin) as usize, 0);
+            // A file that is gone or too short is no error here: its blocks are done again.
+            let read = File::open(staging.path(&file.name))
+                .is_ok_and(|f| crate::system::files::read_exact_at(&f, buffer, begin).is_ok());
+            control.add(end - begin);
+            Ok(read && blocks::block(buffer) == claimed[block as usize])
+        };
+        let mut torn = false;
+        parallel::ordered(control, self.plan.budget.threads, claimed.len() as u64, Vec::new, check, |_, good| {
+            torn |= !good;
+            sound += u64::from(!torn);
+            Ok(())
+        })?;
+        Ok(sound)
+    }
+
+    /// Takes a window over, in order, and journals it.
+    pub fn append(&mut self, outcome: &Outcome) -> Result<()> {
+        if let Some(spool) = &mut self.spool {
+            spool.append(&outcome.found)?;
+        }
+        self.journal.append(outcome)?;
+        take_over(self.plan, &mut self.digests, &mut self.stats, &mut self.blocks, outcome);
+        Ok(())
+    }
+
+    /// The windows that are still to do.
+    pub fn windows(&self) -> Vec<Window> {
+        Window::from(self.plan, self.blocks)
+    }
+}
+
+fn take_over(plan: &Plan, digests: &mut [FileDigest], stats: &mut [Stats], blocks: &mut u64, outcome: &Outcome) {
+    for block in &outcome.blocks {
+        digests[plan.layout.file_of(*blocks)].add(block.digest);
+        for (tensor, figures) in &block.stats {
+            stats[*tensor as usize].add(figures);
+        }
+        *blocks += 1;
+    }
+}

@@ -1,0 +1,196 @@
+//! `taskvec.json` (and, for a vector, `vector.json`): what an output was made of and how, so that it can be verified
+//! and made again. The same run gives the same bytes: no times, threads, budget or absolute paths.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::NUMERIC_SPEC;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::vector;
+use crate::numeric::stats::Stats;
+use crate::output::effect::{Effect, Sum};
+use crate::plan::Plan;
+use crate::plan::layout::TensorPlan;
+
+/// The manifest's name in a checkpoint.
+pub const FILE: &str = "taskvec.json";
+/// Its schema.
+pub const SCHEMA: &str = "taskvec/manifest/1";
+
+/// One file of the output.
+#[derive(Clone, Debug, Serialize)]
+pub struct FileEntry {
+    /// Path below the output, with `/`.
+    pub name: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// XXH3-128 of its block digests.
+    pub xxh3_128: String,
+    /// SHA-256, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TensorEntry<'a> {
+    name: &'a str,
+    dtype: &'static str,
+    /// Combined, converted or copied.
+    action: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    alpha: Vec<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effect: Option<Effect>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    tool: Value,
+    numeric_spec: u32,
+    verb: &'static str,
+    inputs: Vec<Value>,
+    recipe: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vector: Option<Value>,
+    /// The minuend's `config.json`, so that a vector can be checked against a target without its donors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<Value>,
+    files: &'a [FileEntry],
+    notes: &'a [String],
+    effect: Effect,
+    tensors: Vec<TensorEntry<'a>>,
+}
+
+/// What a finished run knows, beyond its plan.
+#[derive(Debug)]
+pub struct Finished<'a> {
+    /// Figures of every tensor of the layout.
+    pub stats: &'a [Stats],
+    /// Every file of the output but the manifest.
+    pub files: &'a [FileEntry],
+    /// SHA-256 of the inputs' shards, by input and shard, if asked for, as far as it was not known before.
+    pub input_sha256: Option<&'a [Vec<Option<String>>]>,
+    /// Exceptions in all and of each tensor that has any (`extract` only).
+    pub exceptions: (u64, &'a [(u32, u64)]),
+}
+
+/// Figures of a whole run.
+pub fn total(plan: &Plan, stats: &[Stats]) -> Effect {
+    let mut sum = Sum::default();
+    for (tensor, stats) in plan.layout.tensors.iter().zip(stats).filter(|(_, stats)| stats.elements > 0) {
+        sum.add(stats, alpha(tensor));
+    }
+    if plan.inputs.has_target { sum.effect() } else { sum.of_vector() }
+}
+
+/// Figures of one tensor.
+pub fn of_tensor(plan: &Plan, tensor: &TensorPlan, stats: &Stats) -> Effect {
+    let mut sum = Sum::default();
+    sum.add(stats, alpha(tensor));
+    if plan.inputs.has_target { sum.effect() } else { sum.of_vector() }
+}
+
+/// The factor of a tensor that one vector, or none, was applied to.
+fn alpha(tensor: &TensorPlan) -> Option<f32> {
+    match tensor.terms[..] {
+        [] => Some(1.0),
+        [term] => Some(term.alpha),
+        _ => None,
+    }
+}
+
+/// The manifest's bytes.
+pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
+    let base = plan.inputs.base();
+    let has_target = plan.inputs.has_target;
+    let tensors = plan.layout.tensors.iter().zip(finished.stats).map(|(tensor, stats)| {
+        let converted = tensor.dtype != base.tensors[tensor.base as usize].dtype;
+        TensorEntry {
+            name: &base.tensors[tensor.tensor as usize].name,
+            dtype: tensor.dtype.name(),
+            action: match (tensor.terms.is_empty(), converted) {
+                (false, _) => "combined",
+                (true, true) => "converted",
+                (true, false) => "copied",
+            },
+            alpha: if has_target { tensor.terms.iter().map(|term| term.alpha).collect() } else { Vec::new() },
+            effect: (stats.elements > 0).then(|| of_tensor(plan, tensor, stats)),
+        }
+    });
+    let document = Document {
+        schema: if has_target { SCHEMA } else { vector::SCHEMA },
+        tool: json!({"name": "taskvec", "version": env!("CARGO_PKG_VERSION")}),
+        numeric_spec: NUMERIC_SPEC,
+        verb: plan.request.verb(),
+        inputs: inputs(plan, finished.input_sha256),
+        recipe: plan.recipe(),
+        vector: (!has_target).then(|| {
+            let (exceptions, counts) = finished.exceptions;
+            let name = |place: u32| &base.tensors[plan.layout.tensors[place as usize].tensor as usize].name;
+            let by_tensor: serde_json::Map<String, Value> = counts.iter().map(|&(place, count)| (name(place).clone(), count.into())).collect();
+            json!({"encoding": vector::DENSE, "tied": base.config.tied, "exceptions": exceptions, "exceptions_by_tensor": by_tensor})
+        }),
+        // A configuration with NaN or Infinity is read by Python but is no JSON: it is left out.
+        config: base.config.raw.as_ref().filter(|_| !has_target).and_then(|raw| serde_json::from_slice(raw).ok()),
+        files: finished.files,
+        notes: &plan.notes,
+        effect: total(plan, finished.stats),
+        tensors: tensors.collect(),
+    };
+    let mut bytes = serde_json::to_vec_pretty(&document)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn inputs(plan: &Plan, hashed: Option<&[Vec<Option<String>>]>) -> Vec<Value> {
+    let file = |input: usize, number: usize| {
+        let Checkpoint { place, shards, .. } = &plan.inputs.list[input].checkpoint;
+        let shard = &shards[number];
+        let mut entry =
+            json!({"name": shard.name, "size": shard.size, "header_xxh3_128": format!("{:032x}", shard.header_digest)});
+        // What was read says more than what a cache calls it.
+        let hashed = hashed.and_then(|hashed| hashed[input][number].as_deref());
+        if let Some(sha256) = hashed.or_else(|| place.sha256(&shard.name)) {
+            entry["sha256"] = sha256.into();
+        }
+        entry
+    };
+    let entry = |(input, this): (usize, &crate::plan::inputs::Input)| {
+        let Checkpoint { place, shards, label, adapter, .. } = &this.checkpoint;
+        let mut entry = json!({"role": this.role, "name": label});
+        if let Some(origin) = &place.origin {
+            entry["repo"] = origin.repo.as_str().into();
+            entry["commit"] = origin.commit.as_str().into();
+            if let Some(subfolder) = &origin.subfolder {
+                entry["subfolder"] = subfolder.as_str().into();
+            }
+        }
+        if place.streams() {
+            entry["streamed"] = true.into();
+        }
+        if let Some(adapter) = adapter {
+            entry["adapter"] = adapter.to_json();
+        }
+        entry["files"] = (0..shards.len()).map(|number| file(input, number)).collect();
+        entry
+    };
+    plan.inputs.list.iter().enumerate().map(entry).collect()
+}
+
+/// The names of the files that a manifest speaks of, itself included; nothing if it cannot be read. Names that would
+/// lead out of the folder are passed over.
+pub fn file_names(path: &Path) -> Vec<String> {
+    let Some(document) = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) else {
+        return Vec::new();
+    };
+    let files = document["files"].as_array().into_iter().flatten();
+    files.filter_map(|file| file["name"].as_str()).filter(|name| stays_inside(name)).map(String::from).collect()
+}
+
+/// Whether a relative path of plain parts.
+pub fn stays_inside(name: &str) -> bool {
+    !name.is_empty() && Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)))
+}

@@ -1,0 +1,143 @@
+//! The files of an output that are not weights: copied from the target, or written anew where they would lie.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::format::blocks::{self, FileDigest};
+use crate::format::config;
+use crate::output::manifest::FileEntry;
+use crate::output::staging::Staging;
+use crate::plan::Plan;
+use crate::plan::layout::BLOCK;
+use crate::storage::place::Place;
+use crate::system::os;
+
+const CARD: &str = "README.md";
+const TARGET_CARD: &str = "README.target.md";
+
+/// Builds every file beside the weights, and returns them in the order in which they are put in place: what makes a
+/// folder loadable comes last.
+pub fn build(plan: &Plan, staging: &Staging, card: &str, sync: bool, control: &Control) -> Result<Vec<FileEntry>> {
+    let mut files = Vec::new();
+    let write = |name: &str, bytes: &[u8]| -> Result<FileEntry> {
+        staging.write(name, bytes)?;
+        Ok(FileEntry { name: name.into(), size: bytes.len() as u64, xxh3_128: blocks::of_bytes(bytes), sha256: None })
+    };
+    let mut last = Vec::new();
+    for (name, to) in kept(plan) {
+        let entry = match rewritten(plan, name) {
+            Some(bytes) => write(to, &bytes)?,
+            None => copy(&plan.inputs.base().place, name, to, staging, sync, control)?,
+        };
+        if to == config::FILE { last.push(entry) } else { files.push(entry) }
+    }
+    files.push(write(CARD, card.as_bytes())?);
+    if let Some((name, bytes)) = index(plan)? {
+        last.push(write(&name, &bytes)?);
+    }
+    files.extend(last);
+    Ok(files)
+}
+
+/// The target's files that go along, each with its name in the output.
+fn kept(plan: &Plan) -> impl Iterator<Item = (&str, &str)> {
+    let base = plan.inputs.base();
+    let names = base.sidecars.iter().map(String::as_str).filter(|_| plan.inputs.has_target);
+    let has_card = base.sidecars.iter().any(|name| name == CARD);
+    names.filter_map(move |name| match name {
+        CARD => Some((CARD, TARGET_CARD)),
+        // The target came from this tool: what it kept of its own target gives way to its own card.
+        TARGET_CARD if has_card => None,
+        name => Some((name, name)),
+    })
+}
+
+/// The configuration with another type in it, if this is that file and the type has changed.
+fn rewritten(plan: &Plan, name: &str) -> Option<Vec<u8>> {
+    let changed = name == config::FILE && plan.layout.converted;
+    plan.options.dtype.filter(|_| changed).and_then(|dtype| plan.inputs.base().config.with_dtype(dtype))
+}
+
+/// Begins to download what [`build`] will copy.
+pub fn want(plan: &Plan) -> Result<()> {
+    let place = &plan.inputs.base().place;
+    let Some(remote) = &place.remote else { return Ok(()) };
+    for (name, _) in kept(plan).filter(|(name, _)| rewritten(plan, name).is_none()) {
+        place.listed(name).map_or(Ok(()), |(file, _)| remote.want(file))?;
+    }
+    Ok(())
+}
+
+fn copy(place: &Place, name: &str, to: &str, staging: &Staging, sync: bool, control: &Control) -> Result<FileEntry> {
+    let path = staging.path(to);
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(Error::io(parent, "create"))?;
+    }
+    let from = &place.arrive(name, control)?;
+    let mut input = File::open(from).map_err(Error::io(from, "read"))?;
+    let mut output = File::create(&path).map_err(Error::io(&path, "create"))?;
+    let (mut digest, mut size) = (FileDigest::default(), 0);
+    let mut block = Vec::new();
+    loop {
+        control.check()?;
+        block.clear();
+        Read::by_ref(&mut input).take(BLOCK).read_to_end(&mut block).map_err(Error::io(from, "read"))?;
+        if block.is_empty() {
+            break;
+        }
+        output.write_all(&block).map_err(Error::io(&path, "write"))?;
+        digest.add(blocks::block(&block));
+        size += block.len() as u64;
+    }
+    if sync {
+        os::sync_file(&output).map_err(Error::io(&path, "sync"))?;
+    }
+    Ok(FileEntry { name: to.into(), size, xxh3_128: digest.hex(), sha256: None })
+}
+
+/// The index: the target's own bytes unless sizes changed; a new one for a vector in several files.
+fn index(plan: &Plan) -> Result<Option<(String, Vec<u8>)>> {
+    let base = plan.inputs.base();
+    let total: u64 = plan.layout.tensors.iter().map(crate::plan::layout::TensorPlan::bytes).sum();
+    let encode = |value: &Value, path: &Path| {
+        let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| Error::io(path, "write")(error.into()))?;
+        bytes.push(b'\n');
+        Ok::<_, Error>(bytes)
+    };
+    if !plan.inputs.has_target {
+        if plan.layout.files.len() < 2 {
+            return Ok(None);
+        }
+        let mut map = serde_json::Map::new();
+        for file in &plan.layout.files {
+            for tensor in &plan.layout.tensors[file.tensors.0..file.tensors.1] {
+                map.insert(base.tensors[tensor.tensor as usize].name.clone(), file.name.clone().into());
+            }
+        }
+        let name = "vector.safetensors.index.json";
+        let value = json!({"metadata": {"total_size": total}, "weight_map": map});
+        return Ok(Some((name.into(), encode(&value, Path::new(name))?)));
+    }
+    let Some(index) = &base.index else { return Ok(None) };
+    let name = "model.safetensors.index.json";
+    if !plan.layout.converted {
+        return Ok(Some((name.into(), index.raw.clone())));
+    }
+    let path = base.place.path(name);
+    // What no one looks at there may be more than this reader takes, such as a number of 1e999: it is left out then.
+    let mut value: Value = serde_json::from_slice(&index.raw).unwrap_or_else(|_| {
+        let map: serde_json::Map<_, _> =
+            index.weight_map.iter().map(|(tensor, shard)| (tensor.clone(), shard.clone().into())).collect();
+        json!({"metadata": {}, "weight_map": map})
+    });
+    if !value["metadata"].is_object() {
+        value["metadata"] = json!({});
+    }
+    value["metadata"]["total_size"] = total.into();
+    Ok(Some((name.into(), encode(&value, &path)?)))
+}

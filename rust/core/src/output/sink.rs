@@ -1,0 +1,81 @@
+//! Writing one output file: direct where the file system takes it, else buffered; the length fixed at the end.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+use crate::system::os::{self, DIRECT_ALIGNMENT};
+
+/// An output file in the making; windows are written from several threads at once.
+#[derive(Debug)]
+pub struct Sink {
+    path: PathBuf,
+    file: File,
+    direct: Option<File>,
+    refused: AtomicBool,
+    len: u64,
+}
+
+impl Sink {
+    /// Opens (or makes) the file and reserves its space. Bytes written by an interrupted run stay.
+    ///
+    /// Direct writes are the fastest and steadiest way to a disk that the data must reach; output that need not reach it
+    /// is better off in the page cache.
+    pub fn open(path: &Path, len: u64, durable: bool) -> Result<Self> {
+        let mut options = File::options();
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(Error::io(path, "create"))?;
+        os::preallocate(&file, len).map_err(Error::io(path, "reserve space for"))?;
+        let direct = if durable { os::open_direct(path).ok() } else { None };
+        Ok(Self { path: path.to_owned(), file, direct, refused: AtomicBool::new(false), len })
+    }
+
+    /// Writes `len` bytes of `window` at `offset`. Behind them `window` has room up to an aligned length, which a direct
+    /// write of the file's end fills with zeros; [`Sink::finish`] cuts them off again.
+    pub fn write(&self, offset: u64, window: &mut [u8], len: usize) -> Result<()> {
+        let whole = len.next_multiple_of(DIRECT_ALIGNMENT);
+        if let Some(direct) = self.direct.as_ref().filter(|_| !self.refused.load(Ordering::Relaxed)) {
+            window[len..whole].fill(0);
+            match write_all_at(direct, &window[..whole], offset) {
+                Ok(()) => return Ok(()),
+                // The file system takes the flag but not this write: from here on the windows go through the cache.
+                Err(error) if os::refuses_direct(&error) => self.refused.store(true, Ordering::Relaxed),
+                Err(error) => return Err(Error::io(&self.path, "write")(error)),
+            }
+        }
+        write_all_at(&self.file, &window[..len], offset).map_err(Error::io(&self.path, "write"))
+    }
+
+    /// Whether windows go past the page cache.
+    pub fn is_direct(&self) -> bool {
+        self.direct.is_some() && !self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Fixes the length and, if asked, waits until the disk has everything; false where the file system cannot say that
+    /// it has.
+    pub fn finish(&self, sync: bool) -> Result<bool> {
+        self.file.set_len(self.len).map_err(Error::io(&self.path, "set the length of"))?;
+        if sync { os::sync_file(&self.file).map_err(Error::io(&self.path, "sync")) } else { Ok(true) }
+    }
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let written = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
+        bytes = &bytes[written..];
+        offset += written as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! The exceptions of a vector on their way to `vector-exceptions.safetensors`.
+//!
+//! How many there are is known only at the end, so they wait in two files, in the order of the tensors, and become one
+//! safetensors file by being put behind a header: first every tensor's indices, then every tensor's values.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::control::Control;
+use crate::engine::window::Found;
+use crate::error::{Error, Result};
+use crate::format::header::Header;
+use crate::numeric::dtype::Dtype;
+use crate::plan::layout::BLOCK;
+use crate::system::os;
+
+/// The spool files and how many exceptions each tensor has so far.
+#[derive(Debug)]
+pub struct Spool {
+    index: (PathBuf, File),
+    value: (PathBuf, File),
+    /// Tensors by place in the layout, in order, with their exceptions.
+    counts: Vec<(u32, u64)>,
+}
+
+impl Spool {
+    /// Opens the spool in the staging folder; an earlier run's content is kept until [`Spool::cut`].
+    pub fn open(folder: &Path) -> Result<Self> {
+        let open = |name: &str| -> Result<(PathBuf, File)> {
+            let path = folder.join(name);
+            let mut options = File::options();
+            let file = options.read(true).write(true).create(true).truncate(false).open(&path);
+            Ok((path.clone(), file.map_err(Error::io(&path, "create"))?))
+        };
+        Ok(Self { index: open("spool.index")?, value: open("spool.value")?, counts: Vec::new() })
+    }
+
+    fn count(&mut self, found: &Found) -> u64 {
+        for &(tensor, count) in &found.counts {
+            match self.counts.last_mut() {
+                Some((last, sum)) if *last == tensor => *sum += count,
+                _ => self.counts.push((tensor, count)),
+            }
+        }
+        found.counts.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Adds a window's exceptions.
+    pub fn append(&mut self, found: &Found) -> Result<()> {
+        self.count(found);
+        for ((path, file), bytes) in [(&mut self.index, &found.index), (&mut self.value, &found.value)] {
+            file.write_all(bytes).map_err(Error::io(path, "write"))?;
+        }
+        Ok(())
+    }
+
+    /// Takes over a record of an earlier run if the spool still holds what it speaks of. `digests` carries, in place of
+    /// the bytes, the XXH3-64 that the journal kept.
+    pub fn recall(&mut self, digests: &Found) -> Result<bool> {
+        let count: u64 = digests.counts.iter().map(|(_, count)| count).sum();
+        for ((_, file), size, wanted) in [(&mut self.index, 8, &digests.index), (&mut self.value, 4, &digests.value)] {
+            let mut bytes = Vec::new();
+            let got = Read::by_ref(file).take(count * size).read_to_end(&mut bytes);
+            if got.is_err() || bytes.len() as u64 != count * size || xxh3_64(&bytes).to_le_bytes() != wanted[..] {
+                return Ok(false);
+            }
+        }
+        self.count(digests);
+        Ok(true)
+    }
+
+    /// Drops what lies behind the records taken over.
+    pub fn cut(&mut self) -> Result<()> {
+        let total = self.total();
+        for ((path, file), size) in [(&mut self.index, 8), (&mut self.value, 4)] {
+            file.set_len(total * size)
+                .and_then(|()| file.seek(SeekFrom::Start(total * size)))
+                .map_err(Error::io(path, "write"))?;
+        }
+        Ok(())
+    }
+
+    /// All exceptions so far.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Exceptions of each tensor that has any, by place in the layout.
+    pub fn counts(&self) -> &[(u32, u64)] {
+        &self.counts
+    }
+
+    /// Writes the exceptions file. `name` gives a tensor's name from its place in the layout.
+    pub fn write<'n>(
+        &mut self,
+        path: &Path,
+        name: impl Fn(u32) -> &'n str,
+        sync: bool,
+        control: &Control,
+    ) -> Result<()> {
+        let entries: Vec<(String, Dtype, [u64; 1])> = [("index", Dtype::I64), ("value", Dtype::F32)]
+            .into_iter()
+            .flat_map(|(part, dtype)| self.counts.iter().map(move |&(tensor, count)| (part, dtype, tensor, count)))
+            .map(|(part, dtype, tensor, count)| (format!("{}.{part}", name(tensor)), dtype, [count]))
+            .collect();
+        let entries: Vec<(&str, Dtype, &[u64])> =
+            entries.iter().map(|(name, dtype, shape)| (&name[..], *dtype, &shape[..])).collect();
+        let mut out = File::create(path).map_err(Error::io(path, "create"))?;
+        out.write_all(&Header::write(&entries, &[])).map_err(Error::io(path, "write"))?;
+        let mut buffer = vec![0; BLOCK as usize];
+        for (from, file) in [&mut self.index, &mut self.value] {
+            file.rewind().map_err(Error::io(from, "read"))?;
+            loop {
+                control.check()?;
+                let got = file.read(&mut buffer).map_err(Error::io(from, "read"))?;
+                if got == 0 {
+                    break;
+                }
+                out.write_all(&buffer[..got]).map_err(Error::io(path, "write"))?;
+            }
+        }
+        if sync {
+            os::sync_file(&out).map_err(Error::io(path, "sync"))?;
+        }
+        Ok(())
+    }
+}

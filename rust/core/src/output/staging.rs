@@ -1,0 +1,321 @@
+//! The folder that an output is built in, and the renames that make it one: nothing that a loader would open is there
+//! before everything is.
+
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::clutter;
+use crate::checkpoint::vector;
+use crate::error::{Error, Result};
+use crate::output::manifest;
+use crate::system::os;
+
+/// Lies inside the output folder, so that renames stay on one file system.
+pub const PARTIAL: &str = ".taskvec-partial";
+const COMMIT: &str = "commit.json";
+const LOCK: &str = "lock";
+
+/// An output in the making; locked against a second run.
+#[derive(Debug)]
+pub struct Staging {
+    out: PathBuf,
+    folder: PathBuf,
+    /// The output folder and those above it, as far as this run made them; the deepest first.
+    made: Vec<PathBuf>,
+    sync: bool,
+    /// Locked until it is closed, by us or by the system if the process dies.
+    lock: File,
+}
+
+/// Written when nothing but renames is left, so that an interrupted commit can be ended by the next run.
+#[derive(Serialize, Deserialize)]
+struct Commit {
+    plan: String,
+    files: Vec<String>,
+}
+
+impl Staging {
+    /// Makes or reopens `OUT/.taskvec-partial` under a lock.
+    ///
+    /// # Errors
+    /// `OUT` is, contains or lies inside an input; it exists and may not be overwritten; another run is at work there.
+    pub fn open(out: &Path, inputs: &[&Path], overwrite: bool, sync: bool, plan: u128) -> Result<Self> {
+        apart_from_inputs(out, inputs)?;
+        let folder = out.join(PARTIAL);
+        if out.exists() && !overwrite && read_commit(&folder, plan).is_none() {
+            let content = |name: &OsStr| name != PARTIAL && !clutter::is_of_the_system(&name.to_string_lossy());
+            let mut entries = fs::read_dir(out).map_err(Error::io(out, "list"))?.flatten();
+            if entries.any(|entry| content(&entry.file_name())) {
+                return Err(Error::Usage(format!(
+                    "{} exists and is not empty; choose another folder or add --overwrite",
+                    out.display()
+                )));
+            }
+        }
+        if folder.is_symlink() {
+            // What it leads to is not ours to clear.
+            return Err(Error::Usage(format!("{} is a link; remove it, or choose another folder", folder.display())));
+        }
+        let named = out.ancestors().filter(|path| !path.as_os_str().is_empty());
+        let made: Vec<PathBuf> = named.take_while(|path| !path.exists()).map(Path::to_owned).collect();
+        let path = folder.join(LOCK);
+        let opened = fs::create_dir_all(&folder).map_err(Error::io(&folder, "create")).and_then(|()| {
+            let mut options = File::options();
+            options.write(true).create(true).truncate(false).open(&path).map_err(Error::io(&path, "create"))
+        });
+        let locked = opened.and_then(|lock| match lock.try_lock() {
+            Err(TryLockError::Error(error)) if !locks_are_not_offered(&error) => Err(Error::io(&path, "lock")(error)),
+            // Some network file systems have no locks; going on without is the lesser evil, and one writer is the rule.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(lock)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+        });
+        match locked {
+            Ok(Some(lock)) => Ok(Self { out: out.to_owned(), folder, made, sync, lock }),
+            Ok(None) => {
+                let busy = io::Error::new(
+                    io::ErrorKind::ResourceBusy,
+                    "another taskvec run is writing there; wait for it or choose another folder",
+                );
+                Err(Error::io(out, "write")(busy))
+            }
+            Err(error) => {
+                // What was there before stays: an earlier run may go on from it.
+                let _ = if made.is_empty() { fs::remove_dir(&folder) } else { fs::remove_dir_all(&folder) };
+                made.iter().for_each(|path| drop(fs::remove_dir(path)));
+                Err(error)
+            }
+        }
+    }
+
+    /// Where a file of the output is built.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join("files").join(name)
+    }
+
+    /// A file of the staging folder that is not part of the output.
+    pub fn scratch(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the journal lies.
+    pub fn journal(&self) -> PathBuf {
+        self.folder.join("journal")
+    }
+
+    /// Whether an earlier run of this plan was interrupted among its renames.
+    pub fn interrupted_commit(&self, plan: u128) -> bool {
+        read_commit(&self.folder, plan).is_some()
+    }
+
+    /// Removes what an earlier run of another plan left, keeping the lock.
+    pub fn clear(&self) -> Result<()> {
+        self.clear_but_lock()?;
+        let files = self.folder.join("files");
+        fs::create_dir_all(&files).map_err(Error::io(&files, "create"))
+    }
+
+    fn clear_but_lock(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.folder).map_err(Error::io(&self.folder, "list"))?.flatten() {
+            let path = entry.path();
+            if entry.file_name() != LOCK {
+                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.map_err(Error::io(&path, "remove"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a small file of the output.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(Error::io(parent, "create"))?;
+        }
+        let mut file = File::create(&path).map_err(Error::io(&path, "create"))?;
+        file.write_all(bytes).map_err(Error::io(&path, "write"))?;
+        self.sync_file(&file, &path)
+    }
+
+    /// Removes everything that this run made: the inputs are no good, so nothing of it can be used again.
+    pub fn discard(self) {
+        let made = self.made.clone();
+        // Best effort: the error that led here is the one to report.
+        let _ = self.remove();
+        for path in made {
+            let _ = fs::remove_dir(path);
+        }
+    }
+
+    /// Removes the staging folder. No file in it may be open by then, not even the lock: on Windows and on NFS the name of
+    /// an open file stays, and its folder with it. The lock is the last to go, so that the time without one is short.
+    fn remove(self) -> Result<()> {
+        self.clear_but_lock()?;
+        drop(self.lock);
+        fs::remove_dir_all(&self.folder).map_err(Error::io(&self.folder, "remove"))
+    }
+
+    /// Moves `files` into place in the order given, which ends with the manifest.
+    pub fn commit(self, plan: u128, files: Vec<String>) -> Result<()> {
+        self.sync_tree(&self.folder.join("files"))?;
+        let commit = Commit { plan: format!("{plan:032x}"), files };
+        let path = self.folder.join(COMMIT);
+        let bytes = serde_json::to_vec(&commit).map_err(|error| Error::io(&path, "write")(error.into()))?;
+        let mut file = File::create(&path).map_err(Error::io(&path, "create"))?;
+        file.write_all(&bytes).map_err(Error::io(&path, "write"))?;
+        self.sync_file(&file, &path)?;
+        // It is about to be removed, which some systems refuse of an open file.
+        drop(file);
+        self.sync_folder(&self.folder)?;
+        self.finish_commit(&commit.files)
+    }
+
+    /// Ends a commit that an earlier run began.
+    pub fn resume_commit(self, plan: u128) -> Result<()> {
+        let files = read_commit(&self.folder, plan).unwrap_or_default();
+        self.finish_commit(&files)
+    }
+
+    fn finish_commit(self, files: &[String]) -> Result<()> {
+        self.remove_stale(files)?;
+        let (manifest, others) = files.split_last().map_or((None, files), |(last, others)| (Some(last), others));
+        let mut folders = BTreeSet::from([self.out.clone()]);
+        for name in others {
+            folders.insert(self.put_in_place(name)?);
+        }
+        // The manifest says that all is there: it must not reach the disk before the rest did.
+        for folder in &folders {
+            self.sync_folder(folder)?;
+        }
+        if let Some(name) = manifest {
+            self.put_in_place(name)?;
+            self.sync_folder(&self.out)?;
+        }
+        self.remove()
+    }
+
+    /// Renames one file into the output and returns the folder it is in now.
+    fn put_in_place(&self, name: &str) -> Result<PathBuf> {
+        let (from, to) = (self.path(name), self.out.join(name));
+        let folder = to.parent().unwrap_or(&self.out).to_owned();
+        fs::create_dir_all(&folder).map_err(Error::io(&folder, "create"))?;
+        match os::rename(&from, &to, self.sync) {
+            // Not there, but in place: moved before an interruption.
+            Err(error) if error.kind() != io::ErrorKind::NotFound || !to.exists() => {
+                Err(Error::io(&to, "put in place")(error))
+            }
+            _ => Ok(folder),
+        }
+    }
+
+    /// Removes what an overwritten output would leave beside the new one: first what makes it loadable, then the files
+    /// that its manifest names, and weights and indexes that no manifest names.
+    fn remove_stale(&self, files: &[String]) -> Result<()> {
+        let mut old: Vec<String> =
+            [manifest::FILE, vector::FILE].iter().flat_map(|name| manifest::file_names(&self.out.join(name))).collect();
+        for entry in fs::read_dir(&self.out).map_err(Error::io(&self.out, "list"))?.flatten() {
+            old.extend(
+                entry
+                    .file_name()
+                    .into_string()
+                    .ok()
+                    .filter(|n| n.ends_with(".safetensors") || n.ends_with(".safetensors.index.json")),
+            );
+        }
+        let staged = |name: &str| self.path(name).exists();
+        let new: HashSet<&str> = files.iter().map(String::as_str).collect();
+        let first = ["config.json", "model.safetensors.index.json", manifest::FILE, vector::FILE].map(String::from);
+        for name in first.into_iter().chain(old) {
+            // A file that this very commit has already put in place is new, not stale.
+            if new.contains(name.as_str()) && !staged(&name) {
+                continue;
+            }
+            let path = self.out.join(&name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io(&path, "remove")(error)),
+                _ => {}
+            }
+        }
+        self.sync_folder(&self.out)
+    }
+
+    fn sync_tree(&self, folder: &Path) -> Result<()> {
+        for entry in fs::read_dir(folder).map_err(Error::io(folder, "list"))?.flatten() {
+            if entry.path().is_dir() {
+                self.sync_tree(&entry.path())?;
+            }
+        }
+        self.sync_folder(folder)
+    }
+
+    fn sync_file(&self, file: &File, path: &Path) -> Result<()> {
+        if self.sync {
+            os::sync_file(file).map_err(Error::io(path, "sync"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes renames and new names in a folder last.
+    fn sync_folder(&self, folder: &Path) -> Result<()> {
+        if self.sync { os::sync_folder(folder).map_err(Error::io(folder, "sync")) } else { Ok(()) }
+    }
+}
+
+/// Whether the answer to the request for a lock is that there are none here; NFS without its lock service says ENOLCK.
+fn locks_are_not_offered(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(libc::ENOLCK) {
+        return true;
+    }
+    os::not_offered(error)
+}
+
+fn read_commit(folder: &Path, plan: u128) -> Option<Vec<String>> {
+    let commit: Commit = serde_json::from_slice(&fs::read(folder.join(COMMIT)).ok()?).ok()?;
+    (commit.plan == format!("{plan:032x}")).then_some(commit.files)
+}
+
+/// An output over, inside or around an input would destroy what is being read.
+fn apart_from_inputs(out: &Path, inputs: &[&Path]) -> Result<()> {
+    if out.exists() && !out.is_dir() {
+        return Err(Error::Usage(format!("{} is a file; the output is a folder", out.display())));
+    }
+    let ours = resolve(out)?;
+    for input in inputs {
+        let theirs = resolve(input)?;
+        let relation = match (ours.starts_with(&theirs), theirs.starts_with(&ours)) {
+            (true, true) => "is",
+            (true, false) => "lies inside",
+            (false, true) => "contains",
+            (false, false) => continue,
+        };
+        return Err(Error::Usage(format!(
+            "{} {relation} the input {}; choose another folder",
+            out.display(),
+            input.display()
+        )));
+    }
+    Ok(())
+}
+
+/// The real path, also of what does not exist yet. Part by part: `..` leads out of a link's target, and also out of a
+/// folder that is yet to be made, as it will when it has been.
+fn resolve(path: &Path) -> Result<PathBuf> {
+    let whole = std::path::absolute(path).map_err(Error::io(path, "resolve"))?;
+    let mut real = PathBuf::new();
+    for part in whole.components() {
+        match part {
+            Component::ParentDir => drop(real.pop()),
+            Component::Normal(name) => {
+                real.push(name);
+                real = real.canonicalize().unwrap_or(real);
+            }
+            part => real.push(part),
+        }
+    }
+    Ok(real)
+}

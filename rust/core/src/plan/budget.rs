@@ -1,0 +1,215 @@
+//! How the memory budget is spent: `headers + workers × (window in + window out)`, whatever the size of a tensor or shard.
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::numeric::dtype::Dtype;
+use crate::plan::inputs::Inputs;
+use crate::plan::layout::{Action, BLOCK, Layout, TensorPlan};
+use crate::source::lane::{self, CHUNK};
+use crate::source::{Io, LONG};
+use crate::system::os::DIRECT_ALIGNMENT;
+
+/// Bytes in memory per tensor of an input: its name, its place, and its part of the plan and of the statistics.
+const PER_TENSOR: u64 = 600;
+/// Stacks, queues and what the allocator keeps, for each worker.
+pub const PER_WORKER: u64 = 128 << 10;
+/// What Python's HTTP client, its connections and the threads that wait for them take.
+const CLIENT: u64 = 24 << 20;
+/// More would not make a stream quicker.
+const MOST_CHUNKS: u64 = 256;
+/// Bytes of an element that stands in no file, once it is made.
+pub const MADE: usize = 4;
+/// One exception in the file: an index and a value.
+pub const EXCEPTION: u64 = 12;
+
+/// What the blocks of a job need, found by walking the layout once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Need {
+    /// Bytes read from the inputs by the whole job.
+    pub read: u64,
+    /// The most input bytes that one block needs.
+    pub block_in: u64,
+    /// The most bytes of exceptions that one block can produce.
+    pub block_exceptions: u64,
+    /// The most bytes that one block makes of factors, for one tensor.
+    pub made: u64,
+    /// Bytes of a block as a consumer in memory gets them; 0 where windows go to files.
+    pub block_delivered: u64,
+    /// Headers and tables.
+    pub fixed: u64,
+    /// Streamed inputs.
+    pub lanes: u64,
+}
+
+impl Need {
+    /// Walks every block of the layout.
+    pub fn of(inputs: &Inputs, layout: &Layout, io: Io) -> Self {
+        let tensors: usize = inputs.list.iter().map(|input| input.checkpoint.tensors.len()).sum();
+        let headers: u64 = layout.files.iter().map(|file| file.data_start).sum();
+        let lanes = inputs.list.iter().filter(|input| input.checkpoint.place.streams()).count() as u64;
+        let mut need = Self { fixed: tensors as u64 * PER_TENSOR + headers, lanes, ..Self::default() };
+        for file in &layout.files {
+            need.read += file.data_start;
+            need.block_in = need.block_in.max(file.data_start.min(BLOCK));
+            for number in 0..file.blocks() {
+                let (mut block_in, mut exceptions) = (0, 0);
+                for place in layout.overlapping(file, number * BLOCK, (number + 1) * BLOCK) {
+                    let share = in_block(inputs, &layout.tensors[place], number);
+                    block_in += share.read;
+                    exceptions += share.exceptions;
+                    need.made = need.made.max(share.made);
+                }
+                need.read += block_in;
+                need.block_in = need.block_in.max(block_in);
+                need.block_exceptions = need.block_exceptions.max(exceptions);
+            }
+        }
+        if io != Io::Mmap || lanes > 0 {
+            // Long reads start on an aligned address and may be widened to aligned ends.
+            let pads = need.block_in / LONG as u64 * 3 * DIRECT_ALIGNMENT as u64;
+            need.block_in += pads + 4 * DIRECT_ALIGNMENT as u64;
+        }
+        need
+    }
+}
+
+/// What one tensor takes in one block, in bytes.
+#[derive(Default)]
+struct Share {
+    /// Read from the inputs.
+    read: u64,
+    /// Made of factors.
+    made: u64,
+    /// Exceptions that can come of it.
+    exceptions: u64,
+}
+
+/// Adds what elements `[begin, end)` of a tensor take, which all get the same treatment.
+fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, (begin, end, action): (u64, u64, Action)) {
+    let elements = end - begin;
+    if inputs.has_target {
+        share.read += inputs.base().tensors[plan.base as usize].dtype.bits() * elements / 8;
+    }
+    let mut made = 0;
+    for term in plan.terms.iter().filter(|term| action == Action::Combine && term.elements >= end) {
+        for at in [Some(term.minuend), term.subtrahend].into_iter().flatten() {
+            let Some(factors) = inputs.made(at) else {
+                share.read += elements * inputs.tensor(at).dtype.bits() / 8;
+                continue;
+            };
+            share.read += factors.reads(begin, end).iter().map(|read| read.len).sum::<u64>();
+            made += elements * MADE as u64;
+        }
+        let exceptions = term.exceptions.map_or(0, |(index, _)| inputs.tensor(index).elements().min(elements));
+        share.read += exceptions * EXCEPTION;
+    }
+    share.made = share.made.max(made);
+}
+
+/// What a tensor takes in one block.
+fn in_block(inputs: &Inputs, plan: &TensorPlan, number: u64) -> Share {
+    let begin = plan.begin.max(number * BLOCK) - plan.begin;
+    let end = plan.bytes().min((number + 1) * BLOCK - plan.begin);
+    let bits = plan.dtype.bits();
+    // Elements cut by an edge are read whole, on both sides.
+    let (from, to) = (begin * 8 / bits, ((end * 8).div_ceil(bits)).min(plan.elements));
+    let base = inputs.base().tensors[plan.base as usize].dtype;
+    let spans = plan.spans(base).into_iter().map(|(first, last, action)| (first.max(from), last.min(to), action));
+    let mut share = Share::default();
+    spans.filter(|(first, last, _)| first < last).for_each(|span| add(&mut share, inputs, plan, span));
+    if !inputs.has_target && plan.dtype == Dtype::BF16 {
+        share.exceptions = to.saturating_sub(from) * EXCEPTION;
+    }
+    share
+}
+
+/// Threads and buffers that a budget allows.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// What the user allows, in bytes.
+    pub bytes: u64,
+    /// What the job will use of it at most.
+    pub planned: u64,
+    /// The least that would work.
+    pub least: u64,
+    /// Threads that compute at the same time.
+    pub threads: usize,
+    /// Windows in flight: each is being read, computed or written.
+    pub workers: usize,
+    /// Blocks of one window.
+    pub window_blocks: u64,
+    /// Bytes of input buffer for each window.
+    pub window_in: u64,
+    /// Chunks that each streamed input may hold ahead of the windows.
+    pub lane_chunks: u64,
+    /// Bytes for streaming, part of `planned`.
+    pub streaming: u64,
+    /// Bytes for what each window makes of factors.
+    pub made: u64,
+}
+
+impl Budget {
+    /// The largest windows that still leave two per thread, so that reading, computing and writing overlap.
+    pub fn new(need: &Need, bytes: u64, threads: usize) -> Result<Self> {
+        // A vector's exceptions wait in memory for their turn in the file, so each window may hold two lots.
+        let each = |blocks: u64| {
+            let edges = 3 * DIRECT_ALIGNMENT as u64;
+            PER_WORKER
+                + edges
+                + need.made
+                + blocks * (BLOCK + need.block_in + 2 * need.block_exceptions + need.block_delivered)
+        };
+        // Each window in flight has a packet of its own, and the consumer works on a copy of one.
+        let fixed = |blocks: u64| need.fixed + blocks * need.block_delivered;
+        // Bytes on their way, and who sends for them.
+        let streaming = |chunks: u64| if need.lanes > 0 { CLIENT + need.lanes * chunks * CHUNK } else { 0 };
+        let least = fixed(1) + each(1) + streaming(lane::LEAST);
+        if bytes < least {
+            return Err(Error::Usage(format!(
+                "--memory {} is too little for these inputs; the least that works is {}KiB",
+                human(bytes),
+                least.div_ceil(1 << 10)
+            )));
+        }
+        // Half of what there is: a slow network wants requests far ahead, a quick one wants windows.
+        let ahead = |bytes: u64| (bytes / CHUNK).checked_div(need.lanes).unwrap_or(0);
+        let left = bytes - fixed(1) - streaming(0);
+        let lane_chunks = ahead(left / 2).clamp(lane::LEAST, MOST_CHUNKS).min(ahead(left - each(1)));
+        let streaming = streaming(lane_chunks);
+        let room = |blocks: u64| bytes.saturating_sub(fixed(blocks) + streaming);
+        let wanted = (WORKERS_PER_THREAD * threads) as u64;
+        let enough = (2 * threads) as u64;
+        let window_blocks = WINDOWS.into_iter().find(|&blocks| room(blocks) / each(blocks) >= enough).unwrap_or(1);
+        let workers = (room(window_blocks) / each(window_blocks)).min(wanted);
+        Ok(Self {
+            bytes,
+            planned: fixed(window_blocks) + streaming + workers * each(window_blocks),
+            least,
+            threads: threads.min(usize::try_from(workers).unwrap_or(threads)),
+            workers: usize::try_from(workers).unwrap_or(1),
+            window_blocks,
+            window_in: window_blocks * need.block_in,
+            lane_chunks,
+            streaming,
+            made: need.made,
+        })
+    }
+
+    /// As `check` shows it.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "budget": self.bytes, "planned": self.planned, "least": self.least, "threads": self.threads,
+            "windows": self.workers, "window_bytes": self.window_blocks * BLOCK, "streaming": self.streaming,
+        })
+    }
+}
+
+/// Blocks per window that are tried, largest first.
+const WINDOWS: [u64; 3] = [4, 2, 1];
+/// While one window is computed, others wait for their reads and writes: disks want several requests at once.
+const WORKERS_PER_THREAD: usize = 4;
+
+fn human(bytes: u64) -> String {
+    if bytes >= 1 << 20 { format!("{}MiB", bytes >> 20) } else { format!("{bytes} bytes") }
+}

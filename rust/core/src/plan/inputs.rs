@@ -1,0 +1,231 @@
+//! The checkpoints and vectors of one job, opened, each with the part it plays.
+
+use std::path::Path;
+
+use crate::checkpoint::descriptions;
+use crate::checkpoint::lora;
+use crate::checkpoint::vector::VectorInfo;
+use crate::checkpoint::{Checkpoint, Tensor};
+use crate::codec::derived::Made;
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::format::adapter_config;
+use crate::plan::options::{Alpha, Options};
+use crate::storage::place::Place;
+
+/// What is asked for: the verb and its inputs.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Write `minuend − subtrahend` as a vector.
+    Extract {
+        /// The checkpoint that has the skill.
+        minuend: Place,
+        /// The checkpoint it was trained from.
+        subtrahend: Place,
+    },
+    /// Write `target + Σ αᵢ·vᵢ`.
+    Apply {
+        /// The checkpoint that receives the vectors.
+        target: Place,
+        /// Vector folders and their factors, in the order of the sum.
+        vectors: Vec<(Place, Alpha)>,
+    },
+    /// Write `target + α·(minuend − subtrahend)` without storing the vector.
+    Transfer {
+        /// The checkpoint that receives the vector.
+        target: Place,
+        /// The checkpoint that has the skill.
+        minuend: Place,
+        /// The checkpoint it was trained from.
+        subtrahend: Place,
+        /// The factor.
+        alpha: Alpha,
+    },
+    /// Read a checkpoint's own values, for a consumer that compares them or puts them back.
+    Read {
+        /// The checkpoint.
+        target: Place,
+    },
+}
+
+impl Request {
+    /// The verb, as on the command line.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Extract { .. } => "extract",
+            Self::Apply { .. } => "apply",
+            Self::Transfer { .. } => "transfer",
+            Self::Read { .. } => "read",
+        }
+    }
+}
+
+/// A tensor of one of a job's inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// Place in [`Inputs::list`].
+    pub input: u32,
+    /// Place in that checkpoint's tensors.
+    pub tensor: u32,
+}
+
+/// One input, open.
+#[derive(Debug)]
+pub struct Input {
+    /// `target`, `minuend`, `subtrahend`, `vector`, `vector exceptions`; numbered where there are several.
+    pub role: String,
+    /// Its files.
+    pub checkpoint: Checkpoint,
+}
+
+/// Where one summand of the result comes from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// Two checkpoints, subtracted on the way.
+    Pair {
+        /// Place of the minuend in [`Inputs::list`].
+        minuend: u32,
+        /// Place of the subtrahend.
+        subtrahend: u32,
+    },
+    /// A vector folder.
+    Vector {
+        /// Place of its rounded values.
+        dense: u32,
+        /// Place of the exceptions, if it has any.
+        exceptions: Option<u32>,
+        /// Whether the donors' output head was their embedding.
+        tied: Option<bool>,
+        /// Whether its manifest says that it is 0 everywhere.
+        nothing: bool,
+    },
+}
+
+/// Everything a job reads. The first input gives the output its layout.
+#[derive(Debug)]
+pub struct Inputs {
+    /// All open inputs.
+    pub list: Vec<Input>,
+    /// The summands, in order, with their factors (none for `extract`).
+    pub origins: Vec<(Origin, Option<Alpha>)>,
+    /// Whether the first input receives the sum; if not (`extract`), it is part of the pair.
+    pub has_target: bool,
+}
+
+impl Inputs {
+    /// Opens every input and reads all headers.
+    pub fn open(request: &Request, options: &Options, control: &Control) -> Result<Self> {
+        let mut inputs = Self { list: Vec::new(), origins: Vec::new(), has_target: true };
+        match request {
+            Request::Extract { minuend, subtrahend } => {
+                inputs.has_target = false;
+                inputs.pair(minuend, subtrahend, None, options, control)?;
+            }
+            Request::Transfer { target, minuend, subtrahend, alpha } => {
+                inputs.target(target, control)?;
+                inputs.pair(minuend, subtrahend, Some(alpha.clone()), options, control)?;
+            }
+            Request::Read { target } => drop(inputs.push("target", Checkpoint::open(target, control)?)),
+            Request::Apply { target, vectors } => {
+                if vectors.is_empty() {
+                    return Err(Error::Usage("apply needs at least one vector".into()));
+                }
+                inputs.target(target, control)?;
+                for (number, (place, alpha)) in vectors.iter().enumerate() {
+                    let number = if vectors.len() > 1 { format!(" {}", number + 1) } else { String::new() };
+                    inputs.vector(place, &number, alpha.clone(), control)?;
+                }
+            }
+        }
+        let adapters = inputs.list.iter().any(|input| input.checkpoint.adapter.is_some());
+        if options.base.is_some() && !adapters {
+            return Err(Error::Usage("--base is for adapters, and no donor is one; leave it out".into()));
+        }
+        Ok(inputs)
+    }
+
+    /// The checkpoint whose files go along with the output.
+    fn target(&mut self, place: &Place, control: &Control) -> Result<()> {
+        let mut target = Checkpoint::open(place, control)?;
+        target.notes.extend(descriptions::missing_code(&target.label, &target.sidecars, &target.config));
+        self.push("target", target);
+        Ok(())
+    }
+
+    fn push(&mut self, role: impl Into<String>, checkpoint: Checkpoint) -> u32 {
+        self.list.push(Input { role: role.into(), checkpoint });
+        u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    fn pair(
+        &mut self,
+        minuend: &Place,
+        subtrahend: &Place,
+        alpha: Option<Alpha>,
+        options: &Options,
+        control: &Control,
+    ) -> Result<()> {
+        // An adapter is read by the layers of its base, and of two adapters by those of the target.
+        let target = self.list.first().map(|input| &input.checkpoint);
+        let (mut minuend, mut subtrahend) = if adapter_config::is_adapter(subtrahend)? {
+            let minuend = lora::open_donor(minuend, target, control)?;
+            let like = if minuend.adapter.is_none() { Some(&minuend) } else { target };
+            let subtrahend = lora::open_donor(subtrahend, like, control)?;
+            (minuend, subtrahend)
+        } else {
+            let subtrahend = Checkpoint::open(subtrahend, control)?;
+            (lora::open_donor(minuend, Some(&subtrahend), control)?, subtrahend)
+        };
+        lora::pair(&mut minuend, &mut subtrahend, options)?;
+        let (minuend, subtrahend) = (self.push("minuend", minuend), self.push("subtrahend", subtrahend));
+        self.origins.push((Origin::Pair { minuend, subtrahend }, alpha));
+        Ok(())
+    }
+
+    fn vector(&mut self, place: &Place, number: &str, alpha: Alpha, control: &Control) -> Result<()> {
+        debug_assert!(!place.streams(), "exceptions are looked up here and there, which no lane could foresee");
+        let info = VectorInfo::read(place)?;
+        let dense = self.push(format!("vector{number}"), Checkpoint::open_weights(place, "vector", control)?);
+        // Also where none are promised: a file that nobody speaks of would be left out in silence.
+        let exceptions = if info.exceptions > 0 || place.has("vector-exceptions.safetensors")? {
+            let checkpoint = Checkpoint::open_weights(place, "vector-exceptions", control)?;
+            info.check_exceptions(&checkpoint, &self.list[dense as usize].checkpoint)?;
+            Some(self.push(format!("vector{number} exceptions"), checkpoint))
+        } else {
+            None
+        };
+        self.origins.push((Origin::Vector { dense, exceptions, tied: info.tied, nothing: info.nothing }, Some(alpha)));
+        Ok(())
+    }
+
+    /// Whether an origin is known to be 0 everywhere without a weight being read.
+    pub fn is_nothing(&self, origin: &Origin) -> bool {
+        match *origin {
+            Origin::Pair { minuend, subtrahend } => {
+                self.list[minuend as usize].checkpoint.is_same(&self.list[subtrahend as usize].checkpoint)
+            }
+            Origin::Vector { nothing, .. } => nothing,
+        }
+    }
+
+    /// The input that gives the output its layout.
+    pub fn base(&self) -> &Checkpoint {
+        &self.list[0].checkpoint
+    }
+
+    /// A tensor's header entry.
+    pub fn tensor(&self, at: At) -> &Tensor {
+        &self.list[at.input as usize].checkpoint.tensors[at.tensor as usize]
+    }
+
+    /// What a tensor is made of, if it stands in no file.
+    pub fn made(&self, at: At) -> Option<&Made> {
+        self.list[at.input as usize].checkpoint.made.as_ref().map(|made| &made[at.tensor as usize])
+    }
+
+    /// The file that a tensor, or what it is made of, lies in.
+    pub fn path(&self, at: At) -> &Path {
+        let checkpoint = &self.list[at.input as usize].checkpoint;
+        &checkpoint.shard(&checkpoint.tensors[at.tensor as usize]).path
+    }
+}

@@ -1,0 +1,236 @@
+//! Where every byte of the output lies, before the first is computed: files, tensors, blocks.
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::format::header::Header;
+use crate::numeric::dtype::{Dtype, Float};
+use crate::plan::inputs::Inputs;
+use crate::plan::matching::{Match, TermPlan, vector_dtype};
+use crate::plan::options::Options;
+
+/// The grid: blocks of this many bytes of each output file are the unit of digest, statistics and resume.
+pub const BLOCK: u64 = 1 << 20;
+
+/// Where the header of an output file comes from.
+#[derive(Clone, Debug)]
+pub enum HeaderSource {
+    /// The first input's own bytes, from this shard.
+    Shard(u32),
+    /// New bytes: tensors have another type or are fewer.
+    New(Vec<u8>),
+}
+
+/// One safetensors file of the output.
+#[derive(Clone, Debug)]
+pub struct OutFile {
+    /// Its name in the output folder.
+    pub name: String,
+    /// Its length in bytes.
+    pub len: u64,
+    /// Where its header comes from.
+    pub header: HeaderSource,
+    /// Where the tensors begin.
+    pub data_start: u64,
+    /// Its tensors in [`Layout::tensors`], first and one past the last, in file order.
+    pub tensors: (usize, usize),
+    /// The number of its first block, counted over all files.
+    pub first_block: u64,
+}
+
+impl OutFile {
+    /// How many blocks it has.
+    pub fn blocks(&self) -> u64 {
+        self.len.div_ceil(BLOCK)
+    }
+}
+
+/// One tensor of the output.
+#[derive(Clone, Debug)]
+pub struct TensorPlan {
+    /// Its place among the first input's tensors: its name and shape.
+    pub tensor: u32,
+    /// Whose bytes it starts from: itself, or the embedding that it repeats.
+    pub base: u32,
+    /// Its type in the output.
+    pub dtype: Dtype,
+    /// Its elements.
+    pub elements: u64,
+    /// Where it begins in its file.
+    pub begin: u64,
+    /// The summands; none means it is passed through.
+    pub terms: Vec<TermPlan>,
+}
+
+/// What is done to a run of elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Bytes are taken over.
+    Copy,
+    /// Values are rounded to another type.
+    Convert,
+    /// Terms are added (or, for a vector, subtracted).
+    Combine,
+}
+
+impl TensorPlan {
+    /// Length in bytes.
+    pub fn bytes(&self) -> u64 {
+        // A header was accepted, so elements × bits is a whole number of bytes and does not overflow.
+        self.elements * self.dtype.bits() / 8
+    }
+
+    /// The elements that get arithmetic: those of the longest term.
+    pub fn combined(&self) -> u64 {
+        self.terms.iter().map(|term| term.elements).max().unwrap_or(0)
+    }
+
+    /// The runs of elements that are treated alike, as `[begin, end)` and what is done to them, in order.
+    ///
+    /// With several vectors over different vocabularies, a run ends where one of them does.
+    pub fn spans(&self, base: Dtype) -> Vec<(u64, u64, Action)> {
+        let mut ends: Vec<u64> = self.terms.iter().map(|term| term.elements).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        let mut begin = 0;
+        let mut spans = Vec::with_capacity(ends.len() + 1);
+        for end in ends {
+            spans.push((begin, end, Action::Combine));
+            begin = end;
+        }
+        if begin < self.elements {
+            spans.push((begin, self.elements, if base == self.dtype { Action::Copy } else { Action::Convert }));
+        }
+        spans
+    }
+}
+
+/// The whole output.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Files in order of their names.
+    pub files: Vec<OutFile>,
+    /// Tensors in order of file and place.
+    pub tensors: Vec<TensorPlan>,
+    /// Whether a tensor's type differs from the first input's, so that headers, index and config are new.
+    pub converted: bool,
+}
+
+impl Layout {
+    /// Lays the matched tensors out: the first input's shards, order and names.
+    pub fn new(inputs: &Inputs, matches: Vec<Match>, options: &Options) -> Result<Self> {
+        let base = inputs.base();
+        let mut tensors = Vec::with_capacity(matches.len());
+        for found in matches {
+            let source = &base.tensors[found.base as usize];
+            let dtype = out_dtype(inputs, &found, options)?;
+            let elements = if inputs.has_target { source.elements() } else { found.terms[0].elements };
+            let Match { tensor, base, terms } = found;
+            tensors.push(TensorPlan { tensor, base, dtype, elements, begin: 0, terms });
+        }
+        let converted = tensors.iter().any(|plan| plan.dtype != base.tensors[plan.base as usize].dtype);
+        let mut layout = Self { files: Vec::new(), tensors, converted };
+        layout.place(inputs, base, converted || !inputs.has_target);
+        Ok(layout)
+    }
+
+    /// Gives every tensor its place and every file its header.
+    fn place(&mut self, inputs: &Inputs, base: &Checkpoint, new_headers: bool) {
+        let mut start = 0;
+        let mut first_block = 0;
+        for (number, shard) in (0u32..).zip(&base.shards) {
+            let in_shard = |plan: &TensorPlan| base.tensors[plan.tensor as usize].shard == number;
+            let end = start + self.tensors[start..].iter().take_while(|plan| in_shard(plan)).count();
+            if start == end && !inputs.has_target {
+                continue;
+            }
+            let plans = &mut self.tensors[start..end];
+            let (header, data_start) = if new_headers {
+                let shapes: Vec<_> = plans.iter().map(|plan| shape(base, plan, inputs.has_target)).collect();
+                let entries: Vec<_> = plans
+                    .iter()
+                    .zip(&shapes)
+                    .map(|(plan, shape)| (base.tensors[plan.tensor as usize].name.as_str(), plan.dtype, &shape[..]))
+                    .collect();
+                let bytes = Header::write(&entries, &shard.metadata);
+                let len = bytes.len() as u64;
+                (HeaderSource::New(bytes), len)
+            } else {
+                (HeaderSource::Shard(number), shard.data_start)
+            };
+            let mut at = data_start;
+            for plan in plans {
+                plan.begin = at;
+                at += plan.bytes();
+            }
+            let name = shard.name.clone();
+            self.files.push(OutFile { name, len: at, header, data_start, tensors: (start, end), first_block });
+            first_block += at.div_ceil(BLOCK);
+            start = end;
+        }
+        if !inputs.has_target {
+            let count = self.files.len();
+            for (place, file) in self.files.iter_mut().enumerate() {
+                file.name = match count {
+                    1 => "vector.safetensors".into(),
+                    _ => format!("vector-{:05}-of-{count:05}.safetensors", place + 1),
+                };
+            }
+        }
+    }
+
+    /// Blocks in all files.
+    pub fn blocks(&self) -> u64 {
+        self.files.last().map_or(0, |file| file.first_block + file.blocks())
+    }
+
+    /// Bytes in all files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.len).sum()
+    }
+
+    /// The file that a block belongs to.
+    pub fn file_of(&self, block: u64) -> usize {
+        self.files.partition_point(|file| file.first_block + file.blocks() <= block)
+    }
+
+    /// The tensors of a file that have bytes in `[begin, end)`, by place in [`Layout::tensors`].
+    pub fn overlapping(&self, file: &OutFile, begin: u64, end: u64) -> std::ops::Range<usize> {
+        let (first, last) = file.tensors;
+        let plans = &self.tensors[first..last];
+        let from = plans.partition_point(|plan| plan.begin + plan.bytes() <= begin);
+        let to = plans.partition_point(|plan| plan.begin < end);
+        first + from..first + to.max(from)
+    }
+}
+
+/// A tensor's shape in the output: the first input's, or, in a vector, with the rows that both donors have.
+pub fn shape(base: &Checkpoint, plan: &TensorPlan, has_target: bool) -> Vec<u64> {
+    let mut shape = base.tensors[plan.tensor as usize].shape.clone();
+    if !has_target && let Some(rows) = shape.first().copied().filter(|&rows| rows > 0) {
+        let whole = base.tensors[plan.tensor as usize].elements();
+        if let Some(of_row) = whole.checked_div(rows).filter(|&n| n > 0) {
+            shape[0] = plan.elements / of_row;
+        }
+    }
+    shape
+}
+
+fn out_dtype(inputs: &Inputs, found: &Match, options: &Options) -> Result<Dtype> {
+    let base = &inputs.base().tensors[found.base as usize];
+    if !inputs.has_target {
+        let float = |at| inputs.tensor(at).dtype.float().unwrap_or(Float::F32);
+        let term = &found.terms[0];
+        let natural = term.subtrahend.map_or(Float::F32, |s| vector_dtype(float(term.minuend), float(s)));
+        return Ok(natural.dtype());
+    }
+    match (options.dtype, base.dtype.float()) {
+        (None, _) => Ok(base.dtype),
+        (Some(float), Some(_)) => Ok(float.dtype()),
+        (Some(_), None) if base.dtype == Dtype::F64 => Err(Error::Mismatch(format!(
+            "{}: tensor `{}` is F64, which --dtype does not convert; leave --dtype out or convert the checkpoint first",
+            inputs.base().shard(base).path.display(),
+            base.name
+        ))),
+        (Some(_), None) => Ok(base.dtype),
+    }
+}

@@ -1,0 +1,387 @@
+//! Which tensor of each input meets which: by name, with the few known differences handled by a named policy.
+//!
+//! Fails closed: every tensor of every input is combined, passed through with a note, or named in a problem.
+
+mod layouts;
+mod prefixes;
+mod views;
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use self::views::{Difference, View};
+use crate::checkpoint::Tensor;
+use crate::checkpoint::tied;
+use crate::error::{Error, Result};
+use crate::format::config;
+use crate::numeric::dtype::{Float, Kind};
+use crate::plan::inputs::{At, Inputs, Origin};
+use crate::plan::options::{Options, Vocab, strip_prefixes};
+
+/// One reason why the inputs do not fit together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The file it was found in.
+    pub file: String,
+    /// The tensor, unless the whole file or folder is meant.
+    pub tensor: Option<String>,
+    /// One sentence: what is wrong and what to do.
+    pub message: String,
+}
+
+/// One summand of a tensor of the output.
+#[derive(Clone, Copy, Debug)]
+pub struct TermPlan {
+    /// The minuend, or a vector's values.
+    pub minuend: At,
+    /// Nothing for a vector.
+    pub subtrahend: Option<At>,
+    /// A vector's exceptions: where the indices and the values lie.
+    pub exceptions: Option<(At, At)>,
+    /// The factor; never 0.
+    pub alpha: f32,
+    /// Leading elements that every tensor of this term has.
+    pub elements: u64,
+}
+
+/// What becomes of one tensor of the first input.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// Its place among the first input's tensors: where its name and its shape come from.
+    pub tensor: u32,
+    /// Whose bytes it starts from: itself, or the embedding that it repeats.
+    pub base: u32,
+    /// The summands; none means it is passed through.
+    pub terms: Vec<TermPlan>,
+}
+
+/// Two tensors of one input that must hold the same bytes, or the run stops before writing.
+#[derive(Clone, Copy, Debug)]
+pub struct SameBytes {
+    /// A head stored although it is tied.
+    pub head: At,
+    /// The embedding it repeats.
+    pub embedding: At,
+}
+
+/// The outcome of matching.
+#[derive(Debug, Default)]
+pub struct Matching {
+    /// The first input's tensors, in its order; for `extract` only those that the vector holds.
+    pub matches: Vec<Match>,
+    /// Why the inputs do not fit; empty if they do.
+    pub problems: Vec<Problem>,
+    /// What was passed through or done by a policy, in sentences.
+    pub notes: Vec<String>,
+    /// To be compared before writing.
+    pub same: Vec<SameBytes>,
+    /// How many tensors each `--alpha-rule` decided.
+    pub rule_counts: Vec<u64>,
+}
+
+struct Matcher<'a> {
+    inputs: &'a Inputs,
+    options: &'a Options,
+    found: Matching,
+    groups: Vec<(&'static str, Vec<&'a str>)>,
+    /// Tensors without a counterpart, each with the place of the problem that says so.
+    unmatched: Vec<(At, usize)>,
+    /// Tensors that the target alone has.
+    alone: Vec<At>,
+}
+
+/// Matches all inputs of a job. Problems are collected, not raised: `check` shows all of them.
+///
+/// # Errors
+/// A pattern of the options that matches no tensor.
+pub fn match_inputs(inputs: &Inputs, options: &Options) -> Result<Matching> {
+    let rule_counts = vec![0; options.alpha_rules.len()];
+    let found = Matching { rule_counts, ..Matching::default() };
+    let mut matcher = Matcher { inputs, options, found, groups: Vec::new(), unmatched: Vec::new(), alone: Vec::new() };
+    matcher.quantised();
+    let mut views: Vec<_> = inputs.origins.iter().map(|(origin, _)| matcher.view(origin)).collect();
+    if inputs.has_target {
+        matcher.combine(&mut views);
+    } else {
+        matcher.extract(&views);
+    }
+    matcher.options_used()?;
+    matcher.name_other_layouts();
+    matcher.suggest_prefixes();
+    matcher.write_notes();
+    Ok(matcher.found)
+}
+
+impl<'a> Matcher<'a> {
+    fn name(&self, at: At) -> &'a str {
+        &self.inputs.tensor(at).name
+    }
+
+    fn problem(&mut self, at: At, message: impl Into<String>) {
+        let file = self.inputs.path(at).display().to_string();
+        self.found.problems.push(Problem { file, tensor: Some(self.name(at).to_owned()), message: message.into() });
+    }
+
+    /// A problem of a tensor that another input lacks.
+    fn unmatched(&mut self, at: At, message: &str) {
+        self.unmatched.push((at, self.found.problems.len()));
+        self.problem(at, message);
+    }
+
+    /// Remembers a tensor for a note that names its group.
+    fn note(&mut self, group: &'static str, name: &'a str) {
+        match self.groups.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, names)) => names.push(name),
+            None => self.groups.push((group, vec![name])),
+        }
+    }
+
+    fn write_notes(&mut self) {
+        for (group, names) in &self.groups {
+            let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
+            let shown = names[..names.len().min(3)].join(", ");
+            self.found.notes.push(format!("{} {group}: {shown}{more}", names.len()));
+        }
+        for input in &self.inputs.list {
+            let (role, checkpoint) = (&input.role, &input.checkpoint);
+            self.found.notes.extend(checkpoint.notes.iter().cloned());
+            if !checkpoint.left_out.is_empty() && role == "target" {
+                self.found.notes.push(format!("left out of the output: {}", checkpoint.left_out.join(", ")));
+            }
+        }
+    }
+
+    fn quantised(&mut self) {
+        for input in &self.inputs.list {
+            let tensors = &input.checkpoint.tensors;
+            let module = |name: &'a str| name.rsplit_once('.').map_or("", |(module, _)| module);
+            let coded = tensors.iter().filter(|tensor| tensor.dtype.float().is_none());
+            let coded: HashSet<&str> = coded.map(|tensor| module(&tensor.name)).collect();
+            let takes_part = |tensor: &&Tensor| self.options.selects(&self.options.strip(&tensor.name));
+            // Only floats, and nothing beside them that they could be the scales of: these are plain values.
+            let plain = tensors.iter().filter(takes_part).all(|tensor| !coded.contains(module(&tensor.name)));
+            let chosen = !self.options.include.is_empty() || !self.options.exclude.is_empty();
+            if let Some(method) = input.checkpoint.config.quantized.as_ref().filter(|_| !(chosen && plain)) {
+                self.found.problems.push(Problem {
+                    file: input.checkpoint.place.path(config::FILE).display().to_string(),
+                    tensor: None,
+                    message: format!("the {} is quantised ({method}); arithmetic on its codes has no meaning, use the unquantised checkpoint", input.role),
+                });
+            }
+        }
+    }
+
+    /// The elements that all of these tensors have, or a problem if they differ by more than vocabulary padding.
+    fn common_elements(&mut self, tensors: &[At]) -> Option<u64> {
+        let shape = |at: At| &self.inputs.tensor(at).shape;
+        let first = tensors[0];
+        // No shape of a model's own. Each is blamed on the file that holds it.
+        let hollow: Vec<At> = tensors.iter().copied().filter(|&at| *shape(at) == [0]).collect();
+        if !hollow.is_empty() && hollow.len() < tensors.len() {
+            for at in hollow {
+                self.problem(at, "its shape is [0]: DeepSpeed ZeRO-3 saved this checkpoint without gathering its weights; make it whole with zero_to_fp32.py, or save it again with stage3_gather_16bit_weights_on_model_save");
+            }
+            return None;
+        }
+        let Some(&other) = tensors.iter().find(|&&at| shape(at) != shape(first)) else {
+            return Some(self.inputs.tensor(first).elements());
+        };
+        let (a, b) = (shape(first), shape(other));
+        let role = |at: At| &self.inputs.list[at.input as usize].role;
+        let shapes = format!("{a:?} in the {} but {b:?} in the {}", role(first), role(other));
+        let rows_alone = tied::is_vocabulary(self.name(first))
+            && tensors.iter().all(|&at| shape(at).len() == a.len() && !a.is_empty() && shape(at)[1..] == a[1..]);
+        if !rows_alone {
+            self.problem(first, format!("its shape is {shapes}; these are not checkpoints of one architecture"));
+            return None;
+        }
+        if self.options.vocab == Vocab::Strict {
+            self.problem(
+                first,
+                format!("its vocabulary rows differ: {shapes}; --vocab common combines the leading rows that all have"),
+            );
+            return None;
+        }
+        let rows = tensors.iter().map(|&at| shape(at)[0]).min().unwrap_or(0);
+        let group = "vocabulary tensor(s) combined over the rows that all inputs have";
+        let elements = rows * a[1..].iter().product::<u64>();
+        self.note(group, self.name(first));
+        Some(elements)
+    }
+
+    /// The float types of a difference, or a problem when they are not floats.
+    fn floats(&mut self, difference: &Difference) -> bool {
+        for at in [Some(difference.minuend), difference.subtrahend].into_iter().flatten() {
+            let dtype = self.inputs.tensor(at).dtype;
+            if dtype.float().is_none() {
+                self.problem(at, format!("it is {dtype} here, which is not combined (only BF16, F16 and F32 are); exclude it (--exclude) or convert the checkpoint"));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Integers that are codes of a quantised format rather than buffers: a matrix called weight, or packed blocks.
+    fn looks_quantised(&self, at: At) -> bool {
+        const PARTS: [&str; 7] = ["weight", "qweight", "qzeros", "weight_packed", "_packed", "_blocks", "_scales"];
+        let tensor = self.inputs.tensor(at);
+        tensor.shape.len() >= 2 && PARTS.iter().any(|part| tensor.name.ends_with(part))
+    }
+
+    fn combine(&mut self, views: &mut [View<'a>]) {
+        for at in self.tensors(0) {
+            let embedding = tied::tied_embedding(self.inputs.base(), at.tensor);
+            let base = embedding.map_or(at, |tensor| At { tensor, ..at });
+            if embedding.is_some() {
+                self.drop_tied(at);
+            }
+            let name = self.options.strip(self.name(base));
+            let terms = self.terms(base, &name, views);
+            self.found.matches.push(Match { tensor: at.tensor, base: base.tensor, terms });
+        }
+        for (view, (origin, _)) in views.iter_mut().zip(&self.inputs.origins) {
+            let mut left: Vec<_> = view.drain().filter(|(name, d)| !d.used && self.options.selects(name)).collect();
+            left.sort_by_key(|(_, d)| d.minuend.tensor);
+            for (name, difference) in left {
+                // A tied target may store this very name, so that "no tensor of this name" would be wrong.
+                let tied = tied::is_head(&name) && self.inputs.base().config.tied == Some(true);
+                if !tied {
+                    self.unmatched(difference.minuend, "the target has no tensor of this name; exclude it (--exclude) if the target should go without it");
+                } else if !self.repeats_embeddings(origin, &difference) {
+                    self.problem(difference.minuend, "the target ties its output head to the embedding; exclude this one (--exclude) if the target's should go on following its embedding");
+                }
+            }
+        }
+    }
+
+    fn terms(&mut self, base: At, name: &str, views: &mut [View<'a>]) -> Vec<TermPlan> {
+        let dtype = self.inputs.tensor(base).dtype;
+        let selected = self.options.selects(name);
+        let rule = self.options.rule(name);
+        let problems = self.found.problems.len();
+        let (mut terms, mut present, mut untied) = (Vec::new(), false, false);
+        for (view, (origin, alpha)) in views.iter_mut().zip(&self.inputs.origins) {
+            let Some(difference) = view.get_mut(name) else {
+                untied |= tied::is_head(name) && self.donors_tied(origin, view);
+                continue;
+            };
+            (difference.used, present) = (true, true);
+            let difference = *difference;
+            let alpha = rule.map(|rule| &self.options.alpha_rules[rule].alpha).or(alpha.as_ref());
+            let Some(alpha) = alpha.map(|alpha| alpha.value).filter(|_| selected) else { continue };
+            if dtype.kind() == Kind::Integer {
+                if self.inputs.tensor(difference.minuend).dtype.kind() != Kind::Integer {
+                    self.problem(base, format!("it is {dtype} in the target but a float in the donors; these are not checkpoints of one architecture"));
+                } else if self.looks_quantised(base) {
+                    self.problem(base, format!("its {dtype} values look like codes of a quantised format, and arithmetic on codes has no meaning; use the unquantised checkpoint"));
+                }
+                continue;
+            }
+            let whole = [Some(base), Some(difference.minuend), difference.subtrahend];
+            let whole: Vec<At> = whole.into_iter().flatten().collect();
+            let Some(elements) = self.common_elements(&whole) else { continue };
+            if alpha == 0.0 {
+                continue;
+            }
+            if dtype.float().is_none() {
+                self.problem(base, format!("it is {dtype} in the target, which is not combined (only BF16, F16 and F32 are); exclude it (--exclude) or convert the checkpoint"));
+            } else if self.floats(&difference) {
+                let Difference { minuend, subtrahend, exceptions, .. } = difference;
+                terms.push(TermPlan { minuend, subtrahend, exceptions, alpha, elements });
+            }
+        }
+        if let Some(rule) = rule.filter(|_| present && selected) {
+            self.found.rule_counts[rule] += 1;
+        }
+        let shown = self.name(base);
+        if untied && selected && !present {
+            self.problem(base, "the target stores an output head but the donors have only their embedding for one; --exclude it to keep the target's as it is, or set tie_word_embeddings in the target's config.json if it repeats the embedding");
+        } else if !present {
+            self.alone.push(base);
+            self.note("tensor(s) only in the target, copied", shown);
+        } else if !selected {
+            self.note("tensor(s) not selected by --include/--exclude, copied", shown);
+        } else if self.found.problems.len() > problems {
+            // What is wrong with it has been said.
+        } else if dtype.kind() == Kind::Integer {
+            self.note("integer tensor(s), copied", shown);
+        } else if terms.is_empty() {
+            self.note("tensor(s) with alpha 0, kept", shown);
+        }
+        terms
+    }
+
+    /// Whether donors without a head have their embedding for one. Many configurations leave the flag to the
+    /// architecture's default; there, an embedding without a head beside it tells.
+    fn donors_tied(&self, origin: &Origin, view: &View) -> bool {
+        let flag = match *origin {
+            Origin::Pair { minuend, .. } => self.inputs.list[minuend as usize].checkpoint.config.tied,
+            Origin::Vector { tied, .. } => tied,
+        };
+        flag.unwrap_or_else(|| view.keys().any(|name| tied::is_vocabulary(name)))
+    }
+
+    fn extract(&mut self, views: &[View<'a>]) {
+        for at in self.tensors(0) {
+            let name = self.options.strip(self.name(at));
+            let Some(difference) = views[0].get(&name).copied().filter(|d| d.minuend == at) else { continue };
+            let tensor = self.inputs.tensor(at);
+            if !self.options.selects(&name) {
+                self.note("tensor(s) not selected by --include/--exclude, not in the vector", &tensor.name);
+            } else if tensor.dtype.kind() == Kind::Integer {
+                if self.looks_quantised(at) {
+                    self.problem(at, format!("its {} values look like codes of a quantised format, and arithmetic on codes has no meaning; use the unquantised checkpoint", tensor.dtype));
+                }
+                self.note("integer tensor(s), not in the vector", &tensor.name);
+            } else if self.floats(&difference) {
+                let whole: Vec<At> = std::iter::once(at).chain(difference.subtrahend).collect();
+                let Some(elements) = self.common_elements(&whole) else { continue };
+                let Difference { minuend, subtrahend, .. } = difference;
+                let term = TermPlan { minuend, subtrahend, exceptions: None, alpha: 1.0, elements };
+                self.found.matches.push(Match { tensor: at.tensor, base: at.tensor, terms: vec![term] });
+            }
+        }
+        if self.found.matches.is_empty() && self.found.problems.is_empty() {
+            let file = self.inputs.base().place.root.display().to_string();
+            let message = "no tensor is left to subtract; select fewer away".to_owned();
+            self.found.problems.push(Problem { file, tensor: None, message });
+        }
+    }
+
+    /// A pattern that finds nothing is a slip of the pen, and would silently change the result.
+    fn options_used(&self) -> Result<()> {
+        // The tensors of an exceptions file are parts of others.
+        let inputs = || self.inputs.list.iter().filter(|input| !input.role.ends_with("exceptions"));
+        let names = || inputs().flat_map(|input| &input.checkpoint.tensors).map(|t| self.options.strip(&t.name));
+        let patterns = self.options.include.iter().map(|pattern| ("--include", pattern));
+        for (option, pattern) in patterns.chain(self.options.exclude.iter().map(|pattern| ("--exclude", pattern))) {
+            if !names().any(|name| pattern.is_match(&name)) {
+                return Err(Error::Usage(format!(
+                    "{option} `{pattern}` matches no tensor; see `taskvec inspect` for the names"
+                )));
+            }
+        }
+        for rule in &self.options.alpha_rules {
+            if !names().any(|name| rule.pattern.is_match(&name)) {
+                return Err(Error::Usage(format!(
+                    "--alpha-rule `{}` matches no tensor; see `taskvec inspect` for the names",
+                    rule.pattern
+                )));
+            }
+        }
+        for prefix in &self.options.prefixes {
+            let others: Vec<String> = self.options.prefixes.iter().filter(|other| *other != prefix).cloned().collect();
+            let takes = |t: &Tensor| self.options.strip(&t.name) != strip_prefixes(&t.name, &others);
+            if !self.inputs.list.iter().any(|input| input.checkpoint.tensors.iter().any(takes)) {
+                return Err(Error::Usage(format!("--strip-prefix `{prefix}` is in no tensor's name; leave it out")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The dtype that a vector's tensor is stored in: bf16 from two bf16 donors, else f32.
+pub fn vector_dtype(minuend: Float, subtrahend: Float) -> Float {
+    if minuend == Float::Bf16 && subtrahend == Float::Bf16 { Float::Bf16 } else { Float::F32 }
+}

@@ -1,0 +1,82 @@
+//! Names that differ by a wrapper's prefix alone: which `--strip-prefix` would make them fit.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashSet};
+
+use super::Matcher;
+use crate::checkpoint::tied;
+use crate::plan::options::Options;
+
+impl Matcher<'_> {
+    /// Adds the prefixes to give to every problem of a name without a counterpart, if they mend all of these.
+    pub(super) fn suggest_prefixes(&mut self) {
+        if self.unmatched.is_empty() {
+            return;
+        }
+        let inputs = self.inputs.list.iter().filter(|input| !input.role.ends_with("exceptions"));
+        let names: Vec<Vec<&str>> =
+            inputs.map(|input| input.checkpoint.tensors.iter().map(|tensor| tensor.name.as_str()).collect()).collect();
+        let Some(prefixes) = suggestion(&names, self.options) else { return };
+        let given: Vec<String> = prefixes.iter().map(|prefix| format!("--strip-prefix {prefix}")).collect();
+        let given = given.join(" ");
+        for &(_, place) in &self.unmatched {
+            self.found.problems[place].message += &format!("; the names differ by a prefix alone, so give {given}");
+        }
+    }
+}
+
+/// The prefixes that make the names of every input fit the first one's.
+fn suggestion(names: &[Vec<&str>], options: &Options) -> Option<Vec<String>> {
+    let (first, others) = names.split_first()?;
+    let mut wanted = with(options, options.prefixes.iter().cloned().chain(wrappers(names)));
+    for other in others {
+        if !fit(first, other, &wanted) {
+            wanted = between(first, other, &wanted)?;
+        }
+    }
+    others.iter().all(|other| fit(first, other, &wanted)).then_some(wanted.prefixes)
+}
+
+/// The attributes by which wrappers keep a module: parts of names that begin with an underscore.
+fn wrappers(names: &[Vec<&str>]) -> BTreeSet<String> {
+    let parts = names.iter().flatten().flat_map(|name| name.split('.').rev().skip(1));
+    parts.filter(|part| part.starts_with('_')).map(|part| format!("{part}.")).collect()
+}
+
+/// The options with these prefixes. The longest comes first, because the first that matches is taken off.
+fn with(options: &Options, prefixes: impl IntoIterator<Item = String>) -> Options {
+    let prefixes: BTreeSet<String> = prefixes.into_iter().collect();
+    let mut prefixes: Vec<String> = prefixes.into_iter().collect();
+    prefixes.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+    Options { prefixes, ..options.clone() }
+}
+
+/// With what precedes the longest ending, cut at a dot, that one name of each input has in common.
+fn between(first: &[&str], other: &[&str], options: &Options) -> Option<Options> {
+    let known: HashSet<Cow<'_, str>> = first.iter().map(|name| options.strip(name)).collect();
+    let mut strays = other.iter().map(|name| options.strip(name));
+    let stray = strays.find(|name| !known.contains(name) && !tied::is_head(name))?;
+    let mut tried = HashSet::new();
+    for name in first.iter().map(|name| options.strip(name)) {
+        let parts = name.rsplit('.').zip(stray.rsplit('.')).take_while(|(a, b)| a == b);
+        let common = parts.map(|(part, _)| part.len() + 1).sum::<usize>().saturating_sub(1);
+        let pair = [&name, &stray].map(|name| name[..name.len() - common.min(name.len())].to_owned());
+        if common == 0 || !tried.insert(pair.clone()) {
+            continue;
+        }
+        let prefixes = pair.into_iter().filter(|prefix| !prefix.is_empty()).chain(options.prefixes.iter().cloned());
+        let wanted = with(options, prefixes);
+        if fit(first, other, &wanted) {
+            return Some(wanted);
+        }
+    }
+    None
+}
+
+/// Whether every selected name has its counterpart in the first input, and no two become one.
+fn fit(first: &[&str], other: &[&str], options: &Options) -> bool {
+    let known: HashSet<Cow<'_, str>> = first.iter().map(|name| options.strip(name)).collect();
+    let taken: HashSet<Cow<'_, str>> = other.iter().map(|name| options.strip(name)).collect();
+    let has = |name: &Cow<'_, str>| known.contains(name) || tied::is_head(name) || !options.selects(name);
+    known.len() == first.len() && taken.len() == other.len() && taken.iter().all(has)
+}

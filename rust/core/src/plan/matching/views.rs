@@ -1,0 +1,173 @@
+//! What each origin has: the vector it stands for, by name, before it meets a target.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::{Matcher, SameBytes};
+use crate::checkpoint::tied;
+use crate::plan::inputs::{At, Origin};
+
+/// A tensor of the (virtual) vector: what one origin has under a name.
+#[derive(Clone, Copy)]
+pub(super) struct Difference {
+    pub minuend: At,
+    pub subtrahend: Option<At>,
+    pub exceptions: Option<(At, At)>,
+    pub used: bool,
+}
+
+/// What one origin has, by name without prefixes.
+pub(super) type View<'a> = HashMap<Cow<'a, str>, Difference>;
+
+impl<'a> Matcher<'a> {
+    /// The vector that an origin stands for, by name without prefixes: what `extract` would write.
+    pub(super) fn view(&mut self, origin: &Origin) -> View<'a> {
+        match *origin {
+            Origin::Pair { minuend, subtrahend } => self.pair_view(minuend, subtrahend),
+            Origin::Vector { dense, exceptions, .. } => {
+                let inputs = self.inputs;
+                let find = |name: String| {
+                    let input = exceptions?;
+                    let tensor = inputs.list[input as usize].checkpoint.find(&name)?;
+                    Some(At { input, tensor })
+                };
+                let mut view = HashMap::new();
+                for minuend in self.tensors(dense) {
+                    let name = self.name(minuend);
+                    let exceptions = find(format!("{name}.index")).zip(find(format!("{name}.value")));
+                    self.insert(&mut view, Difference { minuend, subtrahend: None, exceptions, used: false });
+                }
+                view
+            }
+        }
+    }
+
+    pub(super) fn tensors(&self, input: u32) -> impl Iterator<Item = At> + use<'a> {
+        (0u32..).zip(&self.inputs.list[input as usize].checkpoint.tensors).map(move |(tensor, _)| At { input, tensor })
+    }
+
+    fn insert(&mut self, view: &mut View<'a>, difference: Difference) {
+        let name = self.options.strip(self.name(difference.minuend));
+        if view.insert(name.clone(), difference).is_some() && self.options.selects(&name) {
+            self.problem(
+                difference.minuend,
+                "two tensors have this name once the prefix is taken off; name fewer prefixes",
+            );
+        }
+    }
+
+    /// A donor's tied head is not a tensor of the vector. One that the user left out is not compared either.
+    fn drop_donors_tied(&mut self, at: At) -> bool {
+        let tied = tied::tied_embedding(&self.inputs.list[at.input as usize].checkpoint, at.tensor).is_some();
+        if tied && !self.options.selects(&self.options.strip(self.name(at))) {
+            self.note(
+                "tied output head(s) of the donors not selected by --include/--exclude, not compared",
+                self.name(at),
+            );
+            return true;
+        }
+        self.drop_tied(at)
+    }
+
+    /// A head that repeats the embedding is no tensor of the vector: dropped, and its bytes compared before writing.
+    pub(super) fn drop_tied(&mut self, at: At) -> bool {
+        let Some(embedding) = tied::tied_embedding(&self.inputs.list[at.input as usize].checkpoint, at.tensor) else {
+            return false;
+        };
+        self.found.same.push(SameBytes { head: at, embedding: At { tensor: embedding, ..at } });
+        self.note("stored output head is its own tied embedding and follows it", self.name(at));
+        true
+    }
+
+    /// Whether a donor's head can only be its embedding once more, as in the other inputs, although its configuration does
+    /// not say so: then its bytes are compared before writing, and it takes no further part.
+    fn repeats_embedding(&mut self, at: At) -> bool {
+        let checkpoint = &self.inputs.list[at.input as usize].checkpoint;
+        let embedding = tied::like_embedding(checkpoint, at.tensor).filter(|_| checkpoint.made.is_none());
+        let Some(tensor) = embedding else { return false };
+        self.found.same.push(SameBytes { head: at, embedding: At { tensor, ..at } });
+        true
+    }
+
+    /// The same for what an origin has under a head's name.
+    pub(super) fn repeats_embeddings(&mut self, origin: &Origin, difference: &Difference) -> bool {
+        let Difference { minuend, subtrahend, .. } = *difference;
+        let repeats = self.repeats_exceptions(origin, difference)
+            && self.repeats_embedding(minuend)
+            && subtrahend.is_none_or(|subtrahend| self.repeats_embedding(subtrahend));
+        if repeats {
+            self.note(
+                "output head(s) of the donors that follow the embedding as the target's does, if they hold the same bytes",
+                self.name(minuend),
+            );
+        }
+        repeats
+    }
+
+    /// A vector's exceptions belong to its values: those of the head have to be those of the embedding too.
+    fn repeats_exceptions(&mut self, origin: &Origin, difference: &Difference) -> bool {
+        let Origin::Vector { dense, exceptions: Some(input), .. } = *origin else { return true };
+        let (vector, file) =
+            (&self.inputs.list[dense as usize].checkpoint, &self.inputs.list[input as usize].checkpoint);
+        let Some(embedding) = tied::like_embedding(vector, difference.minuend.tensor) else { return false };
+        let embedding = &vector.tensors[embedding as usize].name;
+        let find = |part: &str| file.find(&format!("{embedding}.{part}")).map(|tensor| At { input, tensor });
+        let (heads, embeddings) = (difference.exceptions, find("index").zip(find("value")));
+        let Some((head, embedding)) = heads.zip(embeddings) else { return heads.is_none() && embeddings.is_none() };
+        let pairs = [(head.0, embedding.0), (head.1, embedding.1)];
+        if pairs.iter().any(|&(head, embedding)| self.inputs.tensor(head).shape != self.inputs.tensor(embedding).shape)
+        {
+            return false;
+        }
+        self.found.same.extend(pairs.map(|(head, embedding)| SameBytes { head, embedding }));
+        true
+    }
+
+    /// A tensor that one donor has and the other has not.
+    fn one_sided(&mut self, at: At, message: &str) {
+        if self.repeats_embedding(at) {
+            self.note(
+                "output head(s) of one donor that follow its embedding as the other's does, if they hold the same bytes",
+                self.name(at),
+            );
+        } else {
+            self.unmatched(at, message);
+        }
+    }
+
+    fn pair_view(&mut self, minuend: u32, subtrahend: u32) -> View<'a> {
+        let mut subtrahends = HashMap::new();
+        for at in self.tensors(subtrahend) {
+            if !self.drop_donors_tied(at) {
+                self.insert(
+                    &mut subtrahends,
+                    Difference { minuend: at, subtrahend: None, exceptions: None, used: false },
+                );
+            }
+        }
+        let mut view = HashMap::new();
+        for at in self.tensors(minuend) {
+            // `extract` has the minuend as its first input too; it must not drop (and note) a head twice.
+            if self.drop_donors_tied(at) {
+                continue;
+            }
+            let name = self.options.strip(self.name(at));
+            let other = subtrahends.remove(&name).map(|d| d.minuend);
+            if other.is_none() && self.options.selects(&name) {
+                self.one_sided(at, "the minuend has this tensor but the subtrahend does not; exclude it (--exclude) or use a pair from one training run");
+            }
+            if let Some(other) = other {
+                self.insert(
+                    &mut view,
+                    Difference { minuend: at, subtrahend: Some(other), exceptions: None, used: false },
+                );
+            }
+        }
+        let mut rest: Vec<_> = subtrahends.into_iter().filter(|(name, _)| self.options.selects(name)).collect();
+        rest.sort_by_key(|(_, d)| d.minuend.tensor);
+        for (_, difference) in rest {
+            self.one_sided(difference.minuend, "the subtrahend has this tensor but the minuend does not; exclude it (--exclude) or use a pair from one training run");
+        }
+        view
+    }
+}

@@ -1,0 +1,333 @@
+//! The plan of a job, from headers alone: what meets what, where it goes, and what it takes in bytes, memory and disk.
+//!
+//! May import `source` and what is below it. A new option, and what it means for tensors, belongs here.
+
+pub mod budget;
+pub mod claims;
+pub mod inputs;
+pub mod layout;
+pub mod matching;
+pub mod options;
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::NUMERIC_SPEC;
+use crate::checkpoint::shard::{OnDisk, Store};
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::numeric::dtype::Float;
+use crate::output::effect::{Effect, NOTHING};
+use crate::plan::budget::{Budget, Need};
+use crate::plan::inputs::{Input, Inputs, Origin, Request};
+use crate::plan::layout::{BLOCK, Layout};
+use crate::plan::matching::{Problem, SameBytes};
+use crate::plan::options::{Options, RoundingMode};
+use crate::source::Io;
+use crate::system::os;
+
+/// How many tensors are treated how.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Tensors that get arithmetic.
+    pub combined: u64,
+    /// Tensors taken over byte for byte.
+    pub copied: u64,
+    /// Tensors that only change their type.
+    pub converted: u64,
+    /// Elements that get arithmetic.
+    pub elements: u64,
+}
+
+/// A job, thought through; nothing has been written yet.
+#[derive(Debug)]
+pub struct Plan {
+    /// The verb and its inputs, as asked.
+    pub request: Request,
+    /// The options, as asked.
+    pub options: Options,
+    /// The opened inputs.
+    pub inputs: Inputs,
+    /// Where everything goes; empty if there are problems.
+    pub layout: Layout,
+    /// Why the inputs do not fit together; empty if they do.
+    pub problems: Vec<Problem>,
+    /// What was passed through or done by a policy.
+    pub notes: Vec<String>,
+    /// What should make the user stop and look, as far as it is known before a weight is read.
+    pub warnings: Vec<String>,
+    /// To be compared before writing.
+    pub same: Vec<SameBytes>,
+    /// Tensors that each `--alpha-rule` decided.
+    pub rule_counts: Vec<u64>,
+    /// How many tensors are treated how.
+    pub counts: Counts,
+    /// How inputs are read, never `auto`.
+    pub io: Io,
+    /// Why they are read so.
+    pub io_reason: String,
+    /// Bytes that will be read from the inputs' tensors.
+    pub read_bytes: u64,
+    /// Memory: threads, windows and their buffers.
+    pub budget: Budget,
+}
+
+impl Plan {
+    /// Opens the inputs, matches them and lays the output out.
+    ///
+    /// # Errors
+    /// Malformed inputs, impossible options, a budget below the least that works. Inputs that do not fit together are
+    /// no error here: see [`Plan::require_fit`].
+    pub fn new(request: Request, options: Options, control: &Control) -> Result<Self> {
+        Self::build(request, options, false, control)
+    }
+
+    /// The same for a job whose windows go to a consumer in memory ([`crate::verbs::live`]), which holds some of the budget.
+    ///
+    /// # Errors
+    /// As [`Plan::new`]; and where the values would change their type, which is the consumer's own.
+    pub fn live(request: Request, options: Options, control: &Control) -> Result<Self> {
+        if options.dtype.is_some() {
+            return Err(Error::Usage("a live model keeps its dtype; leave dtype out".into()));
+        }
+        Self::build(request, options, true, control)
+    }
+
+    fn build(request: Request, options: Options, live: bool, control: &Control) -> Result<Self> {
+        options.check()?;
+        if let Request::Apply { vectors, .. } = &request
+            && vectors.len() > 1
+            && !options.alpha_rules.is_empty()
+        {
+            return Err(Error::Usage(
+                "--alpha-rule works with one vector; apply several one after the other, or give each an --alpha".into(),
+            ));
+        }
+        let inputs = Inputs::open(&request, &options, control)?;
+        let mut found = matching::match_inputs(&inputs, &options)?;
+        found.problems.extend(claims::problems(&options.claims, &inputs, &found));
+        let matches = if found.problems.is_empty() { std::mem::take(&mut found.matches) } else { Vec::new() };
+        let layout = Layout::new(&inputs, matches, &options)?;
+        let checkpoints: Vec<_> = inputs.list.iter().map(|input| &input.checkpoint).collect();
+        let (io, io_reason) = options.io.resolve(&checkpoints);
+        let mut need = Need::of(&inputs, &layout, io);
+        // A result and an original.
+        need.block_delivered = if live { 2 * BLOCK } else { 0 };
+        let budget = Budget::new(&need, options.budget(), options.threads()?)?;
+        found.notes.extend(streamed(&inputs));
+        let mut plan = Self {
+            request,
+            options,
+            layout,
+            problems: found.problems,
+            notes: found.notes,
+            warnings: nothing(&inputs),
+            same: found.same,
+            rule_counts: found.rule_counts,
+            counts: Counts::default(),
+            io,
+            io_reason,
+            read_bytes: need.read,
+            budget,
+            inputs,
+        };
+        plan.count()?;
+        Ok(plan)
+    }
+
+    /// What the user should know before trusting what a finished run gave.
+    pub fn warned(&self, effect: &Effect) -> Vec<String> {
+        let mut warnings = self.warnings.clone();
+        warnings.extend(effect.warnings(self.counts.combined).into_iter().filter(|one| !self.warnings.contains(one)));
+        warnings
+    }
+
+    fn count(&mut self) -> Result<()> {
+        let base = self.inputs.base();
+        let mut rounded = 0;
+        for plan in &self.layout.tensors {
+            let source = base.tensors[plan.base as usize].dtype;
+            if !plan.terms.is_empty() {
+                self.counts.combined += 1;
+                self.counts.elements += plan.combined();
+                rounded += u64::from(plan.dtype != Float::F32.dtype());
+            } else if plan.dtype != source {
+                self.counts.converted += 1;
+                rounded += u64::from(plan.dtype != Float::F32.dtype());
+            } else {
+                self.counts.copied += 1;
+            }
+        }
+        let stochastic = self.options.rounding == RoundingMode::Stochastic && self.inputs.has_target;
+        if stochastic && rounded == 0 && self.counts.combined > 0 {
+            return Err(Error::Usage(
+                "--rounding stochastic has nothing to round: every combined tensor of the output is F32; leave it out or add --dtype bf16".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Fails with the first problem, if there is any.
+    pub fn require_fit(&self) -> Result<()> {
+        let Some(first) = self.problems.first() else { return Ok(()) };
+        let tensor = first.tensor.as_ref().map_or(String::new(), |name| format!("tensor `{name}`: "));
+        let more = match self.problems.len() - 1 {
+            0 => String::new(),
+            n => format!(" (and {n} more; `taskvec check` lists them)"),
+        };
+        // What configs and tokenizers say names its file by itself.
+        let file = if first.message.starts_with(&first.file) { String::new() } else { format!("{}: ", first.file) };
+        Err(Error::Mismatch(format!("{file}{tensor}{}{more}", first.message)))
+    }
+
+    /// Names everything that decides the output's bytes; a run goes on from an interrupted one only if it is equal.
+    pub fn id(&self) -> u128 {
+        let inputs: Vec<Value> = self.inputs.list.iter().map(identity).collect();
+        let vector_tied = |origin: &Origin| match origin {
+            Origin::Pair { .. } => None,
+            Origin::Vector { tied, .. } => *tied,
+        };
+        let tied: Vec<_> = self.inputs.origins.iter().map(|(origin, _)| vector_tied(origin)).collect();
+        let id = json!([env!("CARGO_PKG_VERSION"), NUMERIC_SPEC, self.request.verb(), self.recipe(), inputs, tied]);
+        xxh3_128(id.to_string().as_bytes())
+    }
+
+    /// Names the first input as it lies on the disk: equal only while nobody touched it.
+    pub fn base_id(&self) -> u128 {
+        xxh3_128(identity(&self.inputs.list[0]).to_string().as_bytes())
+    }
+
+    /// The options that decide the output's bytes, for the manifest.
+    pub fn recipe(&self) -> Value {
+        let options = &self.options;
+        let alpha = |alpha: &crate::plan::options::Alpha| json!({"text": alpha.text, "bits": format!("0x{:08x}", alpha.value.to_bits())});
+        let alphas: Vec<Value> = self.inputs.origins.iter().filter_map(|(_, a)| a.as_ref().map(alpha)).collect();
+        let rules: Vec<Value> = options
+            .alpha_rules
+            .iter()
+            .map(|rule| json!({"pattern": rule.pattern.as_str(), "alpha": alpha(&rule.alpha)}))
+            .collect();
+        let patterns = |list: &[regex::Regex]| list.iter().map(|p| p.as_str().to_owned()).collect::<Vec<_>>();
+        let stochastic = options.rounding == RoundingMode::Stochastic;
+        let mut recipe = json!({
+            "alpha": alphas,
+            "alpha_rules": rules,
+            "dtype": options.dtype.map(|float| float.dtype().name()),
+            "rounding": if stochastic { "stochastic" } else { "nearest" },
+            "seed": stochastic.then_some(options.seed),
+            "vocab": if options.vocab == crate::plan::options::Vocab::Common { "common" } else { "strict" },
+            "include": patterns(&options.include),
+            "exclude": patterns(&options.exclude),
+            "strip_prefix": options.prefixes,
+        });
+        // Only where it is given: the manifests of other runs stay as they were.
+        if let Some(base) = &options.base {
+            recipe["base"] = base.as_str().into();
+        }
+        recipe
+    }
+
+    /// The plan as JSON, for `check` and `--dry-run`. Free space is that of `out`, or of the current folder.
+    pub fn to_json(&self, out: Option<&Path>) -> Value {
+        let inputs: Vec<Value> = self.inputs.list.iter().map(|input| {
+            let c = &input.checkpoint;
+            let bytes: u64 = c.shards.iter().map(|s| s.size).sum();
+            json!({"role": input.role, "name": c.label, "files": c.shards.len(), "tensors": c.tensors.len(), "bytes": bytes, "remote": c.place.remote.is_some()})
+        }).collect();
+        let rules: Vec<Value> = self
+            .options
+            .alpha_rules
+            .iter()
+            .zip(&self.rule_counts)
+            .map(|(rule, count)| json!({"pattern": rule.pattern.as_str(), "alpha": rule.alpha.text, "tensors": count}))
+            .collect();
+        let Counts { combined, copied, converted, .. } = self.counts;
+        json!({
+            "schema": "taskvec/plan/1",
+            "verb": self.request.verb(),
+            "compatible": self.problems.is_empty(),
+            "problems": self.problems,
+            "notes": self.notes,
+            "warnings": self.warnings,
+            "inputs": inputs,
+            "tensors": {"combined": combined, "copied": copied, "converted": converted},
+            "bytes": {"read": self.read_bytes, "write": self.layout.bytes()},
+            "memory": self.budget.to_json(),
+            "disk": {"needed": self.layout.bytes(), "free": existing(out.unwrap_or(Path::new("."))).and_then(os::free_space)},
+            "io": self.io.to_string(),
+            "io_reason": self.io_reason,
+            "alpha_rules": rules,
+        })
+    }
+}
+
+/// A warning for each summand that is known to be 0 everywhere.
+fn nothing(inputs: &Inputs) -> Vec<String> {
+    let empty = inputs.origins.iter().filter(|(origin, _)| inputs.is_nothing(origin));
+    if inputs.origins.len() == 1 {
+        return empty.map(|_| NOTHING.to_owned()).collect();
+    }
+    let input = |origin: &Origin| match *origin {
+        Origin::Pair { minuend, .. } => minuend,
+        Origin::Vector { dense, .. } => dense,
+    };
+    empty
+        .map(|(origin, _)| &inputs.list[input(origin) as usize])
+        .map(|input| format!("{} ({}) is 0 everywhere and adds nothing", input.role, input.checkpoint.label))
+        .collect()
+}
+
+/// What streaming leaves unverified.
+fn streamed(inputs: &Inputs) -> Option<String> {
+    let streams = inputs.list.iter().filter(|input| input.checkpoint.place.streams());
+    let roles: Vec<&str> = streams.map(|input| input.role.as_str()).collect();
+    (!roles.is_empty()).then(|| {
+        format!(
+            "{} streamed: place and length of every range are checked, the SHA-256 of a whole file cannot be",
+            roles.join(", ")
+        )
+    })
+}
+
+/// The folder itself, or the nearest one above it that exists.
+fn existing(path: &Path) -> Option<&Path> {
+    path.ancestors().map(|a| if a.as_os_str().is_empty() { Path::new(".") } else { a }).find(|a| a.exists())
+}
+
+/// What tells one state of an input from another: its files, and what its configuration says.
+fn identity(input: &Input) -> Value {
+    let place = &input.checkpoint.place;
+    let shards: Vec<Value> = input
+        .checkpoint
+        .shards
+        .iter()
+        .map(|shard| {
+            let digest = format!("{:032x}", shard.header_digest);
+            match &shard.store {
+                Store::Disk(OnDisk { identity: i, .. }) => {
+                    json!([
+                        shard.name,
+                        i.device,
+                        i.inode,
+                        i.size,
+                        i.mtime_ns.to_string(),
+                        i.ctime_ns.to_string(),
+                        digest
+                    ])
+                }
+                // Also whether it is streamed: then its SHA-256 was never looked at, which the manifest says.
+                Store::Remote { remote, .. } => {
+                    let commit = place.origin.as_ref().map(|origin| &origin.commit);
+                    json!([shard.name, shard.size, commit, place.sha256(&shard.name), remote.streams(), digest])
+                }
+            }
+        })
+        .collect();
+    // Whether a head is tied decides bytes too.
+    let config = input.checkpoint.config.raw.as_deref().map(|raw| format!("{:032x}", xxh3_128(raw)));
+    // And what an adapter's factors are scaled by.
+    let adapter = input.checkpoint.adapter.as_ref().map(|adapter| format!("{:032x}", adapter.digest));
+    json!([input.role, shards, config, adapter])
+}

@@ -1,0 +1,225 @@
+//! What a user can ask of a job, checked as far as it can be without looking at an input.
+
+use std::borrow::Cow;
+use std::str::FromStr;
+
+use regex::Regex;
+
+use crate::error::{Error, Result};
+use crate::numeric::dtype::Float;
+use crate::plan::claims::Claim;
+use crate::source::Io;
+
+/// A scale factor: what the user wrote, and the f32 that the arithmetic uses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alpha {
+    /// As written.
+    pub text: String,
+    /// `f32(float(text))`, as torch takes it.
+    pub value: f32,
+}
+
+impl Alpha {
+    /// Narrows a Python float to f32; what would become infinite or vanish is refused.
+    pub fn new(text: &str, value: f64) -> Result<Self> {
+        #[allow(clippy::cast_possible_truncation, reason = "the rounding is the point")]
+        let narrow = value as f32;
+        if !value.is_finite() {
+            return Err(Error::Usage(format!("alpha is `{text}`; it has to be a finite number")));
+        }
+        if !narrow.is_finite() {
+            return Err(Error::Usage(format!("alpha `{text}` is too large for f32, in which the arithmetic is done")));
+        }
+        if narrow == 0.0 && value != 0.0 {
+            return Err(Error::Usage(format!(
+                "alpha `{text}` is too small: in f32, in which the arithmetic is done, it is 0"
+            )));
+        }
+        Ok(Self { text: text.to_owned(), value: narrow })
+    }
+}
+
+/// `--alpha-rule 'REGEX=α'`.
+#[derive(Clone, Debug)]
+pub struct AlphaRule {
+    /// Searched for in tensor names.
+    pub pattern: Regex,
+    /// The factor for tensors whose last matching rule this is.
+    pub alpha: Alpha,
+}
+
+/// How f32 results become elements of the output's type (`--rounding`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RoundingMode {
+    /// To nearest, ties to even.
+    #[default]
+    Nearest,
+    /// Unbiased at random, reproducible from the seed, the tensor's name and the element's place.
+    Stochastic,
+}
+
+impl FromStr for RoundingMode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "nearest" => Ok(Self::Nearest),
+            "stochastic" => Ok(Self::Stochastic),
+            _ => Err(Error::Usage(format!("--rounding is nearest or stochastic, not `{text}`"))),
+        }
+    }
+}
+
+/// What to do about vocabularies of different size (`--vocab`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Vocab {
+    /// Refuse.
+    #[default]
+    Strict,
+    /// Combine the leading rows that all inputs have; the target's other rows stay.
+    Common,
+}
+
+impl FromStr for Vocab {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "strict" => Ok(Self::Strict),
+            "common" => Ok(Self::Common),
+            _ => Err(Error::Usage(format!("--vocab is strict or common, not `{text}`"))),
+        }
+    }
+}
+
+/// Reads `--dtype`.
+pub fn parse_dtype(text: &str) -> Result<Float> {
+    match text {
+        "bf16" => Ok(Float::Bf16),
+        "f16" => Ok(Float::F16),
+        "f32" => Ok(Float::F32),
+        _ => Err(Error::Usage(format!("--dtype is one of bf16, f16, f32, not `{text}`"))),
+    }
+}
+
+/// Compiles a pattern of `--include`, `--exclude` or `--alpha-rule`.
+pub fn parse_pattern(option: &str, text: &str) -> Result<Regex> {
+    Regex::new(text).map_err(|error| {
+        let why = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
+        Error::Usage(format!("{option} `{text}` is not a regular expression: {why}"))
+    })
+}
+
+/// A name without these prefixes: each is taken off once, in whatever order they are there. One that begins with an
+/// underscore is an attribute that a wrapper puts between a module and its parts, as FSDP's `_fsdp_wrapped_module.`, and
+/// is taken off wherever a part of the name is so called.
+pub fn strip_prefixes<'a>(name: &'a str, prefixes: &[String]) -> Cow<'a, str> {
+    let mut rest = name;
+    let mut left: Vec<&str> = prefixes.iter().map(String::as_str).filter(|prefix| !prefix.is_empty()).collect();
+    while let Some(at) = left.iter().position(|prefix| rest.starts_with(prefix)) {
+        rest = &rest[left[at].len()..];
+        if !is_inner(left[at]) {
+            left.remove(at);
+        }
+    }
+    let mut found = Cow::Borrowed(rest);
+    for prefix in left.into_iter().filter(|prefix| is_inner(prefix)) {
+        let within = format!(".{prefix}");
+        while found.contains(&within) {
+            found = found.replace(&within, ".").into();
+        }
+    }
+    found
+}
+
+fn is_inner(prefix: &str) -> bool {
+    prefix.starts_with('_')
+}
+
+/// The options shared by the writing verbs; `Default` is what the command line does when nothing is said.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Bytes for buffers and headers; by default the smaller of 256 MiB and a quarter of the memory at hand.
+    pub memory: Option<u64>,
+    /// Threads that compute at the same time; by default one per core.
+    pub threads: Option<usize>,
+    /// Element type of every float tensor of the output; by default each keeps the target's.
+    pub dtype: Option<Float>,
+    /// How results are rounded.
+    pub rounding: RoundingMode,
+    /// Seed of stochastic rounding.
+    pub seed: u64,
+    /// What to do about vocabularies of different size.
+    pub vocab: Vocab,
+    /// If not empty, only tensors that one of these finds are combined.
+    pub include: Vec<Regex>,
+    /// Tensors that one of these finds are not combined.
+    pub exclude: Vec<Regex>,
+    /// Factors by tensor name; the last match wins.
+    pub alpha_rules: Vec<AlphaRule>,
+    /// Wrapper prefixes (`module.`) taken off tensor names before they are matched: see [`strip_prefixes`].
+    pub prefixes: Vec<String>,
+    /// The checkpoint that adapters among the donors are on, whatever they say themselves (`--base`).
+    pub base: Option<String>,
+    /// What configs and tokenizers say against the job.
+    pub claims: Vec<Claim>,
+    /// How inputs are read.
+    pub io: Io,
+    /// Leave flushing to the operating system (`--no-sync`).
+    pub no_sync: bool,
+    /// Add SHA-256 of inputs and outputs to the manifest.
+    pub sha256: bool,
+    /// Replace an existing output.
+    pub overwrite: bool,
+    /// Do not go on from an interrupted run.
+    pub no_resume: bool,
+}
+
+/// Least useful default budget: below it the header tables of a large checkpoint would not fit.
+const LEAST_DEFAULT: u64 = 16 << 20;
+
+impl Options {
+    /// The budget in bytes.
+    pub fn budget(&self) -> u64 {
+        self.memory.unwrap_or_else(|| {
+            let quarter = crate::system::os::memory_limit().map_or(u64::MAX, |limit| limit / 4);
+            quarter.clamp(LEAST_DEFAULT, 256 << 20)
+        })
+    }
+
+    /// The number of computing threads.
+    pub fn threads(&self) -> Result<usize> {
+        match self.threads {
+            Some(0) => Err(Error::Usage("--threads has to be at least 1".into())),
+            Some(threads) => Ok(threads),
+            None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+        }
+    }
+
+    /// Whether `--include` and `--exclude` let a tensor take part.
+    pub fn selects(&self, name: &str) -> bool {
+        (self.include.is_empty() || self.include.iter().any(|pattern| pattern.is_match(name)))
+            && !self.exclude.iter().any(|pattern| pattern.is_match(name))
+    }
+
+    /// The rule that decides a tensor's factor, by its place in `alpha_rules`.
+    pub fn rule(&self, name: &str) -> Option<usize> {
+        self.alpha_rules.iter().rposition(|rule| rule.pattern.is_match(name))
+    }
+
+    /// A tensor's name without wrappers' prefixes.
+    pub fn strip<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        strip_prefixes(name, &self.prefixes)
+    }
+
+    /// Refuses what contradicts itself.
+    pub fn check(&self) -> Result<()> {
+        self.threads()?;
+        if self.rounding == RoundingMode::Stochastic && self.dtype == Some(Float::F32) {
+            return Err(Error::Usage(
+                "--rounding stochastic has nothing to round with --dtype f32; leave one out".into(),
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,213 @@
+//! Where an input lies: a folder of this machine, or one elsewhere whose files are fetched.
+//!
+//! Of a folder elsewhere only names that stand in its listing are ever asked for, and they are looked at here, because
+//! they become the names of files.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::fs;
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::format::json::quote;
+use crate::system::files::read_whole;
+
+/// A folder with an input in it, wherever it lies.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The folder; of one that lies elsewhere, what messages call it (`org/name@revision:subfolder`).
+    pub root: PathBuf,
+    /// Its name for messages and manifests; by default the folder's own.
+    pub name: Option<String>,
+    /// Where the Hub has it, if that is known.
+    pub origin: Option<Origin>,
+    /// How its files are fetched; nothing for a folder of this machine.
+    pub remote: Option<Arc<dyn Remote>>,
+}
+
+/// A folder on the Hub, at one commit.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// `org/name`.
+    pub repo: String,
+    /// The commit, which never changes its files.
+    pub commit: String,
+    /// The folder in the repository, unless it is its root.
+    pub subfolder: Option<String>,
+    /// SHA-256 of the files for which the Hub knows it, by name below the folder, as 64 hexadecimal digits.
+    pub sha256: BTreeMap<String, String>,
+}
+
+/// A folder elsewhere. Its content never changes.
+pub trait Remote: Debug + Send + Sync {
+    /// Every file below the folder: its name, with `/`, and its bytes.
+    fn files(&self) -> &[(String, u64)];
+
+    /// Whether shards are read by ranges and never come to this machine as files.
+    fn streams(&self) -> bool;
+
+    /// Hands the bytes of a range to `take`, in order, in pieces of any size. Empty pieces while it has to wait let the
+    /// job see that it should stop.
+    fn fetch(&self, file: usize, range: Range<u64>, take: &mut (dyn FnMut(&[u8]) -> Result<()> + Send)) -> Result<()>;
+
+    /// Begins to download a file, if that is not so yet. Calls come in the order in which files will be read.
+    fn want(&self, file: usize) -> Result<()>;
+
+    /// The path of the whole, checked file; nothing if it is not here yet. Waits for it, but not much longer than a
+    /// second: then the job looks whether it should stop, and asks again.
+    fn local(&self, file: usize) -> Result<Option<PathBuf>>;
+}
+
+impl From<PathBuf> for Place {
+    fn from(root: PathBuf) -> Self {
+        Self { root, name: None, origin: None, remote: None }
+    }
+}
+
+impl From<&Path> for Place {
+    fn from(root: &Path) -> Self {
+        root.to_owned().into()
+    }
+}
+
+impl Place {
+    /// What messages call a file of it; on this machine also where it is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        match &self.remote {
+            None => self.root.join(name),
+            // Not a path of this machine: its parts are joined by `/` on every system.
+            Some(_) => format!("{}/{name}", self.root.display()).into(),
+        }
+    }
+
+    /// Its name for messages and manifests. Fails if it is no folder, or lists what could not lie in one.
+    pub fn label(&self) -> Result<String> {
+        if let Some(remote) = &self.remote {
+            for (name, _) in remote.files() {
+                if !stays_below(name) {
+                    let what = format!("lists the file {}, which is not below it; do not trust it", quote(name));
+                    return Err(Error::corrupt(&self.root, what));
+                }
+            }
+            return Ok(self.name.clone().unwrap_or_else(|| self.root.to_string_lossy().into_owned()));
+        }
+        let found = fs::metadata(&self.root).map_err(Error::io(&self.root, "open the folder"))?;
+        if !found.is_dir() {
+            let root = self.root.display();
+            return Err(Error::Usage(format!("{root}: is a file; name the folder that holds it")));
+        }
+        let own = self.root.canonicalize().map_err(Error::io(&self.root, "open the folder"))?;
+        let label = || own.file_name().unwrap_or(own.as_os_str()).to_string_lossy().into_owned();
+        Ok(self.name.clone().unwrap_or_else(label))
+    }
+
+    /// Whether its shards are read by ranges and never come to this machine as files.
+    pub fn streams(&self) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.streams())
+    }
+
+    /// The number of a file in the listing of a folder elsewhere, and its bytes.
+    pub fn listed(&self, name: &str) -> Option<(usize, u64)> {
+        let files = self.remote.as_ref()?.files();
+        files.iter().position(|(listed, _)| listed == name).map(|file| (file, files[file].1))
+    }
+
+    /// Whether it has a file of this name. A link that leads nowhere counts as one: opening it says so.
+    pub fn has(&self, name: &str) -> Result<bool> {
+        if self.remote.is_some() {
+            return Ok(self.listed(name).is_some());
+        }
+        let path = self.path(name);
+        match fs::symlink_metadata(&path) {
+            Err(error) if absent(&error) => Ok(false),
+            found => found.map(|_| true).map_err(Error::io(&path, "look at the file")),
+        }
+    }
+
+    /// The whole of a small file, refused unread beyond `cap` bytes; nothing if there is none of this name.
+    pub fn read(&self, name: &str, cap: u64) -> Result<Option<Vec<u8>>> {
+        let path = self.path(name);
+        let Some(remote) = &self.remote else {
+            return match read_whole(&path, cap) {
+                Err(Error::Io { source, .. }) if absent(&source) => Ok(None),
+                read => read.map(Some),
+            };
+        };
+        let Some((file, size)) = self.listed(name) else { return Ok(None) };
+        if size > cap {
+            let what = format!("has {size} bytes, of which {cap} are allowed; put the real file there");
+            return Err(Error::corrupt(&path, what));
+        }
+        let mut bytes = Vec::new();
+        fetch(&**remote, file, 0..size, &path, &mut |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(Some(bytes))
+    }
+
+    /// The path of a file of it on this machine, waiting until it is there.
+    pub fn arrive(&self, name: &str, control: &Control) -> Result<PathBuf> {
+        match (&self.remote, self.listed(name)) {
+            (Some(remote), Some((file, _))) => arrive(&**remote, file, control),
+            _ => Ok(self.path(name)),
+        }
+    }
+
+    /// SHA-256 of one of its files, if the Hub knows it.
+    pub fn sha256(&self, name: &str) -> Option<&str> {
+        self.origin.as_ref()?.sha256.get(name).map(String::as_str)
+    }
+}
+
+/// [`Remote::fetch`], held to its word: `take` gets just the bytes of the range. `path` is for messages.
+pub fn fetch(
+    remote: &dyn Remote,
+    file: usize,
+    range: Range<u64>,
+    path: &Path,
+    take: &mut (dyn FnMut(&[u8]) -> Result<()> + Send),
+) -> Result<()> {
+    let wanted = range.end - range.start;
+    if wanted == 0 {
+        return Ok(());
+    }
+    let lost = |got: u64| {
+        let what = format!("answered with {got} bytes where {wanted} were asked for; try again");
+        Error::io(path, "fetch")(std::io::Error::new(ErrorKind::UnexpectedEof, what))
+    };
+    let mut got = 0;
+    remote.fetch(file, range, &mut |piece| {
+        got += piece.len() as u64;
+        if got > wanted { Err(lost(got)) } else { take(piece) }
+    })?;
+    if got == wanted { Ok(()) } else { Err(lost(got)) }
+}
+
+/// Waits until a file is on this machine.
+pub fn arrive(remote: &dyn Remote, file: usize, control: &Control) -> Result<PathBuf> {
+    loop {
+        control.check()?;
+        if let Some(path) = remote.local(file)? {
+            return Ok(path);
+        }
+    }
+}
+
+/// Nothing lies there; that the folder itself is none is told when it is opened.
+fn absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// Whether a listed name is that of a file below the folder, on every system and without detours.
+fn stays_below(name: &str) -> bool {
+    let parts = name.split('/').count();
+    let normal = |part: Component| matches!(part, Component::Normal(_));
+    !name.contains(char::is_control)
+        && !name.split('/').any(|part| matches!(part, "" | "." | ".."))
+        && Path::new(name).components().filter(|&part| normal(part)).count() == parts
+}

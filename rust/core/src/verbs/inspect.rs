@@ -1,0 +1,99 @@
+//! What is in a checkpoint, vector or adapter, from headers alone.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::checkpoint::lora;
+use crate::checkpoint::vector;
+use crate::checkpoint::{Checkpoint, Tensor};
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::format::adapter_config::{self, AdapterConfig};
+use crate::output::effect::NOTHING;
+use crate::output::manifest;
+use crate::storage::place::Place;
+
+/// Opens a checkpoint or a vector folder, whichever it is.
+pub fn open_any(place: &Place, control: &Control) -> Result<Checkpoint> {
+    if place.has(vector::FILE)? {
+        Checkpoint::open_weights(place, "vector", control)
+    } else {
+        Checkpoint::open(place, control)
+    }
+}
+
+/// Describes a folder as JSON (`taskvec/inspect/1`).
+pub fn inspect(place: &Place, control: &Control) -> Result<Value> {
+    let is_vector = place.has(vector::FILE)?;
+    let is_adapter = !is_vector && adapter_config::is_adapter(place)?;
+    let checkpoint = if is_adapter { lora::open_factors(place, control)? } else { open_any(place, control)? };
+    let (vector, nothing) = if is_vector {
+        let info = vector::VectorInfo::read(place)?;
+        (document(place, vector::FILE)?, info.nothing)
+    } else {
+        (Value::Null, false)
+    };
+    let manifest = document(place, manifest::FILE)?;
+    let shard = |tensor: &Tensor| checkpoint.shard(tensor).name.as_str();
+    let mut dtypes: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    let mut per_file = vec![0_u64; checkpoint.shards.len()];
+    for tensor in &checkpoint.tensors {
+        let entry = dtypes.entry(tensor.dtype.name()).or_default();
+        entry.0 += 1;
+        entry.1 += tensor.elements();
+        per_file[tensor.shard as usize] += 1;
+    }
+    let dtypes: BTreeMap<&str, Value> = dtypes
+        .into_iter()
+        .map(|(name, (tensors, elements))| (name, json!({"tensors": tensors, "elements": elements})))
+        .collect();
+    let files: Vec<Value> = checkpoint
+        .shards
+        .iter()
+        .zip(per_file)
+        .map(|(shard, tensors)| json!({"name": shard.name, "size": shard.size, "tensors": tensors}))
+        .collect();
+    let tensors: Vec<Value> = checkpoint
+        .tensors
+        .iter()
+        .map(|tensor| json!({"name": tensor.name, "dtype": tensor.dtype.name(), "shape": tensor.shape, "file": shard(tensor)}))
+        .collect();
+    Ok(json!({
+        "schema": "taskvec/inspect/1",
+        "kind": if is_vector { "vector" } else if is_adapter { "adapter" } else { "checkpoint" },
+        "name": checkpoint.label,
+        "files": files,
+        "parameters": checkpoint.tensors.iter().map(Tensor::elements).sum::<u64>(),
+        "bytes": checkpoint.tensors.iter().map(|tensor| tensor.bytes).sum::<u64>(),
+        "dtypes": dtypes,
+        "tied": checkpoint.config.tied.filter(|_| !is_adapter),
+        "quantized": checkpoint.config.quantized,
+        "sidecars": checkpoint.sidecars,
+        "left_out": checkpoint.left_out,
+        "tensors": tensors,
+        "vector": without_tensors(vector),
+        "adapter": checkpoint.adapter.as_ref().map(AdapterConfig::to_json),
+        "manifest": without_tensors(manifest),
+        "warnings": if nothing { vec![NOTHING] } else { Vec::new() },
+    }))
+}
+
+/// A manifest, if there is one.
+fn document(place: &Place, name: &str) -> Result<Value> {
+    match place.read(name, vector::MAX_DESCRIPTION)? {
+        Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+            let what = format!("is not a manifest ({error}); write the output again");
+            Error::corrupt(&place.path(name), what)
+        }),
+        None => Ok(Value::Null),
+    }
+}
+
+/// The per-tensor figures stay in the file: they would drown the rest.
+fn without_tensors(mut document: Value) -> Value {
+    if let Some(object) = document.as_object_mut() {
+        object.remove("tensors");
+    }
+    document
+}

@@ -1,0 +1,220 @@
+//! The values that `apply` and `transfer` would write, handed window by window to a consumer in memory.
+//!
+//! Plan, windows, arithmetic and figures are those of a job that writes; only the sink is another. Windows come as they
+//! are finished, not in order: a consumer puts each where it belongs.
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::control::Control;
+use crate::engine::arrivals;
+use crate::engine::schedule;
+use crate::engine::tied_heads;
+use crate::engine::window::{self, Shared, Window, Worker};
+pub use crate::engine::window::{Packet, Part};
+use crate::error::{Error, Result};
+use crate::numeric::simd::Isa;
+use crate::numeric::stats::Stats;
+use crate::output::effect::Effect;
+use crate::output::manifest;
+use crate::plan::Plan;
+use crate::plan::layout;
+use crate::system::parallel::{Permits, ordered};
+
+/// The tensors of a plan in the order of the layout, as JSON: what a consumer needs to know of them.
+pub fn tensors(plan: &Plan) -> Value {
+    let base = plan.inputs.base();
+    let entry = |tensor: &layout::TensorPlan| {
+        let this = &base.tensors[tensor.tensor as usize];
+        json!({
+            "name": this.name,
+            "dtype": tensor.dtype.name(),
+            "shape": this.shape,
+            // Another one's name where it is a tied head that repeats the embedding.
+            "base": base.tensors[tensor.base as usize].name,
+            "combined": !tensor.terms.is_empty(),
+        })
+    };
+    plan.layout.tensors.iter().map(entry).collect()
+}
+
+/// What [`Stream::next`] found.
+#[derive(Debug)]
+pub enum Next {
+    /// A window; its packet goes back with [`Stream::give_back`].
+    Window(Packet),
+    /// Nothing yet.
+    Waiting,
+    /// All windows were handed over and the inputs are still what they were: the report, as JSON.
+    End(Value),
+}
+
+/// A job at work for one consumer. Dropping it stops the job.
+#[derive(Debug)]
+pub struct Stream {
+    control: Arc<Control>,
+    ends: Option<(Receiver<Packet>, Sender<Packet>)>,
+    job: Option<JoinHandle<Result<Value>>>,
+}
+
+impl Stream {
+    /// Starts a job that delivers the tensors that are wanted, by place in the layout.
+    ///
+    /// # Errors
+    /// Inputs that do not fit together.
+    pub fn start(plan: Plan, wanted: &[bool]) -> Result<Self> {
+        plan.require_fit()?;
+        if wanted.len() != plan.layout.tensors.len() {
+            return Err(Error::Usage("one mark for each tensor says whether it is wanted".into()));
+        }
+        let wanted: Arc<[bool]> = wanted.into();
+        let control = Arc::new(Control::default());
+        let (fill, filled) = mpsc::channel();
+        let (free, empty) = mpsc::channel();
+        for _ in 0..plan.budget.workers {
+            // The receiver is still here, so sending cannot fail.
+            let _ = free.send(Packet::new(Arc::clone(&wanted), plan.budget.window_blocks));
+        }
+        let job = {
+            let control = Arc::clone(&control);
+            thread::spawn(move || Job { plan: &plan, wanted: &wanted, control: &control }.run(empty, &fill))
+        };
+        Ok(Self { control, ends: Some((filled, free)), job: Some(job) })
+    }
+
+    /// The next window, waiting for it no longer than `patience`.
+    ///
+    /// # Errors
+    /// Whatever stopped the job; what was handed over before is then worth nothing.
+    pub fn next(&mut self, patience: Duration) -> Result<Next> {
+        let Some((filled, _)) = &self.ends else { return Err(Error::Cancelled) };
+        match filled.recv_timeout(patience) {
+            Ok(packet) => Ok(Next::Window(packet)),
+            Err(RecvTimeoutError::Timeout) => Ok(Next::Waiting),
+            Err(RecvTimeoutError::Disconnected) => self.end().unwrap_or(Err(Error::Cancelled)).map(Next::End),
+        }
+    }
+
+    /// Lets the job use a packet again.
+    pub fn give_back(&self, packet: Packet) {
+        if let Some((_, free)) = &self.ends {
+            // A job that has ended needs it no more.
+            let _ = free.send(packet);
+        }
+    }
+
+    /// Ends the channels, on which the job may be waiting, and then the job.
+    fn end(&mut self) -> Option<Result<Value>> {
+        self.control.stop();
+        self.ends = None;
+        match self.job.take()?.join() {
+            Ok(outcome) => Some(outcome),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Nobody is left who could be told how it ended; a panic has been printed.
+        self.control.stop();
+        self.ends = None;
+        if let Some(job) = self.job.take() {
+            drop(job.join());
+        }
+    }
+}
+
+struct Job<'a> {
+    plan: &'a Plan,
+    wanted: &'a [bool],
+    control: &'a Control,
+}
+
+impl Job<'_> {
+    fn run(&self, empty: Receiver<Packet>, fill: &Sender<Packet>) -> Result<Value> {
+        let Self { plan, control, .. } = *self;
+        let isa = Isa::from_env()?;
+        let windows: Vec<Window> = Window::from(plan, 0).into_iter().filter(|&window| self.needs(window)).collect();
+        arrivals::begin(plan, &windows)?;
+        let sources = schedule::sources(plan, &windows, control)?;
+        tied_heads::compare(plan, &sources, control)?;
+        let empty = Mutex::new(empty);
+        let shared = Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) };
+        let work = |item: u64, worker: &mut Worker| {
+            // A consumer that is gone wants nothing more.
+            let packet = empty.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let mut packet = packet.map_err(|_| Error::Cancelled)?;
+            let outcome = window::compute(&shared, windows[item as usize], worker, Some(&mut packet))?;
+            fill.send(packet).map_err(|_| Error::Cancelled)?;
+            Ok(outcome)
+        };
+        let mut stats = vec![Stats::default(); plan.layout.tensors.len()];
+        let commit = |_, outcome: window::Outcome| {
+            for (tensor, figures) in outcome.blocks.iter().flat_map(|block| &block.stats) {
+                stats[*tensor as usize].add(figures);
+            }
+            Ok(())
+        };
+        let new_worker = || Worker::new(&plan.budget);
+        let count = windows.len() as u64;
+        shared.sources.serve(|| ordered(control, plan.budget.workers, count, new_worker, work, commit))?;
+        for input in &plan.inputs.list {
+            input.checkpoint.unchanged()?;
+        }
+        Ok(report(plan, &stats))
+    }
+
+    /// Whether a window has values that are wanted, or that count in the figures.
+    fn needs(&self, window: Window) -> bool {
+        let layout = &self.plan.layout;
+        let file = &layout.files[window.file];
+        let (begin, end) = window.range(file);
+        layout.overlapping(file, begin, end).any(|place| self.wanted[place] || !layout.tensors[place].terms.is_empty())
+    }
+}
+
+#[derive(Serialize)]
+struct TensorEntry<'a> {
+    name: &'a str,
+    dtype: &'static str,
+    alpha: Vec<f64>,
+    #[serde(flatten)]
+    effect: Effect,
+}
+
+/// The number that a reader would write for it, as in the manifest: 0.3, not 0.30000001192092896.
+fn shortest(alpha: f32) -> f64 {
+    alpha.to_string().parse().unwrap_or(f64::from(alpha))
+}
+
+fn report(plan: &Plan, stats: &[Stats]) -> Value {
+    let base = plan.inputs.base();
+    let combined = plan.layout.tensors.iter().zip(stats).filter(|(tensor, _)| !tensor.terms.is_empty());
+    let tensors: Vec<TensorEntry> = combined
+        .map(|(tensor, stats)| TensorEntry {
+            name: &base.tensors[tensor.tensor as usize].name,
+            dtype: tensor.dtype.name(),
+            alpha: tensor.terms.iter().map(|term| shortest(term.alpha)).collect(),
+            effect: manifest::of_tensor(plan, tensor, stats),
+        })
+        .collect();
+    let effect = manifest::total(plan, stats);
+    let mut warnings = plan.warned(&effect);
+    if tensors.is_empty() {
+        warnings.push("nothing was combined: the model is the target".into());
+    }
+    json!({
+        "schema": "taskvec/applied/1",
+        "verb": plan.request.verb(),
+        "effect": effect,
+        "tensors": tensors,
+        "notes": plan.notes,
+        "warnings": warnings,
+    })
+}
