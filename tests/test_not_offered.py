@@ -86,12 +86,13 @@ def straight(inputs: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory)
 
 
 def transfer(library: Path, inputs: tuple[Path, ...], out: Path, call: str, code: int, *more: str) -> Answer:
-    os.environ |= {"LD_PRELOAD": str(library), call: str(code)}
-    try:
+    # By its name: LD_PRELOAD is a list, and a path with a space in it would be two.
+    found_in = os.pathsep.join(filter(None, [str(library.parent), os.environ.get("LD_LIBRARY_PATH")]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LD_LIBRARY_PATH", found_in)
+        patch.setenv("LD_PRELOAD", library.name)
+        patch.setenv(call, str(code))
         return run(["transfer", *inputs, "-o", out, *more])
-    finally:
-        for name in ("LD_PRELOAD", call):
-            del os.environ[name]
 
 
 NOT_OFFERED = [

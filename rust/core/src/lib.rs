@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: checkpoint (headers) → plan → engine (read → combine → round → write) → manifest.
 //!
-//! The wings, from the top. Each may import those below it and nothing above; `error` and `control` are for everybody.
+//! The wings, from the top. Each may import those below it and nothing above; `error`, `control` and `text` are for everybody.
 //!
 //! - `verbs`: what a caller asks for
 //! - `output`: the folder in the making
@@ -30,6 +30,7 @@ pub mod plan;
 pub mod source;
 pub mod storage;
 pub mod system;
+pub mod text;
 pub mod verbs;
 
 pub use error::{Error, Result};

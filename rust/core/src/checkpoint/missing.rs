@@ -8,8 +8,8 @@ use crate::checkpoint::sidecars::is_weights;
 use crate::error::{Error, Result};
 use crate::format::adapter_config;
 use crate::format::index::index_name;
-use crate::format::json::quote;
 use crate::storage::place::Place;
+use crate::text::quote;
 
 /// How far below the folder others are looked for, and in how many folders at most.
 const DEEPEST: usize = 3;

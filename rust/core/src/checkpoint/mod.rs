@@ -24,10 +24,10 @@ use crate::format::adapter_config::AdapterConfig;
 use crate::format::config::Config;
 use crate::format::header::TensorInfo;
 use crate::format::index::{Index, MAX_INDEX, index_name};
-use crate::format::json::quote;
 use crate::numeric::dtype::{Dtype, Kind};
 use crate::storage::place::Place;
 use crate::system::parallel::ordered;
+use crate::text::quote;
 
 /// One tensor of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]

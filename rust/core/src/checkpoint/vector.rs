@@ -9,9 +9,9 @@ use crate::checkpoint::missing;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::{Error, Result};
 use crate::format::adapter_config;
-use crate::format::json::{brief, quote};
 use crate::numeric::dtype::Dtype;
 use crate::storage::place::Place;
+use crate::text::{brief, quote};
 
 /// The schema of `vector.json` that this version writes and reads.
 pub const SCHEMA: &str = "taskvec/vector/1";

@@ -8,8 +8,9 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::format::json::{Pairs, brief, quote};
+use crate::format::json::Pairs;
 use crate::storage::place::Place;
+use crate::text::{brief, quote};
 
 /// The file's name.
 pub const FILE: &str = "adapter_config.json";

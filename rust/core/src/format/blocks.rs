@@ -9,7 +9,9 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::plan::layout::BLOCK;
+
+/// The grid: blocks of this many bytes of each output file are the unit of digest, statistics and resume.
+pub const BLOCK: u64 = 1 << 20;
 
 /// XXH3-128 (seed 0) of one block.
 pub fn block(bytes: &[u8]) -> u128 {

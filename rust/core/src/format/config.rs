@@ -5,9 +5,9 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::format::json::brief;
 use crate::numeric::dtype::Float;
 use crate::storage::place::Place;
+use crate::text::brief;
 
 /// The file's name.
 pub const FILE: &str = "config.json";

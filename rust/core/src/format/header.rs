@@ -12,9 +12,10 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::{self, Error};
-use crate::format::json::{self, Pairs, brief, quote};
+use crate::format::json::{self, Pairs};
 use crate::numeric::dtype::Dtype;
 use crate::system::files::{Identity, read_exact_at};
+use crate::text::{brief, quote};
 
 /// Where one tensor lies in a file, and what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,8 @@ use serde::de::{IgnoredAny, MapAccess};
 
 use crate::error::{self, Error};
 use crate::format::header::check_name;
-use crate::format::json::{Member, Pairs, brief, quote};
+use crate::format::json::{Member, Pairs};
+use crate::text::{brief, quote};
 
 /// The longest index that is read.
 pub const MAX_INDEX: u64 = 100_000_000;

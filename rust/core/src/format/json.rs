@@ -9,6 +9,8 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
+use crate::text::quote;
+
 /// The members of a JSON object in the order of the text; a key that stands twice, once decoded, is an error.
 #[derive(Debug)]
 pub struct Pairs<V>(pub Vec<(String, V)>);
@@ -58,24 +60,5 @@ impl<'de, V: Member> Visitor<'de> for PairsVisitor<V> {
             return Err(A::Error::custom(format_args!("the name {} stands twice", quote(key))));
         }
         Ok(Pairs(pairs))
-    }
-}
-
-/// A name from an untrusted file as messages show it: in backticks, control characters escaped, cut when endless.
-pub fn quote(name: &str) -> String {
-    format!("`{}`", cut(&name.escape_debug().to_string(), 160))
-}
-
-/// What the JSON parser found, fit for a message: it may repeat text of the file.
-pub fn brief(error: &serde_json::Error) -> String {
-    let printable: String =
-        error.to_string().chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
-    cut(&printable, 320)
-}
-
-fn cut(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::numeric::stats::Stats;
+use crate::plan::{NOTHING, Plan};
 
 /// Figures of one tensor or of a whole run, over finite elements. Ratios are null where their denominator is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -74,19 +75,16 @@ fn ratio(above: f64, below: f64) -> Option<f64> {
     (below > 0.0).then(|| above / below)
 }
 
-/// What is said of a vector without any value in it.
-pub const NOTHING: &str = "v is 0 everywhere, so nothing changes: both donors hold the same values, or an adapter was never trained; look whether these are the folders that you meant";
-
 /// How far the effective gain may be off before the user is told.
 const GAIN_TOLERANCE: f64 = 0.05;
 
 impl Effect {
-    /// What the user should know before trusting the output. `combined` is how many tensors the figures are of.
-    pub fn warnings(&self, combined: u64) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if combined > 0 && self.nonfinite_inputs == 0 {
+    /// What the user should know before trusting what a run gave.
+    pub fn warnings(&self, plan: &Plan) -> Vec<String> {
+        let mut warnings = plan.warnings.clone();
+        if plan.counts.combined > 0 && self.nonfinite_inputs == 0 {
             match (self.norm_v, self.norm_requested) {
-                (Some(0.0), _) => warnings.push(NOTHING.into()),
+                (Some(0.0), _) if warnings.is_empty() => warnings.push(NOTHING.into()),
                 (None, Some(0.0)) => warnings.push("the vectors add up to 0 everywhere, so nothing changes".into()),
                 _ => {}
             }

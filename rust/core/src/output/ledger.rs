@@ -5,13 +5,13 @@ use std::fs::File;
 use crate::control::Control;
 use crate::engine::window::{Outcome, Window};
 use crate::error::Result;
+use crate::format::blocks::BLOCK;
 use crate::format::blocks::{self, FileDigest};
 use crate::numeric::stats::Stats;
 use crate::output::journal::Journal;
 use crate::output::spool::Spool;
 use crate::output::staging::Staging;
 use crate::plan::Plan;
-use crate::plan::layout::BLOCK;
 use crate::system::parallel;
 
 /// The state of a job that a second run can go on from.

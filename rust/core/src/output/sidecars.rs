@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::format::blocks::BLOCK;
 use crate::format::blocks::{self, FileDigest};
 use crate::format::config;
 use crate::output::manifest::FileEntry;
 use crate::output::staging::Staging;
 use crate::plan::Plan;
-use crate::plan::layout::BLOCK;
 use crate::storage::place::Place;
 use crate::system::os;
 

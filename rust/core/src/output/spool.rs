@@ -12,9 +12,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::control::Control;
 use crate::engine::window::Found;
 use crate::error::{Error, Result};
+use crate::format::blocks::BLOCK;
 use crate::format::header::Header;
 use crate::numeric::dtype::Dtype;
-use crate::plan::layout::BLOCK;
 use crate::system::os;
 
 /// The spool files and how many exceptions each tensor has so far.

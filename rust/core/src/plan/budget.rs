@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::format::blocks::BLOCK;
 use crate::numeric::dtype::Dtype;
 use crate::plan::inputs::Inputs;
-use crate::plan::layout::{Action, BLOCK, Layout, TensorPlan};
+use crate::plan::layout::{Action, Layout, TensorPlan};
 use crate::source::lane::{self, CHUNK};
 use crate::source::{Io, LONG};
 use crate::system::os::DIRECT_ALIGNMENT;

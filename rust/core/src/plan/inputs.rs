@@ -10,6 +10,7 @@ use crate::codec::derived::Made;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::adapter_config;
+use crate::plan::adapters;
 use crate::plan::options::{Alpha, Options};
 use crate::storage::place::Place;
 
@@ -176,7 +177,7 @@ impl Inputs {
             let subtrahend = Checkpoint::open(subtrahend, control)?;
             (lora::open_donor(minuend, Some(&subtrahend), control)?, subtrahend)
         };
-        lora::pair(&mut minuend, &mut subtrahend, options)?;
+        adapters::pair(&mut minuend, &mut subtrahend, options)?;
         let (minuend, subtrahend) = (self.push("minuend", minuend), self.push("subtrahend", subtrahend));
         self.origins.push((Origin::Pair { minuend, subtrahend }, alpha));
         Ok(())

@@ -2,14 +2,12 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::format::blocks::BLOCK;
 use crate::format::header::Header;
 use crate::numeric::dtype::{Dtype, Float};
 use crate::plan::inputs::Inputs;
 use crate::plan::matching::{Match, TermPlan, vector_dtype};
 use crate::plan::options::Options;
-
-/// The grid: blocks of this many bytes of each output file are the unit of digest, statistics and resume.
-pub const BLOCK: u64 = 1 << 20;
 
 /// Where the header of an output file comes from.
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 //!
 //! May import `source` and what is below it. A new option, and what it means for tensors, belongs here.
 
+mod adapters;
 pub mod budget;
 pub mod claims;
 pub mod inputs;
@@ -18,15 +19,18 @@ use crate::NUMERIC_SPEC;
 use crate::checkpoint::shard::{OnDisk, Store};
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::format::blocks::BLOCK;
 use crate::numeric::dtype::Float;
-use crate::output::effect::{Effect, NOTHING};
 use crate::plan::budget::{Budget, Need};
 use crate::plan::inputs::{Input, Inputs, Origin, Request};
-use crate::plan::layout::{BLOCK, Layout};
+use crate::plan::layout::Layout;
 use crate::plan::matching::{Problem, SameBytes};
 use crate::plan::options::{Options, RoundingMode};
 use crate::source::Io;
 use crate::system::os;
+
+/// What is said of a vector without any value in it.
+pub const NOTHING: &str = "v is 0 everywhere, so nothing changes: both donors hold the same values, or an adapter was never trained; look whether these are the folders that you meant";
 
 /// How many tensors are treated how.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,7 +88,7 @@ impl Plan {
         Self::build(request, options, false, control)
     }
 
-    /// The same for a job whose windows go to a consumer in memory ([`crate::verbs::live`]), which holds some of the budget.
+    /// The same for a job whose windows go to a consumer in memory (a live model), which holds some of the budget.
     ///
     /// # Errors
     /// As [`Plan::new`]; and where the values would change their type, which is the consumer's own.
@@ -135,13 +139,6 @@ impl Plan {
         };
         plan.count()?;
         Ok(plan)
-    }
-
-    /// What the user should know before trusting what a finished run gave.
-    pub fn warned(&self, effect: &Effect) -> Vec<String> {
-        let mut warnings = self.warnings.clone();
-        warnings.extend(effect.warnings(self.counts.combined).into_iter().filter(|one| !self.warnings.contains(one)));
-        warnings
     }
 
     fn count(&mut self) -> Result<()> {

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::format::json::quote;
 use crate::system::files::read_whole;
+use crate::text::quote;
 
 /// A folder with an input in it, wherever it lies.
 #[derive(Clone, Debug)]

@@ -10,8 +10,8 @@ use crate::checkpoint::{Checkpoint, Tensor};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::adapter_config::{self, AdapterConfig};
-use crate::output::effect::NOTHING;
 use crate::output::manifest;
+use crate::plan::NOTHING;
 use crate::storage::place::Place;
 
 /// Opens a checkpoint or a vector folder, whichever it is.

@@ -205,7 +205,7 @@ fn report(plan: &Plan, stats: &[Stats]) -> Value {
         })
         .collect();
     let effect = manifest::total(plan, stats);
-    let mut warnings = plan.warned(&effect);
+    let mut warnings = effect.warnings(plan);
     if tensors.is_empty() {
         warnings.push("nothing was combined: the model is the target".into());
     }

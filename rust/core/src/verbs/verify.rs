@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::checkpoint::vector;
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::format::blocks::BLOCK;
 use crate::format::blocks::{self, FileDigest};
 use crate::format::header::Header;
 use crate::output::manifest;
-use crate::plan::layout::BLOCK;
 use crate::system::files::read_exact_at;
 use crate::system::parallel::ordered;
 

@@ -17,6 +17,7 @@ use crate::engine::tied_heads;
 use crate::engine::window::{self, Shared, Worker};
 use crate::error::{Error, Result};
 use crate::format::blocks;
+use crate::format::blocks::BLOCK;
 use crate::format::header::Header;
 use crate::numeric::simd::Isa;
 use crate::output::effect::Effect;
@@ -26,7 +27,6 @@ use crate::output::manifest::{self, FileEntry, Finished};
 use crate::output::sidecars;
 use crate::output::sink::Sink;
 use crate::output::staging::Staging;
-use crate::plan::layout::BLOCK;
 use crate::plan::{Counts, Plan};
 use crate::storage::place::Place;
 use crate::system::os;
@@ -267,7 +267,7 @@ fn strangers(out: &Path, order: &[String]) -> Option<String> {
 
 fn job_result(plan: &Plan, out: &Path, built: &Built, started: Instant, isa: Isa) -> Value {
     let Counts { combined, copied, converted, elements } = plan.counts;
-    let mut warnings = plan.warned(&built.effect);
+    let mut warnings = built.effect.warnings(plan);
     if combined == 0 && plan.inputs.has_target {
         warnings.push("nothing was combined: the output is the target".into());
     }
@@ -326,6 +326,6 @@ fn ended_commit(plan: &Plan, out: &Path) -> Result<Value> {
         "effect": document["effect"],
         "exceptions": document["vector"]["exceptions"],
         "notes": plan.notes,
-        "warnings": plan.warned(&effect),
+        "warnings": effect.warnings(plan),
     }))
 }

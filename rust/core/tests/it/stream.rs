@@ -11,9 +11,9 @@ use crate::elsewhere::{Elsewhere, Family, Fault, MAPPED, manifest, noise, place,
 use proptest::prelude::*;
 use taskvec_core::Error;
 use taskvec_core::control::Control;
+use taskvec_core::format::blocks::BLOCK;
 use taskvec_core::plan::Plan;
 use taskvec_core::plan::inputs::Request;
-use taskvec_core::plan::layout::BLOCK;
 use taskvec_core::plan::options::{Alpha, Options};
 use taskvec_core::source::Io;
 use taskvec_core::source::lane::{CHUNK, Lane, REQUEST, Reading};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::pieces::Piece;
+use crate::format::blocks::BLOCK;
 use crate::plan::Plan;
-use crate::plan::layout::BLOCK;
 use crate::system::buffer::Buffer;
 
 /// Consecutive elements of one tensor.

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use crate::codec::derived::Read;
 use crate::engine::gather::{Gather, Slot, Sources};
 use crate::error::{Error, Result};
+use crate::format::blocks::BLOCK;
 use crate::plan::Plan;
 use crate::plan::inputs::At;
-use crate::plan::layout::{Action, BLOCK, OutFile};
+use crate::plan::layout::{Action, OutFile};
 use crate::plan::matching::TermPlan;
 
 /// Elements (or bytes, of a type that packs its elements more tightly) of one tensor in one block.
