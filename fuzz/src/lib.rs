@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use taskvec_core::storage::place::{Place, Remote};
-use taskvec_core::Error;
-use taskvec_core::Result;
+use taskvec_core::{Error, Result};
 
 /// The longest message: a name that is cut, and a shape of 64 dimensions with their 20 digits.
 const LONGEST: usize = 4_096;

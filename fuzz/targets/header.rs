@@ -9,8 +9,8 @@ use std::path::Path;
 use libfuzzer_sys::fuzz_target;
 use safetensors::SafeTensors;
 use serde_json::Value;
-use taskvec_core::numeric::dtype::Dtype;
 use taskvec_core::format::header::Header;
+use taskvec_core::numeric::dtype::Dtype;
 use taskvec_fuzz::check_error;
 
 /// The largest data section that is made for the other reader.

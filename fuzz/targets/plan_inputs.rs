@@ -15,10 +15,10 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use taskvec_core::control::Control;
 use taskvec_core::numeric::dtype::Float;
+use taskvec_core::plan::Plan;
 use taskvec_core::plan::inputs::Request;
 use taskvec_core::plan::options::{Alpha, Options, Vocab};
 use taskvec_core::storage::place::Place;
-use taskvec_core::plan::Plan;
 use taskvec_fuzz::{check_error, check_text};
 
 const NAMES: [&str; 12] = [

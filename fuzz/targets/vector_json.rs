@@ -6,8 +6,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use taskvec_core::checkpoint::Checkpoint;
-use taskvec_core::control::Control;
 use taskvec_core::checkpoint::vector::{self, VectorInfo};
+use taskvec_core::control::Control;
 use taskvec_fuzz::{Content, Folder, check_error};
 
 /// The values that the exceptions belong to.
