@@ -1,4 +1,4 @@
-//! What rounding did to a request, in figures that a user can read: see DESIGN "Numbers" in the README.
+//! What rounding did to a request, in figures that a user can read.
 
 use serde::{Deserialize, Serialize};
 
