@@ -215,7 +215,9 @@ fn the_folder_of_a_repository_in_the_cache_leads_to_its_snapshot() {
     };
     let refused = |below: &str, says: &str| {
         let error = open(&folder.path().join("hub").join(below)).unwrap_err();
-        assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains(says), "{error} lacks {says}");
+        // Windows separates folders with another character, which quoted names show twice.
+        let [shown, says] = [&error.to_string(), says].map(|text| text.replace("\\\\", "/").replace('\\', "/"));
+        assert!(matches!(error, Error::Corrupt { .. }) && shown.contains(&says), "{shown} lacks {says}");
     };
     folder.put("hub/models--org--name/blobs/0", "");
     folder.shard("hub/models--org--name/snapshots/abc/model.safetensors", &["a"]);
