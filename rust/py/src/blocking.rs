@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use serde_json::Value;
-use taskvec_core::Error;
-use taskvec_core::Result;
 use taskvec_core::control::Control;
+use taskvec_core::{Error, Result};
 
 use crate::errors::{internal, raise};
 

@@ -57,7 +57,6 @@ mod _core {
 
     /// A tensor's name without wrappers' prefixes, as `--strip-prefix` takes them off.
     #[pyfunction]
-    #[allow(clippy::needless_pass_by_value, reason = "Python hands lists over whole")]
     fn strip_prefixes(name: &str, prefixes: Vec<String>) -> String {
         taskvec_core::plan::options::strip_prefixes(name, &prefixes).into_owned()
     }

@@ -5,9 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use taskvec_core::plan::Plan;
 use taskvec_core::plan::inputs::Request;
-use taskvec_core::plan::options;
+use taskvec_core::plan::{Plan, options};
 use taskvec_core::storage::place::Place;
 use taskvec_core::verbs::live::{self, Next, Packet, Stream};
 

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::checkpoint::missing;
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::{Checkpoint, Tensor, missing};
 use crate::error::{Error, Result};
 use crate::format::adapter_config;
 use crate::numeric::dtype::Dtype;

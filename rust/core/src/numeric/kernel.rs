@@ -5,10 +5,9 @@
 //! scratch stays in the first-level cache.
 
 use crate::numeric::dtype::Float;
-use crate::numeric::loops;
-use crate::numeric::philox;
 use crate::numeric::simd::{self, Isa};
 use crate::numeric::stats::{Comparison, ComparisonLanes, Element, Lanes, Stats};
+use crate::numeric::{loops, philox};
 
 const CHUNK: usize = 4096;
 /// A multiple of the lanes, so that a chunk's parts continue each other's; 256 and 1,024 are no faster.

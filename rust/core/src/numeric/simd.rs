@@ -1,4 +1,4 @@
-//! Instruction sets: which one runs, and the loops of pass.rs compiled for each.
+//! Instruction sets: which one runs, and the loops of loops.rs compiled for each.
 #![allow(unsafe_code, reason = "calling what was compiled for AVX2, and setting the floating-point control register")]
 
 use std::env;
@@ -95,7 +95,7 @@ pub fn default_float_environment() {
     };
 }
 
-/// One function per loop of pass.rs, which takes the instruction set first.
+/// One function per loop of loops.rs, which takes the instruction set first.
 macro_rules! instantiate {
     ($($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {$(
         #[allow(clippy::too_many_arguments, reason = "the loop's own, and the instruction set")]

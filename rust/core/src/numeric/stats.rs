@@ -201,7 +201,7 @@ impl Comparison {
         }
     }
 
-    /// Fills the buckets with distances as pass.rs measures them.
+    /// Fills the buckets with distances as loops.rs measures them.
     pub(crate) fn count(&mut self, distances: &[u32]) {
         // In turn, so that equal neighbours do not wait for each other's count.
         let mut turns = [[0; Self::BUCKETS]; 4];

@@ -7,8 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::NUMERIC_SPEC;
-use crate::checkpoint::Checkpoint;
-use crate::checkpoint::vector;
+use crate::checkpoint::{Checkpoint, vector};
 use crate::numeric::stats::Stats;
 use crate::output::effect::{Effect, Sum};
 use crate::plan::Plan;

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::format::blocks::BLOCK;
-use crate::format::blocks::{self, FileDigest};
+use crate::format::blocks::{self, BLOCK, FileDigest};
 use crate::format::config;
 use crate::output::manifest::FileEntry;
 use crate::output::staging::Staging;

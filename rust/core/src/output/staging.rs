@@ -9,8 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::clutter;
-use crate::checkpoint::vector;
+use crate::checkpoint::{clutter, vector};
 use crate::error::{Error, Result};
 use crate::output::manifest;
 use crate::system::os;

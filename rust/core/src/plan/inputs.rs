@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use crate::checkpoint::descriptions;
-use crate::checkpoint::lora;
 use crate::checkpoint::vector::VectorInfo;
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::{Checkpoint, Tensor, descriptions, lora};
 use crate::codec::derived::Made;
 use crate::control::Control;
 use crate::error::{Error, Result};

@@ -11,8 +11,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use self::views::{Difference, View};
-use crate::checkpoint::Tensor;
-use crate::checkpoint::tied;
+use crate::checkpoint::{Tensor, tied};
 use crate::error::{Error, Result};
 use crate::format::config;
 use crate::numeric::dtype::{Float, Kind};

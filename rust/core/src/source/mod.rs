@@ -5,12 +5,11 @@
 pub mod lane;
 pub(crate) mod lanes;
 
-use std::fmt;
 use std::fs::File;
-use std::io;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::{fmt, io};
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::shard::{OnDisk, Shard, Store};

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::checkpoint::lora;
-use crate::checkpoint::vector;
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::{Checkpoint, Tensor, lora, vector};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::adapter_config::{self, AdapterConfig};

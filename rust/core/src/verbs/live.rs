@@ -12,18 +12,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::control::Control;
-use crate::engine::arrivals;
-use crate::engine::schedule;
-use crate::engine::tied_heads;
 use crate::engine::window::{self, Shared, Window, Worker};
 pub use crate::engine::window::{Packet, Part};
+use crate::engine::{arrivals, schedule, tied_heads};
 use crate::error::{Error, Result};
 use crate::numeric::simd::Isa;
 use crate::numeric::stats::Stats;
 use crate::output::effect::Effect;
 use crate::output::manifest;
-use crate::plan::Plan;
-use crate::plan::layout;
+use crate::plan::{Plan, layout};
 use crate::system::parallel::{Permits, ordered};
 
 /// The tensors of a plan in the order of the layout, as JSON: what a consumer needs to know of them.

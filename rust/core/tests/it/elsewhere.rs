@@ -1,28 +1,23 @@
 //! A folder elsewhere, kept in memory: it counts what it is asked for, and can fail or stall. And checkpoints to put there.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
+use crate::seeded::numbers;
 use serde_json::{Map, Value, json};
-use taskvec_core::Error;
-use taskvec_core::Result;
 use taskvec_core::control::Control;
 use taskvec_core::plan::Plan;
 use taskvec_core::plan::inputs::Request;
 use taskvec_core::plan::options::{Alpha, Options};
-use taskvec_core::source::Io;
 use taskvec_core::storage::place::{Origin, Place, Remote};
 use taskvec_core::verbs::write;
+use taskvec_core::{Error, Result};
 use tempfile::TempDir;
-
-/// Mapping is offered on Linux alone; elsewhere the automatic choice takes its place.
-pub const MAPPED: Io = if cfg!(target_os = "linux") { Io::Mmap } else { Io::Auto };
 
 /// What it was asked for.
 #[derive(Clone, Debug, Default)]
@@ -227,21 +222,9 @@ pub fn place(remote: &Arc<Elsewhere>, known: &[(&str, &str)]) -> Place {
     }
 }
 
-/// Random bytes from a seed.
-pub fn noise(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state >> 16
-    }
-}
-
 /// Finite numbers of a type.
 pub fn values(seed: u64, dtype: &str, count: usize) -> Vec<u8> {
-    let mut next = noise(seed);
-    let mut number = move || (next() % (1 << 24)) as f32 / (1_u32 << 24) as f32 - 0.5;
+    let mut number = numbers(seed);
     (0..count)
         .flat_map(|_| match dtype {
             "BF16" => half::bf16::from_f32(number()).to_le_bytes().to_vec(),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::seeded::{MAPPED, numbers};
 use half::bf16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use taskvec_core::Error;
@@ -20,22 +21,13 @@ const SHAPES: [(&str, usize); 3] = [("a.weight", 1_500_001), ("b.bias", 7), ("c.
 
 /// Numbers that look like weights: small, of both signs, from a seed.
 fn values(seed: u64, count: usize) -> Vec<bf16> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1_u64 << 24) as f32 - 0.5
-    };
+    let mut next = numbers(seed);
     (0..count).map(|_| bf16::from_f32(next() * 0.05)).collect()
 }
 
 fn bytes(values: &[bf16]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_bits().to_le_bytes()).collect()
 }
-
-/// Mapping is offered on Linux alone; elsewhere the automatic choice takes its place.
-const MAPPED: Io = if cfg!(target_os = "linux") { Io::Mmap } else { Io::Auto };
 
 struct Family {
     folder: TempDir,

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::seeded::{MAPPED, numbers};
 use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
 use taskvec_core::Error;
@@ -25,9 +26,6 @@ const TENSORS: [(&str, &str, usize); 5] = [
     ("e.weight", "F64", 400_003),
 ];
 
-/// Mapping is offered on Linux alone; elsewhere the automatic choice takes its place.
-const MAPPED: Io = if cfg!(target_os = "linux") { Io::Mmap } else { Io::Auto };
-
 fn size(dtype: &str) -> usize {
     match dtype {
         "U8" => 1,
@@ -39,13 +37,7 @@ fn size(dtype: &str) -> usize {
 
 /// Finite numbers of every type from bytes of a seed.
 fn bytes(seed: u64, dtype: &str, count: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1_u64 << 24) as f32 - 0.5
-    };
+    let mut next = numbers(seed);
     (0..count)
         .flat_map(|_| match dtype {
             "U8" => vec![(next() * 200.0) as i8 as u8],

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::seeded::{MAPPED, numbers};
 use half::{bf16, f16};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -20,17 +21,8 @@ use taskvec_core::source::Io;
 use taskvec_core::verbs::write;
 use tempfile::TempDir;
 
-/// Mapping is offered on Linux alone; elsewhere the automatic choice takes its place.
-const MAPPED: Io = if cfg!(target_os = "linux") { Io::Mmap } else { Io::Auto };
-
 fn noise(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1_u64 << 24) as f32 - 0.5
-    };
+    let mut next = numbers(seed);
     (0..count).map(|_| next()).collect()
 }
 

@@ -14,4 +14,5 @@ mod kernel;
 mod live;
 mod lora;
 mod remote;
+mod seeded;
 mod stream;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::elsewhere::{Elsewhere, Family, Fault, MAPPED, Tensor, checkpoint, manifest, place, places, same_output};
+use crate::elsewhere::{Elsewhere, Family, Fault, Tensor, checkpoint, manifest, place, places, same_output};
+use crate::seeded::MAPPED;
 use serde_json::{Value, json};
 use taskvec_core::Error;
 use taskvec_core::checkpoint::Checkpoint;
@@ -15,9 +16,7 @@ use taskvec_core::plan::inputs::Request;
 use taskvec_core::plan::options::{Alpha, Options};
 use taskvec_core::source::Io;
 use taskvec_core::storage::place::Place;
-use taskvec_core::verbs::diff;
-use taskvec_core::verbs::inspect;
-use taskvec_core::verbs::write;
+use taskvec_core::verbs::{diff, inspect, write};
 use tempfile::TempDir;
 
 fn open(remote: &Arc<Elsewhere>) -> Result<Checkpoint, Error> {

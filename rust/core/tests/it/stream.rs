@@ -1,13 +1,13 @@
 //! Streamed inputs: lanes by themselves, with random schedules, and whole jobs against those on local folders.
 
-use std::fs;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use crate::elsewhere::{Elsewhere, Family, Fault, MAPPED, manifest, noise, place, places, same_output};
+use crate::elsewhere::{Elsewhere, Family, Fault, manifest, place, places, same_output};
+use crate::seeded::{MAPPED, noise};
 use proptest::prelude::*;
 use taskvec_core::Error;
 use taskvec_core::control::Control;
