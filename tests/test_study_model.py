@@ -195,6 +195,27 @@ def test_progress_counts_documents(root: Path) -> None:
         assert len(told) >= COUNT // 4
 
 
+def test_a_template_is_compiled_once_and_not_for_each_document(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, choice = loaded(root)
+    environment, compiled = lm_eval.utils.env, list[str]()
+    straight = environment.compile
+
+    def counted(source: str, *more: Any) -> Any:
+        compiled.append(source)
+        return straight(source, *more)
+
+    monkeypatch.setattr(environment, "compile", counted)
+    for one in (words, choice):
+        compiled.clear()
+        assert len(score(asking(model(root)), one, line=None)) == COUNT
+        assert compiled
+        assert len(compiled) == len(set(compiled)) < 10
+    # Outside, lm-eval is as it was.
+    assert "from_string" not in vars(environment)
+
+
 def test_documents_of_a_group_are_counted_through(root: Path, tmp_path: Path) -> None:
     group = {"group": "both", "task": ["tiny_one", "tiny_two"]}
     chat.write_tasks(tmp_path / "tasks", chat.task("tiny_one"), chat.task("tiny_two"), group)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MismatchError, TaskvecError, UsageError
@@ -12,7 +14,7 @@ from .readings import as_number
 from .tasks import seed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from ...records import Json
     from .readings import Reading
@@ -43,8 +45,28 @@ def score(
     if loaded.judge is not None:
         loaded.judge.open()
         loaded.judge.verdicts = {}
-    with quiet():
-        samples = _evaluate(model, loaded)
+    with _templates_kept():
+        with quiet():
+            samples = _evaluate(model, loaded)
+        return _rows(samples, loaded, model.records)
+
+
+@contextmanager
+def _templates_kept() -> Generator[None]:
+    """Within it, lm-eval compiles a template once, and not for each document.
+
+    For a small model that takes longer than its answers.
+    """
+    environment = library("lm_eval.utils").env
+    # On the instance, before its class's own.
+    environment.from_string = lru_cache(maxsize=256)(environment.from_string)
+    try:
+        yield
+    finally:
+        del environment.from_string
+
+
+def _rows(samples: Any, loaded: Loaded, records: Any) -> list[Json]:
     rows: list[Json] = []
     for task in loaded.tasks:
         by_filter: dict[str, dict[int, Any]] = {}
@@ -53,7 +75,7 @@ def score(
         for number in sorted(by_filter[loaded.filter]):
             # Tasks of a group are counted through.
             read = {name: some[number] for name, some in by_filter.items()}
-            rows.append(_row(len(rows), read, task, loaded, model.records))
+            rows.append(_row(len(rows), read, task, loaded, records))
     return rows
 
 
