@@ -196,6 +196,32 @@ def test_diff_says_it_too(home: dict[str, str], taskvec: Run, tmp_path: Path) ->
     assert answer.stderr.splitlines() == [f"taskvec: warning: {one}" for one in warnings]
 
 
+def test_inspect_compares_what_it_reads_whole(home: dict[str, str], taskvec: Run, tmp_path: Path) -> None:
+    without_links(tmp_path / "home" / "hub")
+    (path,) = (tmp_path / "home" / "hub").glob("models--lab--instruct/snapshots/*/config.json")
+    path.write_bytes(path.read_bytes().replace(b"{", b"[", 1))
+    answer = taskvec("inspect", REFS[0], **home | OFFLINE)
+    assert answer.code == 3, answer.stdout
+    assert "config.json is in the cache with another content" in answer.stderr
+
+
+def test_inspect_says_it_of_what_it_reads_whole(home: dict[str, str], taskvec: Run, tmp_path: Path) -> None:
+    kept = tmp_path / "home" / "hub"
+    without_links(kept)
+
+    def unknown(name: str, entry: dict[str, object]) -> None:
+        forget_sha256(name, entry)
+        if name == "config.json":
+            entry["blob_id"] = "ab" * 20
+
+    relist(kept, unknown)
+    answer = taskvec("inspect", REFS[0], "--json", **home | OFFLINE)
+    assert answer.code == 0, answer.stderr
+    warnings = json.loads(answer.stdout)["warnings"]
+    assert answer.stderr.splitlines() == [f"taskvec: warning: {one}" for one in warnings]
+    assert [warning.split(" was taken")[0] for warning in warnings] == [f"{REFS[0]}: config.json"]
+
+
 @pytest.mark.parametrize("name", ["model-00002-of-00003.safetensors", "chat_template.jinja"])
 def test_another_content_without_links_is_found_offline(
     name: str, home: dict[str, str], taskvec: Run, tmp_path: Path

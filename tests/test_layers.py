@@ -71,6 +71,16 @@ def test_every_folder_and_file_of_the_core_has_its_place() -> None:
     assert {path.stem for path in CORE.glob("*.rs")} == EVERYBODYS | {"lib"}
 
 
+def test_every_list_of_the_wings_has_their_order() -> None:
+    listed = {
+        CORE / "lib.rs": r"^//! - `(\w+)`: ",
+        CORE.parents[2] / "ARCHITECTURE.md": r"^\| `(\w+)` \| ",
+    }
+    for path, line in listed.items():
+        wings = re.findall(line, path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert tuple(reversed(wings)) == CORE_WINGS, path
+
+
 def test_the_core_in_numbers() -> None:
     """A file fits in the head, a folder in the eye."""
     for folder in CORE.iterdir():

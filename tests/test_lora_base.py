@@ -34,7 +34,9 @@ def elsewhere(request: pytest.FixtureRequest, adapted: Adapted, tmp_path: Path) 
 def test_the_base_is_said(
     base: Path, target: Path, elsewhere: Path, adapted: Adapted, tmp_path: Path
 ) -> None:
-    with pytest.raises(MismatchError, match=f"give --base {base} if it is"):
+    named = json.loads((elsewhere / "adapter_config.json").read_text())["base_model_name_or_path"]
+    said = f"this adapter's base is `{named}`" if named else "does not name the base model"
+    with pytest.raises(MismatchError, match=f"{said}.*; give --base {base} if it is"):
         transfer(target, elsewhere, base, tmp_path / "out")
     assert check(target, elsewhere, base, base=base).compatible
     transfer(target, elsewhere, base, tmp_path / "out", base=base, alpha=0.5)

@@ -83,7 +83,9 @@ def transferred(
         # The adapter's base: where it is on this machine, whatever the working folder is later.
         places = {os.fspath(minuend): pair[0].path, os.fspath(subtrahend): pair[1].path}
         if opts.base is not None:
-            opts = replace(opts, base=str(Path(places.get(opts.base, opts.base)).expanduser().absolute()))
+            base_folder = Path(places.get(opts.base, opts.base)).expanduser()
+            # A name on the Hub stays one.
+            opts = replace(opts, base=str(base_folder.absolute()) if base_folder.is_dir() else opts.base)
         found = _compared(base, pair, folders)
 
     def start(base: str, first: str, second: str) -> _core.Live:

@@ -84,6 +84,7 @@ impl Effect {
         let mut warnings = plan.warnings.clone();
         if plan.counts.combined > 0 && self.nonfinite_inputs == 0 {
             match (self.norm_v, self.norm_requested) {
+                // Of donors that are one file, and of vectors that say so, the plan knew it.
                 (Some(0.0), _) if warnings.is_empty() => warnings.push(NOTHING.into()),
                 (None, Some(0.0)) => warnings.push("the vectors add up to 0 everywhere, so nothing changes".into()),
                 _ => {}
