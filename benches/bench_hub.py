@@ -5,12 +5,12 @@
     python benches/bench_hub.py check                # three checkpoints of 671B shape, with holes for weights
     python benches/bench_hub.py speed memory check --size 1.5b --json FIGURES
 
-The Hub is the tests' own (`tests/hubserver`), a process on this machine that serves from the page cache: it
-and the client share the cores, and what is unlimited is bound by them. A latency passes before each answer,
-a rate holds for each connection. The target lies on this disk, the donors only on the Hub; every run begins
-with empty caches. The first output of a `--stream` is compared with numpy bit for bit, all later ones with
-that one byte for byte, downloads with what is published. Needs numpy and the installed package, on Linux.
-Prints Markdown.
+The Hub is the tests' own (`tests/support/hubserver`), a process on this machine that serves from the page
+cache: it and the client share the cores, and what is unlimited is bound by them. A latency passes before
+each answer, a rate holds for each connection. The target lies on this disk, the donors only on the Hub;
+every run begins with empty caches. The first output of a `--stream` is compared with numpy bit for bit, all
+later ones with that one byte for byte, downloads with what is published. Needs numpy and the installed
+package, on Linux. Prints Markdown.
 """
 
 from __future__ import annotations

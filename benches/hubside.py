@@ -17,7 +17,7 @@ from measure import Run, run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
 from hubserver import Hub, Request
 from hugefamily import write_huge

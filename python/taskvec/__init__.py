@@ -16,9 +16,9 @@ guard()
 import warnings
 
 from ._core import debug_build, version
+from .check_result import CheckResult
 from .errors import CorruptError, MismatchError, StorageError, TaskvecError, UsageError
-from .live import transferred
-from .plan import CheckResult
+from .live.inject import transferred
 from .push import PushResult, push
 from .results import Applied, DiffResult, InspectResult, VerifyResult, WriteResult
 from .vector import Vector

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .options import Options
     from .refs import Ref
 
@@ -171,5 +173,7 @@ def _printable(text: str) -> str:
 def _whole(front: dict[str, Any], body: list[str]) -> str:
     import yaml
 
-    metadata = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
+    # The stubs leave the type of an argument open that is not used here.
+    dump: Callable[..., str] = cast("Any", yaml).safe_dump
+    metadata = dump(front, sort_keys=False, allow_unicode=True)
     return "\n".join(["---", metadata + "---", "", *body]) + "\n"

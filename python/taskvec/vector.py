@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from .errors import CorruptError, MismatchError
-from .folders import Folders
-from .live import applied
+from .live.inject import applied
 from .options import Options
 from .records import Json, freeze
 from .refs import Fixed
+from .session import Folders
 
 if TYPE_CHECKING:
     import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from .live import Originals
+    from .live.inject import Originals
     from .options import Alpha, Keywords
     from .results import Applied, WriteResult
 

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Literal, Unpack, overload
 import taskvec._core as _core
 
 from .card import Card, merge_card, vector_card
-from .compat import compare
+from .check_result import CheckResult
 from .errors import UsageError
-from .folders import Folders
+from .fit.compatibility import compare
 from .options import Alpha, Keywords, make_options, parse_alpha, spread_alphas
-from .plan import CheckResult
 from .results import DiffResult, InspectResult, VerifyResult, WriteResult
+from .session import Folders
 from .vector import Vector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .compat import Findings
+    from .fit.compatibility import Findings
     from .options import Options
     from .records import Json
     from .refs import Folder, Ref

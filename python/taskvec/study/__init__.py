@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import os
     from pathlib import Path
 
-    from ..progress import Progress
     from .rundir.results import Results
     from .running.check_result import Checked
+    from .running.runner import Progress
     from .spec.sections import Study
 
 __all__ = ["check", "load", "report", "run"]

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ... import verbs
-from ...progress import duration
-from ...render import readable
+from ...text import duration, readable
 from ..environment import quiet
 from ..scoring.loading import load_model, make_room
 from ..scoring.prompts import count, render

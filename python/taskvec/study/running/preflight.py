@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ... import verbs
 from ...errors import MismatchError, UsageError
-from ...folders import Folders, pinned
 from ...options import Options
+from ...session import Folders, pinned
 from .. import environment
 from ..rundir.digests import described
 from ..rundir.run_folder import SCHEMA
@@ -26,7 +26,7 @@ from ..spec.study_file import load
 from .backend import ask_about
 
 if TYPE_CHECKING:
-    from ...plan import CheckResult
+    from ...check_result import CheckResult
     from ...records import Json
     from ...refs import Ref
     from ..scoring.code import Judge

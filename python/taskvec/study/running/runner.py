@@ -9,9 +9,9 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 from ... import verbs
-from ...control import write_control
 from ...errors import MismatchError
-from ...live import unlike
+from ...live.inject import unlike
+from ...randomize import write_control
 from ...refs import local
 from ...vector import Vector
 from ..environment import library, quiet
@@ -24,13 +24,16 @@ from .time_left import TimeLeft
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
-    from ...progress import Progress
     from ..rundir.results import Results
     from ..scoring.tasks import Loaded
     from ..spec.arms import Arm
     from .preflight import Ready
+
+    Progress = Callable[[str, str, int, int, float | None], None]
+    """What a study tells as batches finish: arm, benchmark, documents done, documents in all, and the seconds
+    that are left, None where nothing tells yet."""
 
 
 def run(

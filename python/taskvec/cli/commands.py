@@ -1,0 +1,300 @@
+"""The command line: the verbs, their options in words, and one way out for every error."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import traceback
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import verbs
+from .._core import version
+from ..errors import TaskvecError
+from ..push import push as upload
+from ..session import pinned
+from ..vector import Vector
+from . import flags, render
+from .console import Talk, put, say, show, split
+from .flags import with_options
+from .progress_bar import Bar, Documents
+from .study_commands import report, study
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from ..check_result import CheckResult
+    from ..results import DiffResult, InspectResult, WriteResult
+
+_WRITING = ("extract", "apply", "transfer", "push")
+_STUDY_RUN = ["study", "run"]
+_INTERNAL = 70
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version, prog_name="taskvec", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Task arithmetic on safetensors checkpoints: v = MINUEND − SUBTRAHEND, OUT = TARGET + α·v.
+
+    Every argument is a folder as transformers saves it, or one on the Hub: org/name[@revision][:subfolder].
+    `taskvec demo` shows it all at work.
+    """
+
+
+@cli.command()
+@click.argument("minuend")
+@click.argument("subtrahend")
+@with_options(flags.OUTPUT, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK)
+def extract(minuend: str, subtrahend: str, out: str, **given: Any) -> int:
+    """Write the vector MINUEND − SUBTRAHEND."""
+    return _write(given, partial(verbs.extract, minuend, subtrahend, out))
+
+
+@cli.command()
+@click.argument("target")
+@click.argument("vectors", nargs=-1, required=True)
+@with_options(
+    flags.ALPHAS, flags.OUTPUT, flags.VALUES, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK
+)
+def apply(target: str, vectors: tuple[str, ...], out: str, alpha: tuple[str, ...], **given: Any) -> int:
+    """Write TARGET + α·VECTOR, or the sum over several vectors."""
+    return _write(given, partial(verbs.apply, target, vectors, out, alpha=alpha))
+
+
+@cli.command()
+@click.argument("target")
+@click.argument("minuend")
+@click.argument("subtrahend")
+@with_options(flags.ALPHA, flags.OUTPUT, flags.VALUES, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK)
+def transfer(target: str, minuend: str, subtrahend: str, out: str, alpha: str, **given: Any) -> int:
+    """Write TARGET + α·(MINUEND − SUBTRAHEND).
+
+    In one pass, without storing the vector; the bytes are those of extract and apply.
+    """
+    return _write(given, partial(verbs.transfer, target, minuend, subtrahend, out, alpha=alpha))
+
+
+@cli.command()
+@click.argument("target")
+@click.argument("donors", nargs=-1, required=True)
+@click.option("-o", "--out", metavar="DIR", help="Also look at the room on the disk of this folder.")
+@with_options(flags.ALPHAS, flags.VALUES, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK)
+def check(target: str, donors: tuple[str, ...], out: str | None, alpha: tuple[str, ...], **given: Any) -> int:
+    """Say whether DONORS fit TARGET, reading no weights.
+
+    DONORS are a MINUEND and a SUBTRAHEND, or one or more vectors. Exit code 0 if they fit, 1 if they do not.
+    """
+    talk, how = split(given)
+    return _show_plan(talk, verbs.check(target, *donors, out=out, alpha=alpha, **how))
+
+
+@cli.command()
+@click.argument("path", metavar="REF")
+@with_options(flags.HUB, flags.TALK)
+def inspect(path: str, **given: Any) -> int:
+    """Say what is in a checkpoint or vector.
+
+    With --verbose every tensor is listed.
+    """
+    talk, how = split(given)
+    result = verbs.inspect(path, **how)
+    _warn(result)
+    show(talk, result.to_json(), render.inspected(result, every=talk.verbose))
+    return 0
+
+
+@cli.command()
+@click.argument("a")
+@click.argument("b")
+@with_options(flags.NAMES, flags.HUB, flags.ENGINE, flags.TALK)
+def diff(a: str, b: str, **given: Any) -> int:
+    """Say how checkpoint B differs from A.
+
+    With --verbose every tensor that differs is listed, not only those that differ most.
+    """
+    talk, how = split(given)
+    with Bar(quiet=talk.quiet) as bar:
+        result = verbs.diff(a, b, progress=bar, **how)
+    _warn(result)
+    show(talk, result.to_json(), render.compared(result, every=talk.verbose))
+    return 0
+
+
+@cli.command()
+@click.argument("out")
+@with_options(flags.HUB, flags.ENGINE, flags.TALK)
+def verify(out: str, **given: Any) -> int:
+    """Check OUT against the digests in its manifest.
+
+    Reads every byte again. Exit code 0 if all is as it was written, 1 if not.
+    """
+    talk, how = split(given)
+    with Bar(quiet=talk.quiet) as bar:
+        result = verbs.verify(out, progress=bar, **how)
+    show(talk, result.to_json(), render.verified(result))
+    return 0 if result.ok else 1
+
+
+@cli.command()
+@click.argument("out")
+@click.argument("repo", metavar="ORG/NAME")
+@with_options(flags.PUSH, flags.TALK)
+def push(out: str, repo: str, private: bool, revision: str | None, **given: Any) -> int:
+    """Upload OUT, with its model card, to the model repository ORG/NAME on the Hub.
+
+    OUT is a folder that extract, apply or transfer wrote; it is verified first. Log in with `hf auth login`
+    or set HF_TOKEN. What the Hub already has is not sent again.
+    """
+    talk, _ = split(given)
+    with Bar(quiet=talk.quiet) as bar:
+        result = upload(out, repo, private=private, revision=revision, progress=bar)
+    show(talk, result.to_json(), render.pushed(result))
+    return 0
+
+
+@cli.command()
+@click.option(
+    "-o", "--out", default="taskvec-demo", show_default=True, metavar="DIR", help="The folder to make."
+)
+@click.option("--overwrite", is_flag=True, help="Go ahead although the folder is there.")
+@flags.DEBUG
+def demo(out: str, overwrite: bool) -> int:
+    """Show all of it on a small family of models, trained for real.
+
+    Runs check, extract, apply, transfer, diff and verify, then a study of what the vector does (some minutes;
+    it needs pip install "taskvec[eval]"). Exit code 1 if anything is not as promised.
+    """
+    from . import demo as mission
+
+    with Documents(quiet=False) as bar:
+        return 0 if mission.run(out, overwrite=overwrite, say=put, progress=bar) else 1
+
+
+cli.add_command(study)
+cli.add_command(report)
+
+
+def _write(given: dict[str, Any], verb: Callable[..., Vector | WriteResult | CheckResult]) -> int:
+    talk, how = split(given)
+    dry_run = how.pop("dry_run")
+    if dry_run or talk.verbose:
+        plan: Any = verb(dry_run=True, **how)
+        if dry_run:
+            return _show_plan(talk, plan)
+        say(f"reads by {plan.io}: {plan.io_reason}")
+    with Bar(quiet=talk.quiet) as bar:
+        done: Any = verb(progress=bar, **how)
+    result: Any = done.written if isinstance(done, Vector) else done
+    _warn(result)
+    if talk.verbose:
+        for line in (*(f"note: {note}" for note in result.notes), *render.engine(result)):
+            say(line)
+    show(talk, result.to_json(), render.written(result))
+    return 0
+
+
+def _warn(result: WriteResult | CheckResult | InspectResult | DiffResult) -> None:
+    for warning in result.warnings:
+        say(f"warning: {warning}")
+
+
+def _show_plan(talk: Talk, plan: CheckResult) -> int:
+    _warn(plan)
+    show(talk, plan.to_json(), render.checked(plan))
+    return 0 if plan.compatible else 1
+
+
+@contextmanager
+def _stoppable() -> Generator[list[int]]:
+    """Ctrl-C and SIGTERM are answered at once, raised as KeyboardInterrupt, and listed in what is yielded."""
+    caught: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        caught.append(number)
+        # Not through sys.stderr: the signal may have come in the middle of a write to it.
+        os.write(2, b"taskvec: stopping; once more stops at once\n")
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    # One that is ignored stays so: `nohup` and shells' background jobs mean it.
+    numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; the exit code is 0, or says who can mend it (README, "Exit codes")."""
+    args = sys.argv[1:] if argv is None else argv
+    flags = args[: args.index("--")] if "--" in args else args
+    stdout: Any = sys.stdout
+    if isinstance(stdout, io.TextIOWrapper):
+        # A name that the terminal's encoding lacks is no reason to fail after the work is done.
+        stdout.reconfigure(errors="backslashreplace")
+    _allow_many_files()
+    with _stoppable() as caught:
+        try:
+            with pinned(), cli.make_context("taskvec", list(args)) as context:
+                code = cli.invoke(context)
+            stdout.flush()
+        except click.exceptions.Exit as exit:
+            return exit.exit_code
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            return error.exit_code
+        except BrokenPipeError:
+            # Whoever read the output has gone; the interpreter must not find out again at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+            return 128 + 13
+        except (Exception, KeyboardInterrupt) as error:
+            code, sentence = _sentence(error, caught, resumed=args[0] in _WRITING or args[:2] == _STUDY_RUN)
+            if "--debug" in flags:
+                traceback.print_exc()
+            say(sentence)
+            if "--json" in flags:
+                put(json.dumps({"schema": "taskvec/error/1", "error": sentence, "exit_code": code}))
+    return code
+
+
+def _allow_many_files() -> None:
+    """Three inputs of hundreds of shards each, all open at once, pass the usual soft limit of 1,024 files.
+
+    Ours to raise here, where the process is ours; the library leaves it alone.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit.
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if most == resource.RLIM_INFINITY else min(most, 65_536)
+    # Where even this is refused, opening the file too many says so.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+def _sentence(error: BaseException, caught: list[int], *, resumed: bool) -> tuple[int, str]:
+    """The exit code and the sentence for what ended a command."""
+    # Libraries that are interrupted while they are imported may raise something else.
+    if isinstance(error, KeyboardInterrupt) or caught:
+        return 128 + (caught or [signal.SIGINT])[0], "stopped" + (
+            "; the same command goes on from here" if resumed else ""
+        )
+    if isinstance(error, TaskvecError):
+        return error.exit_code, str(error)
+    if isinstance(error, click.ClickException):
+        return error.exit_code, error.format_message()
+    if isinstance(error, OSError):
+        return 4, f"{error.filename or 'the result'}: {error.strerror or error}"
+    return (
+        _INTERNAL,
+        f"internal error, please report it: {type(error).__name__}: {error} (--debug shows where)",
+    )

@@ -1,0 +1,49 @@
+"""How commands speak: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..records import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """How much to say, and in which form."""
+
+    quiet: bool
+    verbose: bool
+    as_json: bool
+
+
+def split(given: dict[str, Any]) -> tuple[Talk, dict[str, Any]]:
+    """What was given on the command line, as how to talk and as keyword options of the verbs."""
+    talk = Talk(given.pop("quiet"), given.pop("verbose", False), given.pop("as_json"))
+    if "no_sync" in given:
+        given["sync"] = not given.pop("no_sync")
+    return talk, given
+
+
+def show(talk: Talk, document: Json, lines: Iterable[str]) -> None:
+    """Prints a result as one JSON document or as lines, as asked."""
+    if talk.as_json:
+        put(json.dumps(document, indent=2))
+    elif not talk.quiet:
+        for line in lines:
+            put(line)
+
+
+def put(line: str) -> None:
+    """A line of the result."""
+    sys.stdout.write(line + "\n")
+
+
+def say(line: str) -> None:
+    """A line beside the result."""
+    sys.stderr.write(f"taskvec: {line}\n")

@@ -1,0 +1,243 @@
+"""What the verbs add to the core's plan: do the configs and tokenizers of the inputs belong together?
+
+Headers show that tensors match by name and shape. They do not show attention split into other heads, or an
+id that is another token, either of which makes the sum of two models noise. What is found here is asked of
+every verb that combines weights, `check` as well as those that write, so that they give one answer:
+
+- a claim is against the job, and refuses it where a tensor that it concerns is combined (the core says);
+- a warning is of something odd that does not make the sum wrong: the sizes that headers show are what counts;
+- a note tells what else differs, and what could not be compared.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from ..errors import TaskvecError
+from .settings import language_models, paired
+from .tokens import Tokens, Unreadable, tokens
+
+if TYPE_CHECKING:
+    from ..options import Options
+    from ..records import Json
+    from ..refs import Ref
+
+# Weights mean something else when one of these differs, and no header shows it.
+_UNSEEN = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim")
+# A name, and what headers show better: models of one architecture go by several names.
+_SEEN = ("model_type", "hidden_size", "intermediate_size")
+# A policy of the plan deals with these, or they bend the model without changing what a weight means.
+_NOTED = ("rope", "tie_word_embeddings", "vocab_size")
+
+
+class Claim(NamedTuple):
+    """What speaks against a job."""
+
+    file: str
+    message: str
+    row: int | None
+    """The first row that means another token, where only the tensors of the vocabulary are concerned."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a comparison found, in the order found."""
+
+    claims: list[Claim] = field(default_factory=list[Claim])
+    warnings: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])
+
+    def asked(self, options: Options) -> Options:
+        """The options of a job that is to heed these findings."""
+        return replace(options, claims=tuple(self.claims))
+
+    def claim(self, ref: Ref, name: str, message: str, row: int | None = None) -> None:
+        """Adds what one of a folder's files has against the job."""
+        file = _path(ref, name)
+        self.claims.append(Claim(file, f"{file}: {message}", row))
+
+    def beside(self, problems: list[Json]) -> list[str]:
+        """Notes, and the claims that are not among a plan's problems."""
+        told = {problem["message"] for problem in problems}
+        moot = [
+            f"{one.message} (no such tensor is combined)" for one in self.claims if one.message not in told
+        ]
+        return [*moot, *self.notes]
+
+
+def compare(target: Ref, donors: list[Ref]) -> Findings:
+    """Compares the target's config and tokenizer with each donor's; a vector has `vector.json` alone."""
+    found = Findings()
+    config, own = _config(target, found), _tokens(target, found)
+    for donor in donors:
+        # An adapter needs neither file; copies of its base's may still tell that they differ.
+        if not donor.is_adapter or donor.holds("config.json"):
+            theirs = _config(donor, found)
+            if config is not None and theirs is not None:
+                _compare_configs(target, config, donor, theirs, found)
+        if donor.is_vector:
+            found.notes.append(
+                f"{_path(donor, 'vector.json')} keeps no tokenizer, so no tokens were compared"
+            )
+        elif donor.holds("tokenizer.json") or not donor.is_adapter:
+            others = _tokens(donor, found)
+            if own is not None and others is not None:
+                _compare_tokens(target, own, donor, others, found)
+    if config is not None and own is not None and own.ids:
+        _compare_rows(target, config, own.ids, found)
+    return found
+
+
+def _path(ref: Ref, name: str) -> str:
+    # A place on the Hub is written with `/` on every system.
+    return f"{ref.path}/{name}" if ref.remote else str(Path(ref.path) / name)
+
+
+def _load(ref: Ref, name: str, found: Findings) -> Json | None:
+    """The JSON object in a file; what cannot be read is said, since it was not compared."""
+    path = _path(ref, name)
+    try:
+        text = ref.read(name)
+        if text is None:
+            found.notes.append(f"{path} is not there, so it was not compared")
+            return None
+        value: Any = json.loads(text)
+    # A network that fails is not the file's fault, and is told as what it is.
+    except (OSError, ValueError, RecursionError) as error:
+        if ref.remote is not None and isinstance(error, TaskvecError):
+            raise
+        found.warnings.append(
+            f"{path}: cannot be read as JSON ({type(error).__name__}), so it was not compared; download or"
+            " save it again"
+        )
+        return None
+    if not isinstance(value, dict):
+        found.warnings.append(
+            f"{path}: holds no JSON object, so it was not compared; download or save it again"
+        )
+        return None
+    return cast("Json", value)
+
+
+def _config(ref: Ref, found: Findings) -> Json | None:
+    if not ref.is_vector:
+        return _load(ref, "config.json", found)
+    config = (_load(ref, "vector.json", found) or {}).get("config")
+    if isinstance(config, dict):
+        return cast("Json", config)
+    found.notes.append(f"{_path(ref, 'vector.json')} keeps no config, so none was compared")
+    return None
+
+
+def _compare_configs(target: Ref, ours: Json, donor: Ref, theirs: Json, found: Findings) -> None:
+    name = "vector.json" if donor.is_vector else "config.json"
+    pairs = paired(ours, theirs)
+    if not pairs:
+        found.warnings.append(
+            f"{_path(donor, name)}: it cannot be told which of the language models in it and in {target.name}"
+            " correspond, so their settings were not compared; make sure that their heads are the same"
+        )
+    for path, mine, other in pairs:
+        mine, other = {**mine, "rope": _rope(mine)}, {**other, "rope": _rope(other)}
+        for key in _UNSEEN + _SEEN + _NOTED:
+            if mine.get(key) is None or other.get(key) is None or mine[key] == other[key]:
+                continue
+            where = f" in {path}" if path else ""
+            said = f"{key} is {_short(other[key])}{where} where {target.name} has {_short(mine[key])}"
+            if key in _UNSEEN:
+                found.claim(donor, name, f"{said}; choose donors whose layers and heads are the target's")
+            elif key in _SEEN:
+                found.warnings.append(
+                    f"{_path(donor, name)}: {said}; names and shapes of tensors decide what is combined: make"
+                    " sure that both have one architecture"
+                )
+            else:
+                found.notes.append(f"{donor.name}: {said}")
+
+
+def _rope(config: Json) -> Any:
+    """The rotary settings, old spelling (`rope_theta`, `rope_scaling`) and new (`rope_parameters`) alike."""
+    rope: Json = {}
+    for key in ("rope_scaling", "rope_parameters"):
+        if isinstance(settings := config.get(key), dict):
+            rope.update(cast("Json", settings))
+    rope.setdefault("rope_theta", config.get("rope_theta"))
+    # "type" is the older name of "rope_type", and "default" what is meant where neither is given.
+    kind = rope.pop("type", "default")
+    rope.setdefault("rope_type", kind)
+    return rope if rope["rope_theta"] is not None else None
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _tokens(ref: Ref, found: Findings) -> Tokens | None:
+    try:
+        return tokens(ref, lambda name: _load(ref, name, found))
+    except Unreadable as error:
+        found.warnings.append(
+            f"{_path(ref, str(error))}: its vocabulary is not in the form that the tokenizers library"
+            " writes, so it was not compared; save it again"
+        )
+        return None
+
+
+def _compare_tokens(target: Ref, own: Tokens, donor: Ref, others: Tokens, found: Findings) -> None:
+    ours, theirs, name = own.ids, others.ids, others.file
+    way_out = (
+        "choose donors with the target's tokenizer, or --exclude the embedding and the output head"
+        " (--exclude 'embed|lm_head')"
+    )
+    moved = sorted(token for token in ours.keys() & theirs.keys() if ours[token] != theirs[token])
+    if moved:
+        token = moved[0]
+        found.claim(
+            donor,
+            name,
+            f"{len(moved)} tokens have another id than in {target.name} ({token!r}: {theirs[token]}, there"
+            f" {ours[token]}) and would mix up embedding rows; {way_out}",
+            min(min(ours[one], theirs[one]) for one in moved),
+        )
+    mine, other = _by_id(ours, moved), _by_id(theirs, moved)
+    # Several tokens may share an id; one in common is enough.
+    reused = sorted(at for at in mine.keys() & other.keys() if not mine[at] & other[at])
+    if reused:
+        at = reused[0]
+        found.claim(
+            donor,
+            name,
+            f"{len(reused)} ids are other tokens than in {target.name} (id {at}: {min(other[at])!r}, there"
+            f" {min(mine[at])!r}) and would mix up embedding rows; {way_out}",
+            at,
+        )
+    for one, has, another, lacks in ((target, ours, donor, theirs), (donor, theirs, target, ours)):
+        if extra := len(has.keys() - lacks.keys()):
+            found.notes.append(f"tokens of {one.name} that {another.name} lacks: {extra}")
+
+
+def _by_id(ids: dict[str, int], moved: list[str]) -> dict[int, set[str]]:
+    """Id → its tokens, without those that are told of already."""
+    found: dict[int, set[str]] = {}
+    for token in ids.keys() - set(moved):
+        found.setdefault(ids[token], set()).add(token)
+    return found
+
+
+def _compare_rows(target: Ref, config: Json, ids: dict[str, int], found: Findings) -> None:
+    """The embedding's rows (`transformers` opens it only if they are vocab_size) against the ids in use."""
+    # Of several models the first is the one that is talked to.
+    rows, needed = next(iter(language_models(config).values())).get("vocab_size"), max(ids.values()) + 1
+    if not isinstance(rows, int):
+        return
+    if rows < needed:
+        found.warnings.append(
+            f"{_path(target, 'config.json')}: vocab_size {rows} is less than the {needed} ids of its"
+            " tokenizer; resize the target's embedding, or use the tokenizer that belongs to it"
+        )
+    elif rows > needed:
+        padding = f"{rows - needed} rows of padding"
+        found.notes.append(f"{target.name}: {rows} vocabulary rows, {needed} ids in its tokenizer, {padding}")
