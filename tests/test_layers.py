@@ -1,4 +1,4 @@
-"""The wings of the core and of the study stand in a row, and each imports only what stands before it."""
+"""The wings of core, package and study have an order, and each imports only what comes before it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import ast
 import re
 from pathlib import Path
 
-import taskvec.study
+import taskvec
 
-STUDY = Path(taskvec.study.__file__).parent
-WINGS = ("spec", "rundir", "scoring", "analysis", "reporting", "running")
+PACKAGE = Path(taskvec.__file__).parent
+# From the bottom; a name is a folder or a file.
+PACKAGE_WINGS = (
+    "start", "errors", "records", "text", "options", "results", "check_result", "hub", "inputs", "card",
+    "fit", "live", "vector", "verbs", "dry_run", "randomize", "push", "study", "cli", "__main__",
+)  # fmt: skip
+STUDY = PACKAGE / "study"
+STUDY_WINGS = ("spec", "rundir", "scoring", "analysis", "reporting", "running")
 
 CORE = Path(__file__).parents[1] / "rust" / "core" / "src"
 # From the bottom.
@@ -26,10 +32,10 @@ def upwards(root: Path, wings: tuple[str, ...]) -> list[str]:
     """Import lines that run against the order of the wings."""
     found: list[str] = []
     for at, wing in enumerate(wings):
-        for path in sorted((root / wing).rglob("*.py")):
+        for path in [*sorted((root / wing).rglob("*.py")), *root.glob(f"{wing}.py")]:
             depth = len(path.relative_to(root).parts)
             for node in ast.walk(ast.parse(path.read_text())):
-                # Two dots from a file of a wing are the study itself, three from a room within a wing.
+                # Two dots from a file of a wing are the root, three from a room within a wing.
                 if isinstance(node, ast.ImportFrom) and node.level == depth:
                     named = (node.module or "").partition(".")[0]
                     names = [named] if named else [alias.name for alias in node.names]
@@ -62,7 +68,8 @@ def upwards_in_rust(root: Path, wings: tuple[str, ...]) -> list[str]:
 
 
 def test_no_import_runs_upwards() -> None:
-    assert upwards(STUDY, WINGS) == []
+    assert upwards(PACKAGE, PACKAGE_WINGS) == []
+    assert upwards(STUDY, STUDY_WINGS) == []
     assert upwards_in_rust(CORE, CORE_WINGS) == []
 
 
@@ -81,18 +88,22 @@ def test_every_list_of_the_wings_has_their_order() -> None:
         assert tuple(reversed(wings)) == CORE_WINGS, path
 
 
-def test_the_core_in_numbers() -> None:
-    """A file fits in the head, a folder in the eye."""
-    for folder in CORE.iterdir():
-        files = list(folder.rglob("*.rs"))
-        assert len(files) <= 15, folder
-        for path in files:
-            assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+def test_a_file_fits_in_the_head_and_a_folder_in_the_eye() -> None:
+    for root, ending, longest in ((CORE, "rs", 400), (PACKAGE, "py", 300)):
+        for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
+            files = list(folder.glob(f"*.{ending}"))
+            assert len(files) <= 16, folder
+            for path in files:
+                assert len(path.read_text(encoding="utf-8").splitlines()) <= longest, path
 
 
-def test_every_folder_of_the_study_is_a_wing() -> None:
-    folders = {path.name for path in STUDY.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders == set(WINGS)
+def test_every_folder_and_file_of_the_package_has_its_place() -> None:
+    data = {"mini", "studies", "__pycache__"}
+    names = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - data
+    names |= {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert names == set(PACKAGE_WINGS)
+    folders = {path.name for path in STUDY.iterdir() if path.is_dir()} - data
+    assert folders == set(STUDY_WINGS)
 
 
 def test_an_import_that_runs_upwards_is_seen(tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ import warnings
 
 from ._core import debug_build, version
 from .check_result import CheckResult
+from .dry_run import check
 from .errors import CorruptError, MismatchError, StorageError, TaskvecError, UsageError
 from .live.inject import transferred
 from .push import PushResult, push
 from .results import Applied, DiffResult, InspectResult, VerifyResult, WriteResult
 from .vector import Vector
-from .verbs import apply, check, diff, extract, inspect, transfer, verify
+from .verbs import apply, diff, extract, inspect, transfer, verify
 
 __all__ = [
     "Applied",

@@ -2,6 +2,6 @@
 
 import sys
 
-from .cli.commands import main
+from .cli.main import main
 
 sys.exit(main())

@@ -1,6 +1,6 @@
 """The compiled core. The verbs of `taskvec` stand before it: refs resolved, options parsed, results typed.
 
-Every answer is JSON text whose `schema` field names its form (see `results.py` and `plan.py`).
+Every answer is JSON text whose `schema` field names its form (see `results.py` and `check_result.py`).
 A place is a local folder or a `Ref`, `out` a local folder, `alpha` is (text, number), `card` is the text of
 the README.md to write. The errors are those of `taskvec.errors`; what a `Remote` raises comes back as it is.
 The long calls release the GIL, and a signal handler that raises (Ctrl-C: `KeyboardInterrupt`) ends them
@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+from .inputs.refs import Ref
 from .options import Options
-from .refs import Ref
 
 Place = str | os.PathLike[str] | Ref
 """A folder with an input in it."""

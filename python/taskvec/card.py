@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .inputs.refs import Ref
     from .options import Options
-    from .refs import Ref
 
 _CARRIED = ("license", "license_name", "license_link", "language", "pipeline_tag", "library_name")
 _LARGEST = 1 << 20

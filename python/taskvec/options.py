@@ -196,6 +196,33 @@ def spread_alphas(alpha: Alpha | Iterable[Alpha], vectors: int) -> list[tuple[st
     return alphas
 
 
+def vector_options(options: Options) -> Options:
+    """The options of an extraction, once nothing among them would change a value."""
+    if options.dtype or options.rounding != "nearest" or options.alpha_rules:
+        raise UsageError(
+            "a vector is stored without loss; give dtype, rounding and alpha rules to apply instead"
+        )
+    return options
+
+
+def vector_list(
+    vectors: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+) -> list[str | os.PathLike[str]]:
+    """The vectors of a merge: one alone counts as a list of one, and none at all is refused."""
+    names = [vectors] if isinstance(vectors, str | os.PathLike) else list(vectors)
+    if not names:
+        raise UsageError("no vector to apply; name at least one")
+    return names
+
+
+def output_path(out: str | os.PathLike[str]) -> str:
+    """The folder to write. It is always a path: a folder that is yet to be made is not on the Hub."""
+    text = os.fspath(out)
+    if not text:
+        raise UsageError("the name of the output folder is empty; give the path of a folder to make")
+    return str(Path(text).expanduser())
+
+
 def _one_of(name: str, value: object, choices: object, *, optional: bool = False) -> Any:
     if (optional and value is None) or value in get_args(choices):
         return value

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from .errors import CorruptError, MismatchError
+from .inputs.refs import Fixed
+from .inputs.session import Session
 from .live.inject import applied
 from .options import Options
 from .records import Json, freeze
-from .refs import Fixed
-from .session import Folders
 
 if TYPE_CHECKING:
     import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from .live.inject import Originals
+    from .live.change import Originals
     from .options import Alpha, Keywords
     from .results import Applied, WriteResult
 
@@ -39,8 +39,8 @@ class Vector:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Opens the vector in the folder `path`; one on the Hub is downloaded."""
-        with Folders(Options()) as folders:
-            self._folder = Fixed(folders.whole(path).path)
+        with Session(Options()) as session:
+            self._folder = Fixed(session.whole(path).path)
         self._info: Mapping[str, Any] = freeze(_description(Path(self._folder.path)))
         self._written: WriteResult | None = None
 

@@ -17,6 +17,7 @@ import pytest
 
 import taskvec as package
 from taskvec.cli import commands as command_line
+from taskvec.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ def test_importing_is_light() -> None:
 
 def test_help_needs_no_heavy_package() -> None:
     code = (
-        "import sys\nfrom taskvec.cli.commands import main\nmain(['--help'])\n"
+        "import sys\nfrom taskvec.cli.main import main\nmain(['--help'])\n"
         "print([name for name in ('torch', 'transformers', 'numpy', 'yaml', 'tqdm') if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONUTF8": "1"}
@@ -118,7 +119,7 @@ def test_what_nobody_foresaw_is_an_internal_error(
         raise RuntimeError("no such luck")
 
     monkeypatch.setattr(command_line.verbs, "inspect", broken)
-    assert command_line.main(["inspect", "x"]) == 70
+    assert main(["inspect", "x"]) == 70
     assert capsys.readouterr().err == (
         "taskvec: internal error, please report it: RuntimeError: no such luck (--debug shows where)\n"
     )
@@ -226,11 +227,12 @@ def test_a_full_output_is_said(family: Path) -> None:
 STOPPED = """
 import sys, time
 from taskvec.cli import commands as cli
+from taskvec.cli.main import main
 def wait(*args, **options):
     print("ready", flush=True)
     time.sleep(60)
 cli.verbs.transfer = cli.verbs.diff = wait
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -264,6 +266,7 @@ def test_signals(number: int, code: int, args: list[str], sentence: str) -> None
 STUBBORN = """
 import sys, time
 from taskvec.cli import commands as cli
+from taskvec.cli.main import main
 def wait(*args, **options):
     try:
         print("ready", flush=True)
@@ -271,7 +274,7 @@ def wait(*args, **options):
     except KeyboardInterrupt:
         time.sleep(60)
 cli.verbs.diff = wait
-sys.exit(cli.main(["diff", "a", "b"]))
+sys.exit(main(["diff", "a", "b"]))
 """
 
 

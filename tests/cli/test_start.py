@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 # A stand-in for the first import after the guard: it says that it is being imported, and takes its time.
 WAITING = "import os, time\nos.write(1, b'here')\ntime.sleep(30)\n"
-SCRIPT = "import sys\nfrom taskvec.cli.commands import main\nsys.exit(main())\n"
+SCRIPT = "import sys\nfrom taskvec.cli.main import main\nsys.exit(main())\n"
 
 
 def begun(

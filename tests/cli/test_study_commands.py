@@ -18,7 +18,8 @@ import yaml
 import chat
 import taskvec.study
 import watched
-from taskvec.cli import commands as cli
+from taskvec.cli import commands
+from taskvec.cli.main import main
 from taskvec.study import environment
 from taskvec.study.spec import study_file as file
 
@@ -39,7 +40,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(capfd: pytest.CaptureFixture[str], *args: str | Path) -> tuple[int, str, str]:
     capfd.readouterr()
-    code = cli.main([*map(str, args)])
+    code = main([*map(str, args)])
     said = capfd.readouterr()
     return code, said.out, said.err
 
@@ -72,7 +73,7 @@ def test_a_study_is_shown(root: Path, capfd: pytest.CaptureFixture[str]) -> None
 
 def test_showing_needs_no_heavy_package(root: Path) -> None:
     code = (
-        "import sys\nfrom taskvec.cli.commands import main\nmain(sys.argv[1:])\n"
+        "import sys\nfrom taskvec.cli.main import main\nmain(sys.argv[1:])\n"
         "print([name for name in ('torch', 'transformers', 'lm_eval', 'numpy') if name in sys.modules])"
     )
     args = [sys.executable, "-c", code, "study", "show", str(root / "study.yaml")]
@@ -240,7 +241,7 @@ def test_a_run_that_is_stopped_goes_on(number: int, root: Path, tmp_path: Path) 
 
 
 def test_options_are_explained(capfd: pytest.CaptureFixture[str]) -> None:
-    group: Any = cli.cli.commands["study"]
+    group: Any = commands.cli.commands["study"]
     for name, one in group.commands.items():
         code, out, err = command(capfd, "study", name, "--help")
         assert (code, err) == (0, "")

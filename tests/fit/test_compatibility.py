@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from families import generator, noise, write
-from taskvec import MismatchError, apply, check, extract, transfer
+from taskvec import MismatchError, apply, check, dry_run, extract, transfer
 from taskvec.fit.compatibility import Findings, compare
-from taskvec.refs import local
+from taskvec.inputs.refs import local
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -303,7 +303,7 @@ def test_check_and_the_writing_verbs_agree(case: str, tmp_path: Path) -> None:
     t, g, s = (tmp_path / role for role in "tgs")
     plan = check(t, g, s, **options)
     assert plan.compatible == fits, plan.problems
-    assert transfer(t, g, s, tmp_path / "out", dry_run=True, **options).compatible == fits
+    assert dry_run.transfer(t, g, s, tmp_path / "out", **options).compatible == fits
     if fits:
         transfer(t, g, s, tmp_path / "out", **options)
     else:

@@ -8,7 +8,7 @@ import pytest
 import taskvec
 from taskvec import CorruptError, UsageError
 from taskvec.hub.names import HubName
-from taskvec.refs import local, named
+from taskvec.inputs.refs import local, named
 
 COMMIT = "0" * 40
 

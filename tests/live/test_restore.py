@@ -15,7 +15,7 @@ import taskvec
 from families import generator, noise, write
 from livemodels import assert_state, enter, holder, load, state
 from taskvec import CorruptError, MismatchError
-from taskvec.live import inject
+from taskvec.live import change, inject
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,7 @@ def test_a_model_that_is_rebuilt_in_the_block(qwen: Path, model: PreTrainedModel
 def test_ctrl_c_while_it_goes_in(
     qwen: Path, model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, originals: Any, nth: int
 ) -> None:
-    before, same, count = state(model), inject._holds, 0
+    before, same, count = state(model), change.holds, 0
 
     def interrupted(a: Tensor, b: Tensor) -> bool:
         nonlocal count
@@ -82,7 +82,7 @@ def test_ctrl_c_while_it_goes_in(
             signal.raise_signal(signal.SIGINT)
         return same(a, b)
 
-    monkeypatch.setattr(inject, "_holds", interrupted)
+    monkeypatch.setattr(change, "holds", interrupted)
     with pytest.raises(KeyboardInterrupt):
         enter(taskvec.Vector(qwen / "v").applied(model, originals=originals))
     assert count == nth

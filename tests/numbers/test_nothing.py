@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from adapters import write_adapter, write_base
 from families import write
 from fitting import place, tensors
-from taskvec import Vector, apply, check, extract, inspect, transfer, transferred
+from taskvec import Vector, apply, check, dry_run, extract, inspect, transfer, transferred
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ def test_one_of_several_is_named(tmp_path: Path) -> None:
     extract(g, t, tmp_path / "w")
     said = "vector 2 (v) is 0 everywhere and adds nothing"
     both = [tmp_path / "w", tmp_path / "v"]
-    assert apply(t, both, tmp_path / "out", dry_run=True).warnings == (said,)
+    assert dry_run.apply(t, both, tmp_path / "out").warnings == (said,)
     assert apply(t, both, tmp_path / "out").warnings == (said,)
     # The sum of two that are both 0 is told as that too.
     assert len(apply(t, [tmp_path / "v", tmp_path / "v"], tmp_path / "none").warnings) == 3

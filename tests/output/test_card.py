@@ -8,8 +8,8 @@ from huggingface_hub import ModelCard
 
 from taskvec import StorageError
 from taskvec.card import merge_card, vector_card
+from taskvec.inputs.refs import Origin, Ref, local
 from taskvec.options import Options, make_options
-from taskvec.refs import Origin, Ref, local
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from families import (
     read,
     write,
 )
-from taskvec import MismatchError, check, transfer
+from taskvec import MismatchError, check, dry_run, transfer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +55,7 @@ def assert_refused(
     assert (plan.problems[0].tensor, plan.problems[0].file) == (tensor, str(tmp_path / file))
     assert re.search(says, plan.problems[0].message), plan.problems[0].message
     out = tmp_path / "out"
-    assert not transfer(*paths, out, dry_run=True, **options).compatible
+    assert not dry_run.transfer(*paths, out, **options).compatible
     with pytest.raises(MismatchError, match=says) as raised:
         transfer(*paths, out, **options)
     message = str(raised.value)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taskvec.cli.commands import main
+from taskvec.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

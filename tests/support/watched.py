@@ -16,7 +16,7 @@ def watch(event, args):
     if event in ("socket.getaddrinfo", "socket.gethostbyname"):
         seen.append((event, args[0]))
 sys.addaudithook(watch)
-from taskvec.cli.commands import main
+from taskvec.cli.main import main
 code = main(sys.argv[1:])
 import socket
 before = len(seen)

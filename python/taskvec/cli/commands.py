@@ -1,24 +1,14 @@
-"""The command line: the verbs, their options in words, and one way out for every error."""
+"""The commands: the verbs, as they are called and as their results are shown."""
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import signal
-import sys
-import traceback
-from contextlib import contextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import verbs
+from .. import dry_run, verbs
 from .._core import version
-from ..errors import TaskvecError
 from ..push import push as upload
-from ..session import pinned
 from ..vector import Vector
 from . import flags, render
 from .console import Talk, put, say, show, split
@@ -27,14 +17,10 @@ from .progress_bar import Bar, Documents
 from .study_commands import report, study
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from ..check_result import CheckResult
     from ..results import DiffResult, InspectResult, WriteResult
-
-_WRITING = ("extract", "apply", "transfer", "push")
-_STUDY_RUN = ["study", "run"]
-_INTERNAL = 70
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -53,7 +39,7 @@ def cli() -> None:
 @with_options(flags.OUTPUT, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK)
 def extract(minuend: str, subtrahend: str, out: str, **given: Any) -> int:
     """Write the vector MINUEND − SUBTRAHEND."""
-    return _write(given, partial(verbs.extract, minuend, subtrahend, out))
+    return _write(given, dry_run.extract, verbs.extract, minuend, subtrahend, out)
 
 
 @cli.command()
@@ -64,7 +50,7 @@ def extract(minuend: str, subtrahend: str, out: str, **given: Any) -> int:
 )
 def apply(target: str, vectors: tuple[str, ...], out: str, alpha: tuple[str, ...], **given: Any) -> int:
     """Write TARGET + α·VECTOR, or the sum over several vectors."""
-    return _write(given, partial(verbs.apply, target, vectors, out, alpha=alpha))
+    return _write({"alpha": alpha, **given}, dry_run.apply, verbs.apply, target, vectors, out)
 
 
 @cli.command()
@@ -77,7 +63,9 @@ def transfer(target: str, minuend: str, subtrahend: str, out: str, alpha: str, *
 
     In one pass, without storing the vector; the bytes are those of extract and apply.
     """
-    return _write(given, partial(verbs.transfer, target, minuend, subtrahend, out, alpha=alpha))
+    return _write(
+        {"alpha": alpha, **given}, dry_run.transfer, verbs.transfer, target, minuend, subtrahend, out
+    )
 
 
 @cli.command()
@@ -91,7 +79,7 @@ def check(target: str, donors: tuple[str, ...], out: str | None, alpha: tuple[st
     DONORS are a MINUEND and a SUBTRAHEND, or one or more vectors. Exit code 0 if they fit, 1 if they do not.
     """
     talk, how = split(given)
-    return _show_plan(talk, verbs.check(target, *donors, out=out, alpha=alpha, **how))
+    return _show_plan(talk, dry_run.check(target, *donors, out=out, alpha=alpha, **how))
 
 
 @cli.command()
@@ -180,16 +168,21 @@ cli.add_command(study)
 cli.add_command(report)
 
 
-def _write(given: dict[str, Any], verb: Callable[..., Vector | WriteResult | CheckResult]) -> int:
+def _write(
+    given: dict[str, Any],
+    plan: Callable[..., CheckResult],
+    verb: Callable[..., Vector | WriteResult],
+    *inputs: Any,
+) -> int:
     talk, how = split(given)
-    dry_run = how.pop("dry_run")
-    if dry_run or talk.verbose:
-        plan: Any = verb(dry_run=True, **how)
-        if dry_run:
-            return _show_plan(talk, plan)
-        say(f"reads by {plan.io}: {plan.io_reason}")
+    plan_only = how.pop("dry_run")
+    if plan_only or talk.verbose:
+        planned = plan(*inputs, **how)
+        if plan_only:
+            return _show_plan(talk, planned)
+        say(f"reads by {planned.io}: {planned.io_reason}")
     with Bar(quiet=talk.quiet) as bar:
-        done: Any = verb(progress=bar, **how)
+        done = verb(*inputs, progress=bar, **how)
     result: Any = done.written if isinstance(done, Vector) else done
     _warn(result)
     if talk.verbose:
@@ -208,93 +201,3 @@ def _show_plan(talk: Talk, plan: CheckResult) -> int:
     _warn(plan)
     show(talk, plan.to_json(), render.checked(plan))
     return 0 if plan.compatible else 1
-
-
-@contextmanager
-def _stoppable() -> Generator[list[int]]:
-    """Ctrl-C and SIGTERM are answered at once, raised as KeyboardInterrupt, and listed in what is yielded."""
-    caught: list[int] = []
-
-    def stop(number: int, _frame: object) -> None:
-        caught.append(number)
-        # Not through sys.stderr: the signal may have come in the middle of a write to it.
-        os.write(2, b"taskvec: stopping; once more stops at once\n")
-        signal.signal(number, signal.SIG_DFL)
-        raise KeyboardInterrupt
-
-    # One that is ignored stays so: `nohup` and shells' background jobs mean it.
-    numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Runs one command; the exit code is 0, or says who can mend it (README, "Exit codes")."""
-    args = sys.argv[1:] if argv is None else argv
-    flags = args[: args.index("--")] if "--" in args else args
-    stdout: Any = sys.stdout
-    if isinstance(stdout, io.TextIOWrapper):
-        # A name that the terminal's encoding lacks is no reason to fail after the work is done.
-        stdout.reconfigure(errors="backslashreplace")
-    _allow_many_files()
-    with _stoppable() as caught:
-        try:
-            with pinned(), cli.make_context("taskvec", list(args)) as context:
-                code = cli.invoke(context)
-            stdout.flush()
-        except click.exceptions.Exit as exit:
-            return exit.exit_code
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            return error.exit_code
-        except BrokenPipeError:
-            # Whoever read the output has gone; the interpreter must not find out again at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
-            return 128 + 13
-        except (Exception, KeyboardInterrupt) as error:
-            code, sentence = _sentence(error, caught, resumed=args[0] in _WRITING or args[:2] == _STUDY_RUN)
-            if "--debug" in flags:
-                traceback.print_exc()
-            say(sentence)
-            if "--json" in flags:
-                put(json.dumps({"schema": "taskvec/error/1", "error": sentence, "exit_code": code}))
-    return code
-
-
-def _allow_many_files() -> None:
-    """Three inputs of hundreds of shards each, all open at once, pass the usual soft limit of 1,024 files.
-
-    Ours to raise here, where the process is ours; the library leaves it alone.
-    """
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit.
-        return
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65_536 if most == resource.RLIM_INFINITY else min(most, 65_536)
-    # Where even this is refused, opening the file too many says so.
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-
-
-def _sentence(error: BaseException, caught: list[int], *, resumed: bool) -> tuple[int, str]:
-    """The exit code and the sentence for what ended a command."""
-    # Libraries that are interrupted while they are imported may raise something else.
-    if isinstance(error, KeyboardInterrupt) or caught:
-        return 128 + (caught or [signal.SIGINT])[0], "stopped" + (
-            "; the same command goes on from here" if resumed else ""
-        )
-    if isinstance(error, TaskvecError):
-        return error.exit_code, str(error)
-    if isinstance(error, click.ClickException):
-        return error.exit_code, error.format_message()
-    if isinstance(error, OSError):
-        return 4, f"{error.filename or 'the result'}: {error.strerror or error}"
-    return (
-        _INTERNAL,
-        f"internal error, please report it: {type(error).__name__}: {error} (--debug shows where)",
-    )

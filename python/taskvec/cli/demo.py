@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import verbs
+from .. import dry_run, verbs
 from ..errors import UsageError
 from ..study import environment
 from . import render
@@ -62,7 +62,7 @@ def _arithmetic(root: Path, *, overwrite: bool, say: Callable[[str], None]) -> b
     def show(command: list[str], lines: Iterable[str]) -> None:
         _show(say, [*command, "--overwrite"] if overwrite and "-o" in command else command, lines)
 
-    plan = verbs.check(target, grpo, sft)
+    plan = dry_run.check(target, grpo, sft)
     show(["check", target, grpo, sft], render.checked(plan))
     made = verbs.extract(grpo, sft, vector, overwrite=overwrite)
     if made.written:

@@ -128,10 +128,10 @@ def report(results: str, **given: Any) -> int:
     RESULTS is the folder of the run, finished or not, whose results.json is then made anew from the samples,
     or a results.json alone. Writes report.html beside it and prints the tables.
     """
-    from ..study import report
+    from ..study import report as rebuilt
 
     talk, _ = split(given)
-    _show_results(talk, *report(results))
+    _show_results(talk, *rebuilt(results))
     return 0
 
 

@@ -21,9 +21,9 @@ from .settings import language_models, paired
 from .tokens import Tokens, Unreadable, tokens
 
 if TYPE_CHECKING:
+    from ..inputs.refs import Ref
     from ..options import Options
     from ..records import Json
-    from ..refs import Ref
 
 # Weights mean something else when one of these differs, and no header shows it.
 _UNSEEN = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim")

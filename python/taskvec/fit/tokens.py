@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..inputs.refs import Ref
     from ..records import Json
-    from ..refs import Ref
 
 
 class Unreadable(Exception):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import CorruptError, UsageError
-from ..rundir.results import SCHEMA, Results, as_written, read_json
+from ..rundir.reading import as_written, read_json
+from ..rundir.results import SCHEMA, Results
 from ..rundir.run_folder import read_run
 from ..rundir.samples import Samples, read
 from . import power

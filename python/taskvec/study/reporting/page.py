@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..analysis.analyse import load
 from ..analysis.phrases import count, share
-from ..rundir.results import as_written
+from ..rundir.reading import as_written
 from ..rundir.run_folder import as_text
 from ..rundir.run_folder import write as write_text
 from . import plots

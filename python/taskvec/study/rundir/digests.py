@@ -11,8 +11,8 @@ from ...errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ...inputs.refs import Ref
     from ...records import Json
-    from ...refs import Ref
 
 _PIECE = 1 << 16
 _PIECES = 256

@@ -5,20 +5,16 @@ Scores, rates and differences are shares between 0 and 1 (0.01 is a point); inte
 
 from __future__ import annotations
 
-import json
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
-from ...errors import CorruptError, StorageError, TaskvecError
 from ...records import Json, Record, Result
 from ...results import Effect
 from .compared import ChangedAnswer, Comparison, Families, RandomMean, Robustness, TokenChange
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
-    from pathlib import Path
+    from collections.abc import Mapping
 
 SCHEMA = "taskvec/results/1"
 """The schema of `results.json`."""
@@ -42,7 +38,7 @@ class LayerNorm(Record):
     relative: float | None
     """Norm over that of the target's same tensors."""
     cosine: float | None
-    """Cosine of α·v and of what +v's weights changed by, after rounding; None where one of them is zero."""
+    """Of α·v and the change of +v's weights after rounding; None where one of them is zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,38 +262,3 @@ class Results(Result):
         return next(
             (one for one in self.comparisons if (one.arm, one.against, one.benchmark) == wanted), None
         )
-
-
-@contextmanager
-def as_written(what: str, remedy: str) -> Generator[None]:
-    """Whatever JSON of another shape than ours breaks inside is damage to a file, and told as that.
-
-    Args:
-        what: The file.
-        remedy: What to do.
-
-    Raises:
-        CorruptError: Something broke that is no error of taskvec's own.
-    """
-    try:
-        yield
-    except TaskvecError:
-        raise
-    # A generator turns the StopIteration of a search in vain into a RuntimeError.
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise CorruptError(f"{what} is not as taskvec writes it ({error!r}); {remedy}") from error
-
-
-def read_json(path: Path) -> Json:
-    """A file's JSON object."""
-    try:
-        decoded: Any = json.loads(path.read_bytes())
-    except OSError as error:
-        raise StorageError(
-            error.errno, f"{path}: {error.strerror}; name a RUN folder, or the results.json in one", str(path)
-        ) from error
-    except (ValueError, RecursionError):
-        raise CorruptError(f"{path}: not JSON; make it again") from None
-    if not isinstance(decoded, dict):
-        raise CorruptError(f"{path}: not a JSON object; make it again")
-    return cast("Json", decoded)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ... import verbs
+from ... import dry_run
 from ...text import duration, readable
 from ..environment import quiet
 from ..scoring.loading import load_model, make_room
@@ -203,7 +203,7 @@ def _disk(ready: Ready, where: Path) -> int:
         own, vector = 0, sum(one.stat().st_size for one in Path(ready.donors[0].path).glob("*.safetensors"))
     else:
         minuend, subtrahend = (one.path for one in ready.donors)
-        own = vector = verbs.extract(minuend, subtrahend, where / "vector", dry_run=True).disk.needed
+        own = vector = dry_run.extract(minuend, subtrahend, where / "vector").disk.needed
     controls = vector * sum(arm.kind == "random" for arm in ready.arms)
     samples = sum(loaded.n * (_ROW + _TOKEN * cap(loaded)) for _, loaded in ready.cells())
     # Another backend reads one arm's weights at a time from files.

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
-import json
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from ... import verbs
+from ... import dry_run
 from ...errors import MismatchError, UsageError
+from ...inputs.session import Session, pinned
 from ...options import Options
-from ...session import Folders, pinned
 from .. import environment
 from ..rundir.digests import described
 from ..rundir.run_folder import SCHEMA
+from ..scoring.asked_digest import asked_digest
 from ..spec.announced import primary
 from ..spec.arms import Arm, arms, cells
 from ..spec.asked import NO_CONSENT, asked
@@ -27,8 +25,8 @@ from .backend import ask_about
 
 if TYPE_CHECKING:
     from ...check_result import CheckResult
+    from ...inputs.refs import Ref
     from ...records import Json
-    from ...refs import Ref
     from ..scoring.code import Judge
     from ..scoring.tasks import Loaded
     from ..spec.sections import Benchmark, Study
@@ -114,8 +112,8 @@ def look(
     with pinned():
         # From headers alone, before anything is downloaded.
         plan = _fits(read)
-        with Folders(Options()) as folders:
-            whole, *others = map(folders.whole, (read.target, *_donors(read)))
+        with Session(Options()) as session:
+            whole, *others = map(session.whole, (read.target, *_donors(read)))
     donors = tuple(others)
     from ..scoring import prompts, tasks
     from ..scoring.code import Judge
@@ -135,7 +133,8 @@ def look(
     with environment.quiet():
         line = read.think if read.arms.think else None
         digests = {
-            one.benchmark.id: _digest(prompts.check(one, tokenizer, context, line), one) for one in loaded
+            one.benchmark.id: asked_digest(prompts.check(one, tokenizer, context, line), one)
+            for one in loaded
         }
     where = found["device"]
     dtype = (
@@ -171,7 +170,7 @@ def _donors(study: Study) -> tuple[str, ...]:
 
 def _fits(study: Study) -> CheckResult:
     target, donors = study.target, _donors(study)
-    plan = verbs.check(target, *donors, alpha=study.alpha, rounding=study.rounding)
+    plan = dry_run.check(target, *donors, alpha=study.alpha, rounding=study.rounding)
     if not plan.compatible:
         first, *others = [
             # Of a shape the message alone does not say whose it is.
@@ -185,7 +184,7 @@ def _fits(study: Study) -> CheckResult:
     # Of the others only whether there can be such an arm: found out after hours of scoring otherwise.
     for arm in arms(study):
         if arm.alpha not in (None, study.alpha):
-            verbs.check(target, *donors, alpha=arm.alpha, rounding=study.rounding)
+            dry_run.check(target, *donors, alpha=arm.alpha, rounding=study.rounding)
     return plan
 
 
@@ -219,45 +218,6 @@ def _about(study: Study) -> Json:
     theirs = ask_about(study.backend.vllm.python, study.device)
     named = {f"worker {name}": one for name, one in theirs["versions"].items()}
     return theirs | {"versions": environment.about("cpu")["versions"] | named}
-
-
-def _digest(asked: list[tuple[str, str]], loaded: Loaded) -> str:
-    """Of all prompts, of what is right and of how it is scored, the code included."""
-    whole = hashlib.sha256(f"{loaded.metric}\0{loaded.filter}\0".encode())
-    for prompt, rest in asked:
-        whole.update(f"{prompt}\0{rest}\0".encode())
-    for task in loaded.tasks:
-        for request in task.instances:
-            whole.update(f"{task.doc_to_target(request.doc)}\0".encode())
-        settings = {key: task.get_config(key) for key in ("generation_kwargs", "filter_list", "metric_list")}
-        whole.update(json.dumps(settings, default=_named, sort_keys=True).encode())
-        for name, content in _code(task):
-            whole.update(f"{name}\0".encode() + hashlib.sha256(content).digest())
-    return whole.hexdigest()[:32]
-
-
-def _code(task: Any) -> list[tuple[str, bytes]]:
-    """Name and content of the Python files that a task brings: those of its functions, and those beside."""
-    todo: list[Any] = [vars(task.config)]
-    if not (kind := cast("type[Any]", type(task))).__module__.startswith("lm_eval.api"):
-        todo.append(kind)
-    folders: set[Path] = set()
-    while todo:
-        one = todo.pop()
-        if isinstance(one, dict):
-            todo += cast("Json", one).values()
-        elif isinstance(one, list | tuple):
-            todo += cast("list[Any]", one)
-        elif inspect.isfunction(one) or inspect.isclass(one):
-            # What is built in has no file.
-            with suppress(OSError, TypeError):
-                folders.add(Path(inspect.getfile(one)).parent)
-    return sorted((path.name, path.read_bytes()) for folder in folders for path in folder.glob("*.py"))
-
-
-def _named(value: Any) -> str:
-    """A function by its name: its address is another in every process."""
-    return getattr(value, "__qualname__", type(value).__name__)
 
 
 def _run(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ... import verbs
 from ...errors import MismatchError
+from ...inputs.refs import local
 from ...live.inject import unlike
 from ...randomize import write_control
-from ...refs import local
 from ...vector import Vector
 from ..environment import library, quiet
 from ..rundir.answers import Answers

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from ._core import is_weights
-from .errors import CorruptError, StorageError, UsageError
-from .hub.names import HubName, parse
+from .._core import is_weights
+from ..errors import CorruptError, StorageError, UsageError
+from ..hub.names import HubName, parse
 
 if TYPE_CHECKING:
-    from .hub.remote import Remote
+    from ..hub.remote import Remote
 
 Folder = str | os.PathLike[str]
 """A local folder, or a ref on the Hub: `org/name[@revision][:subfolder]`. A `Vector` is one too."""

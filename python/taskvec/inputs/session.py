@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Self
 
 import taskvec._core as _core
 
-from .errors import UsageError
+from ..errors import UsageError
 from .refs import Origin, Ref, local, named, require_content
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
     from types import TracebackType
 
-    from .hub.downloads import Downloads
-    from .hub.names import HubName
-    from .hub.remote import Remote
-    from .options import Options
-    from .records import Json
+    from ..hub.downloads import Downloads
+    from ..hub.names import HubName
+    from ..hub.remote import Remote
+    from ..options import Options
+    from ..records import Json
     from .refs import Folder
 
 _commits: ContextVar[dict[tuple[str, str], str] | None] = ContextVar("_commits", default=None)
@@ -39,7 +39,7 @@ def pinned() -> Generator[None]:
         _commits.reset(token)
 
 
-class Folders:
+class Session:
     """Opens refs for as long as a `with` block lasts; at its end downloads that are under way are stopped."""
 
     def __init__(self, options: Options, *, bars: bool = False) -> None:
@@ -119,10 +119,10 @@ class Folders:
         return self._remote(where, streams=streams)
 
     def _remote(self, name: HubName, *, streams: bool) -> Ref:
-        from .hub.downloads import Downloads
-        from .hub.library import quiet
-        from .hub.remote import Remote
-        from .hub.snapshot import cache, snapshot
+        from ..hub.downloads import Downloads
+        from ..hub.library import quiet
+        from ..hub.remote import Remote
+        from ..hub.snapshot import cache, snapshot
 
         if self._downloads is None:
             self._ends.enter_context(quiet(bars=self._bars))

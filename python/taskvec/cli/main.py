@@ -1,0 +1,116 @@
+"""One way in and one way out for every command: signals, exit codes, and one sentence for each error."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import traceback
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import TaskvecError
+from ..inputs.session import pinned
+from .commands import cli
+from .console import put, say
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+_WRITING = ("extract", "apply", "transfer", "push")
+_STUDY_RUN = ["study", "run"]
+_INTERNAL = 70
+
+
+@contextmanager
+def _stoppable() -> Generator[list[int]]:
+    """Ctrl-C and SIGTERM are answered at once, raised as KeyboardInterrupt, and listed in what is yielded."""
+    caught: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        caught.append(number)
+        # Not through sys.stderr: the signal may have come in the middle of a write to it.
+        os.write(2, b"taskvec: stopping; once more stops at once\n")
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    # One that is ignored stays so: `nohup` and shells' background jobs mean it.
+    numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; the exit code is 0, or says who can mend it (README, "Exit codes")."""
+    args = sys.argv[1:] if argv is None else argv
+    options = args[: args.index("--")] if "--" in args else args
+    stdout: Any = sys.stdout
+    if isinstance(stdout, io.TextIOWrapper):
+        # A name that the terminal's encoding lacks is no reason to fail after the work is done.
+        stdout.reconfigure(errors="backslashreplace")
+    _allow_many_files()
+    with _stoppable() as caught:
+        try:
+            with pinned(), cli.make_context("taskvec", list(args)) as context:
+                code = cli.invoke(context)
+            stdout.flush()
+        except click.exceptions.Exit as exit:
+            return exit.exit_code
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            return error.exit_code
+        except BrokenPipeError:
+            # Whoever read the output has gone; the interpreter must not find out again at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+            return 128 + 13
+        except (Exception, KeyboardInterrupt) as error:
+            code, sentence = _sentence(error, caught, resumed=args[0] in _WRITING or args[:2] == _STUDY_RUN)
+            if "--debug" in options:
+                traceback.print_exc()
+            say(sentence)
+            if "--json" in options:
+                put(json.dumps({"schema": "taskvec/error/1", "error": sentence, "exit_code": code}))
+    return code
+
+
+def _allow_many_files() -> None:
+    """Three inputs of hundreds of shards each, all open at once, pass the usual soft limit of 1,024 files.
+
+    Ours to raise here, where the process is ours; the library leaves it alone.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit.
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if most == resource.RLIM_INFINITY else min(most, 65_536)
+    # Where even this is refused, opening the file too many says so.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+def _sentence(error: BaseException, caught: list[int], *, resumed: bool) -> tuple[int, str]:
+    """The exit code and the sentence for what ended a command."""
+    # Libraries that are interrupted while they are imported may raise something else.
+    if isinstance(error, KeyboardInterrupt) or caught:
+        return 128 + (caught or [signal.SIGINT])[0], "stopped" + (
+            "; the same command goes on from here" if resumed else ""
+        )
+    if isinstance(error, TaskvecError):
+        return error.exit_code, str(error)
+    if isinstance(error, click.ClickException):
+        return error.exit_code, error.format_message()
+    if isinstance(error, OSError):
+        return 4, f"{error.filename or 'the result'}: {error.strerror or error}"
+    return (
+        _INTERNAL,
+        f"internal error, please report it: {type(error).__name__}: {error} (--debug shows where)",
+    )

@@ -1,0 +1,119 @@
+"""What the writing verbs would do, and whether they could: they plan, read headers alone and write nothing.
+
+`extract`, `apply` and `transfer` take the arguments of the verbs of the same names, but for `progress`, and
+raise the same errors; what does not fit together is in the answer's `problems` instead.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Unpack
+
+import taskvec._core as _core
+
+from .check_result import CheckResult
+from .errors import UsageError
+from .fit.merge import Inputs, opened
+from .inputs.session import Session
+from .options import (
+    Alpha,
+    Keywords,
+    make_options,
+    output_path,
+    parse_alpha,
+    spread_alphas,
+    vector_list,
+    vector_options,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .inputs.refs import Folder, Ref
+    from .records import Json
+
+
+def extract(minuend: Folder, subtrahend: Folder, out: Folder, **options: Unpack[Keywords]) -> CheckResult:
+    """What `taskvec.extract` would do."""
+    opts, where = vector_options(make_options(options)), output_path(out)
+    with Session(opts) as session:
+        first, second = session.donors(minuend, subtrahend)
+        plan: Json = json.loads(_core.check_extract(first, second, where, opts))
+        return _result(plan, session, None, [first, second])
+
+
+def apply(
+    target: Folder,
+    vectors: Folder | Iterable[Folder],
+    out: Folder,
+    *,
+    alpha: Alpha | Iterable[Alpha] = 1.0,
+    **options: Unpack[Keywords],
+) -> CheckResult:
+    """What `taskvec.apply` would do."""
+    opts, where, names = make_options(options), output_path(out), vector_list(vectors)
+    alphas = spread_alphas(alpha, len(names))
+    with opened(target, names, opts) as inputs:
+        return _merge(inputs, _core.check_apply(inputs.target, inputs.donors, where, alphas, inputs.options))
+
+
+def transfer(
+    target: Folder,
+    minuend: Folder,
+    subtrahend: Folder,
+    out: Folder,
+    *,
+    alpha: Alpha = 1.0,
+    **options: Unpack[Keywords],
+) -> CheckResult:
+    """What `taskvec.transfer` would do."""
+    opts, where, scale = make_options(options), output_path(out), parse_alpha(alpha)
+    with opened(target, (minuend, subtrahend), opts) as inputs:
+        first, second = inputs.donors
+        answer = _core.check_transfer(inputs.target, first, second, where, scale, inputs.options)
+        return _merge(inputs, answer)
+
+
+def check(
+    target: Folder,
+    *donors: Folder,
+    out: Folder | None = None,
+    alpha: Alpha | Iterable[Alpha] = 1.0,
+    **options: Unpack[Keywords],
+) -> CheckResult:
+    """Whether the inputs fit together, and what combining them would cost; no weight is read.
+
+    `donors` are a minuend and a subtrahend, or one or more vectors. The answer is that of a dry run of
+    `transfer` or `apply`: what is compatible here, these verbs write. `compatible` is False where anything
+    does not fit, and `problems` says what; inputs that are malformed raise. `out` adds the room on
+    its disk to the answer.
+    """
+    opts, where = make_options(options), None if out is None else output_path(out)
+    with opened(target, donors, opts) as inputs:
+        base, others, asked = inputs.target, inputs.donors, inputs.options
+        vectors = [other.is_vector for other in others]
+        if others and all(vectors):
+            alphas = spread_alphas(alpha, len(others))
+            return _merge(inputs, _core.check_apply(base, others, where, alphas, asked))
+        if len(others) == 2 and not any(vectors):
+            (scale,) = spread_alphas(alpha, 1)
+            minuend, subtrahend = others
+            return _merge(inputs, _core.check_transfer(base, minuend, subtrahend, where, scale, asked))
+        raise UsageError(
+            "give a target with a minuend and a subtrahend, or a target with vectors made by extract"
+        )
+
+
+def _merge(inputs: Inputs, answer: str) -> CheckResult:
+    plan: Json = json.loads(answer)
+    plan["warnings"] += inputs.found.warnings
+    plan["notes"] += inputs.found.beside(plan["problems"])
+    return _result(plan, inputs.session, inputs.target, inputs.donors)
+
+
+def _result(plan: Json, session: Session, target: Ref | None, donors: list[Ref]) -> CheckResult:
+    # Of an adapter's base only headers are read.
+    read = [donor for donor in donors if donor.is_adapter] or donors
+    plan["download"] = session.traffic(target, read)
+    plan["warnings"] += session.unchecked()
+    return CheckResult.from_json(plan)
