@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _WRITING = ("extract", "apply", "transfer", "push")
 _STUDY_RUN = ["study", "run"]
 _INTERNAL = 70
+# The environment variable by which a shell asks what a line could go on with.
+_COMPLETION = "_TASKVEC_COMPLETE"
 
 
 @contextmanager
@@ -51,6 +53,10 @@ def _stoppable() -> Generator[list[int]]:
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; the exit code is 0, or says who can mend it (README, "Exit codes")."""
     args = sys.argv[1:] if argv is None else argv
+    if asked := os.environ.get(_COMPLETION):
+        from .completion import complete
+
+        return complete(cli, _COMPLETION, asked)
     options = args[: args.index("--")] if "--" in args else args
     stdout: Any = sys.stdout
     if isinstance(stdout, io.TextIOWrapper):
