@@ -6,9 +6,8 @@ import ast
 import re
 from pathlib import Path
 
-import taskvec
-
-PACKAGE = Path(taskvec.__file__).parent
+# The sources, so that nothing needs to be built or installed.
+PACKAGE = Path(__file__).parents[1] / "python" / "taskvec"
 # From the bottom; a name is a folder or a file.
 PACKAGE_WINGS = (
     "start", "errors", "records", "text", "options", "results", "check_result", "hub", "inputs", "card",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem, shell_complete
+from click.types import StringParamType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 _FOLDERS = ("DIR", "REF", "RUN", "RESULTS")
 
 
-class _Folder(click.ParamType):
+class _Folder(StringParamType):
     """A folder. click completes nothing where any text is allowed, and bash then offers no files either."""
 
     name = "folder"
