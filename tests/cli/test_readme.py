@@ -222,5 +222,8 @@ def test_every_exit_code_is_told() -> None:
         assert f"| {code} |" in text(README)
 
 
-def test_every_recipe_is_found() -> None:
-    assert {"check", "test", "full", "wheel", "sdist", "fuzz", "sanitize", "miri", "bench"} <= recipes()
+def test_every_recipe_that_is_called_is_there() -> None:
+    callers = [ROOT / ".ci" / "run", ROOT / ".pre-commit-config.yaml", *(ROOT / ".github").rglob("*.yml")]
+    called = {one for path in callers for one in re.findall(r"\bjust ([a-z][\w-]*)", text(path))}
+    assert called >= {"fmt-others", "cargo-test", "layers", "wheel", "miri", "core", "full"}
+    assert called <= recipes()
