@@ -142,7 +142,7 @@ sanitize *ARGS:
 # Parsers, conversions and the kernel under Miri, a component of nightly Rust: those tests that it ends within minutes
 [group('release')]
 miri *TESTS=quick_under_miri:
-    MIRIFLAGS=-Zmiri-disable-isolation \
+    MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-deterministic-floats" \
         cargo +nightly miri test -p taskvec-core --locked --lib --test it -- {{ TESTS }}
 
 # Debian sid in a folder, for `aarch64`, `windows` and `sanitize thread`

@@ -103,7 +103,7 @@ def faults(text: str, folder: Path = ROOT) -> list[str]:
 def _fault(words: list[str], *, whole: bool) -> Iterator[str]:
     program, *rest = words
     if program.startswith(".ci/"):
-        if not (ROOT / program).is_file():
+        if not (ROOT / program).exists():
             yield "no such file"
     elif program == "taskvec":
         yield from _of_taskvec(rest, whole=whole)
