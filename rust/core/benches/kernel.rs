@@ -6,11 +6,14 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use half::{bf16, f16};
 use taskvec_core::codec::derived::{Factor, Product};
 use taskvec_core::codec::lora_product::multiply;
+use taskvec_core::numeric::combine::combine;
+use taskvec_core::numeric::compare::compare;
 use taskvec_core::numeric::dtype::Float;
-use taskvec_core::numeric::kernel::{Exceptions, Operand, Rounding, Term, combine, compare, subtract};
+use taskvec_core::numeric::operand::{Exceptions, Operand, Rounding, Term};
 use taskvec_core::numeric::philox::block;
 use taskvec_core::numeric::simd::Isa;
 use taskvec_core::numeric::stats::{Comparison, Stats};
+use taskvec_core::numeric::subtract::subtract;
 
 const WINDOW: usize = 2 << 20;
 

@@ -13,11 +13,13 @@ use crate::codec::lora_product;
 use crate::engine::gather::{self, Gather, Loaded, Slot, Sources};
 use crate::error::Result;
 use crate::format::blocks::{self, BLOCK};
+use crate::numeric::combine::combine;
 use crate::numeric::dtype::{Dtype, Float};
-use crate::numeric::kernel::{self, Exceptions, Operand, Rounding, Term};
+use crate::numeric::operand::{Exceptions, Operand, Rounding, Term};
 use crate::numeric::philox;
 use crate::numeric::simd::Isa;
 use crate::numeric::stats::Stats;
+use crate::numeric::subtract::subtract;
 use crate::plan::Plan;
 use crate::plan::budget::{Budget, MADE};
 use crate::plan::inputs::At;
@@ -342,7 +344,7 @@ impl<'a> Run<'a, '_> {
             let minuend = operand(of(term.minuend), next());
             // `extract` always has a pair: its only origin is one.
             let Some(subtrahend) = term.subtrahend.map(|at| operand(of(at), next())) else { return };
-            kernel::subtract(isa, minuend, subtrahend, from, dtype, out, misfits, stats);
+            subtract(isa, minuend, subtrahend, from, dtype, out, misfits, stats);
             return;
         }
         let target = operand(base.dtype, next());
@@ -362,7 +364,7 @@ impl<'a> Run<'a, '_> {
             RoundingMode::Nearest => Rounding::Nearest,
             RoundingMode::Stochastic => Rounding::Stochastic { key: philox::key(plan.options.seed, &base.name) },
         };
-        kernel::combine(isa, target, &terms, from, dtype, &rounding, out, stats);
+        combine(isa, target, &terms, from, dtype, &rounding, out, stats);
     }
 }
 

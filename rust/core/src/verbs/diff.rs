@@ -6,7 +6,8 @@ use crate::control::Control;
 use crate::engine::arrivals::Wanted;
 use crate::engine::gather::{Gather, Sources};
 use crate::error::{Error, Result};
-use crate::numeric::kernel::{self, Operand};
+use crate::numeric::compare::compare;
+use crate::numeric::operand::Operand;
 use crate::numeric::simd::Isa;
 use crate::numeric::stats::Comparison;
 use crate::plan::budget::PER_WORKER;
@@ -58,7 +59,7 @@ pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Resul
         let [left, right] = slots.map(|slot| loaded.bytes(slot));
         match (inputs.tensor(a).dtype.float(), inputs.tensor(b).dtype.float()) {
             (Some(x), Some(y)) => {
-                kernel::compare(isa, Operand { float: x, bytes: left }, Operand { float: y, bytes: right }, &mut part)
+                compare(isa, Operand { float: x, bytes: left }, Operand { float: y, bytes: right }, &mut part)
             }
             // Neither is arithmetic: whether the bytes of each element are equal is all there is to say.
             _ => {
