@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::codec::derived::{Factor, Made, Product};
+use crate::codec::derived::Made;
+use crate::codec::lora_product::{Factor, Product};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::adapter_config::{self, AdapterConfig, MERGE};

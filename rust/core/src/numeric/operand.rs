@@ -19,6 +19,14 @@ pub struct Operand<'a> {
     pub bytes: &'a [u8],
 }
 
+impl Operand<'_> {
+    /// Elements `[begin, end)` of it.
+    pub fn part(self, begin: usize, end: usize) -> Self {
+        let size = self.float.size();
+        Self { bytes: &self.bytes[begin * size..end * size], ..self }
+    }
+}
+
 /// Elements of a stored vector that its type could not hold. Those outside the range of a call are ignored.
 #[derive(Clone, Copy)]
 pub struct Exceptions<'a> {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use crate::control::Control;
+use crate::control::{Control, Phase};
 use crate::engine::window::{Outcome, Window};
 use crate::error::Result;
 use crate::format::blocks::{self, BLOCK, FileDigest};
@@ -79,7 +79,7 @@ impl<'a> Progress<'a> {
     /// How many blocks from the first on hold what the journal claims.
     fn sound_blocks(&self, staging: &Staging, claimed: &[u128], control: &Control) -> Result<u64> {
         let layout = &self.plan.layout;
-        control.begin("resuming", claimed.len() as u64 * BLOCK);
+        control.begin(Phase::Resuming, claimed.len() as u64 * BLOCK);
         let mut sound = 0;
         let check = |block: u64, buffer: &mut Vec<u8>| -> Result<bool> {
             let file = &layout.files[layout.file_of(block)];

@@ -8,6 +8,7 @@ pub mod claims;
 pub mod inputs;
 pub mod layout;
 pub mod matching;
+pub mod operands;
 pub mod options;
 
 use std::path::Path;

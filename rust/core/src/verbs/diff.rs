@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::control::Control;
+use crate::control::{Control, Phase};
 use crate::engine::arrivals::Wanted;
 use crate::engine::gather::{Gather, Sources};
 use crate::error::{Error, Result};
@@ -41,7 +41,7 @@ pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Resul
         parts.extend((0..inputs.tensor(at).elements()).step_by(PART as usize).map(|first| (place, first)));
     }
     let both = |&(a, b): &(At, At)| inputs.tensor(a).bytes + inputs.tensor(b).bytes;
-    control.begin("reading", pairs.matched.iter().map(both).sum());
+    control.begin(Phase::Reading, pairs.matched.iter().map(both).sum());
     let room = (2 * PART * WIDEST) as usize + 8 * DIRECT_ALIGNMENT;
     let affordable = (options.budget() / (room as u64 + PER_WORKER)).max(1) as usize;
     let mut found = vec![Comparison::default(); pairs.matched.len()];

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::checkpoint::vector;
-use crate::control::Control;
+use crate::control::{Control, Phase};
 use crate::error::{Error, Result};
 use crate::format::blocks::{self, BLOCK, FileDigest};
 use crate::format::header::Header;
@@ -110,7 +110,7 @@ fn digests(whole: &[(&Entry, File)], threads: usize, control: &Control, problems
     for (place, (entry, _)) in whole.iter().enumerate() {
         blocks.extend((0..entry.size.div_ceil(BLOCK)).map(|block| (place, block * BLOCK)));
     }
-    control.begin("verifying", whole.iter().map(|(entry, _)| entry.size).sum());
+    control.begin(Phase::Verifying, whole.iter().map(|(entry, _)| entry.size).sum());
     let mut digests = vec![FileDigest::default(); whole.len()];
     let mut unread: Vec<Option<String>> = vec![None; whole.len()];
     let work = |item: u64, buffer: &mut Vec<u8>| {
@@ -149,7 +149,7 @@ fn sha256(
     problems: &mut Problems,
 ) -> Result<()> {
     let promised: Vec<_> = whole.iter().filter_map(|(entry, _)| Some((entry, entry.sha256.as_ref()?))).collect();
-    control.begin("hashing", promised.iter().map(|(entry, _)| entry.size).sum());
+    control.begin(Phase::Hashing, promised.iter().map(|(entry, _)| entry.size).sum());
     let work = |item: u64, (): &mut ()| blocks::sha256(&out.join(&promised[item as usize].0.name), control);
     ordered(
         control,

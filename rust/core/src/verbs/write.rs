@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::shard::Shard;
 use crate::checkpoint::{clutter, vector};
-use crate::control::Control;
+use crate::control::{Control, Phase};
 use crate::engine::window::{self, Shared, Worker};
 use crate::engine::{arrivals, schedule, tied_heads};
 use crate::error::{Error, Result};
@@ -91,7 +91,7 @@ struct Built {
     written: u64,
 }
 
-impl Job<'_> {
+impl<'p> Job<'p> {
     fn build(&self, card: &str) -> Result<Built> {
         let Self { plan, staging, sync, control, isa } = *self;
         let mut progress = Progress::open(plan, staging, !plan.options.no_resume, control)?;
@@ -107,10 +107,10 @@ impl Job<'_> {
         sidecars::want(plan)?;
         let sources = schedule::sources(plan, &windows, control)?;
         tied_heads::compare(plan, &sources, control)?;
-        control.begin("writing", plan.layout.bytes());
+        control.begin(Phase::Writing, plan.layout.bytes());
         control.add(resumed);
         let shared = Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) };
-        let work = |item: u64, worker: &mut Worker| {
+        let work = |item: u64, worker: &mut Worker<'p>| {
             let window = windows[item as usize];
             let outcome = window::compute(&shared, window, worker, None)?;
             let (begin, end) = window.range(&plan.layout.files[window.file]);
@@ -123,7 +123,7 @@ impl Job<'_> {
         let commit = |_, outcome| progress.append(&outcome);
         shared.sources.serve(|| ordered(control, plan.budget.workers, count, new_worker, work, commit))?;
         let direct = sinks.iter().all(Sink::is_direct);
-        control.begin("syncing", 0);
+        control.begin(Phase::Syncing, 0);
         let mut synced = true;
         for sink in &sinks {
             synced &= sink.finish(sync)?;
@@ -224,7 +224,7 @@ impl Job<'_> {
         let outputs = files.iter().map(|file| staging.path(&file.name));
         let paths: Vec<_> = inputs.iter().flatten().flatten().cloned().chain(outputs).collect();
         let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum();
-        control.begin("hashing", bytes);
+        control.begin(Phase::Hashing, bytes);
         let mut sums = Vec::with_capacity(paths.len());
         let hash = |item: u64, (): &mut ()| blocks::sha256(&paths[item as usize], control);
         ordered(
