@@ -11,6 +11,7 @@ use crate::output::journal::Journal;
 use crate::output::spool::Spool;
 use crate::output::staging::Staging;
 use crate::plan::Plan;
+use crate::plan::output::Output;
 use crate::system::parallel;
 
 /// The state of a job that a second run can go on from.
@@ -43,7 +44,10 @@ impl<'a> Progress<'a> {
                 Journal::create(&path, id)?
             }
         };
-        let spool = if plan.inputs.has_target { None } else { Some(Spool::open(staging.scratch())?) };
+        let spool = match plan.inputs.output {
+            Output::Checkpoint => None,
+            Output::Vector => Some(Spool::open(staging.scratch())?),
+        };
         let digests = vec![FileDigest::default(); plan.layout.files.len()];
         let stats = vec![Stats::default(); plan.layout.tensors.len()];
         let mut progress = Self { plan, journal, spool, digests, stats, blocks: 0 };

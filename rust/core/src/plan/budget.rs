@@ -7,6 +7,7 @@ use crate::format::blocks::BLOCK;
 use crate::numeric::dtype::Dtype;
 use crate::plan::inputs::Inputs;
 use crate::plan::layout::{Action, Layout, TensorPlan};
+use crate::plan::output::Output;
 use crate::source::lane::{self, CHUNK};
 use crate::source::{Io, LONG};
 use crate::system::os::DIRECT_ALIGNMENT;
@@ -87,7 +88,7 @@ struct Share {
 /// Adds what elements `[begin, end)` of a tensor take, which all get the same treatment.
 fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, (begin, end, action): (u64, u64, Action)) {
     let elements = end - begin;
-    if inputs.has_target {
+    if inputs.output == Output::Checkpoint {
         share.read += inputs.base().tensors[plan.base as usize].dtype.bits() * elements / 8;
     }
     let mut made = 0;
@@ -114,7 +115,7 @@ fn in_block(inputs: &Inputs, plan: &TensorPlan, number: u64) -> Share {
     let spans = plan.spans(base).into_iter().map(|(first, last, action)| (first.max(from), last.min(to), action));
     let mut share = Share::default();
     spans.filter(|(first, last, _)| first < last).for_each(|span| add(&mut share, inputs, plan, span));
-    if !inputs.has_target && plan.dtype == Dtype::BF16 {
+    if inputs.output == Output::Vector && plan.dtype == Dtype::BF16 {
         share.exceptions = to.saturating_sub(from) * EXCEPTION;
     }
     share

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::checkpoint::open;
 use crate::control::{Control, Phase};
 use crate::engine::arrivals::Wanted;
 use crate::engine::gather::{Gather, Sources};
@@ -13,11 +14,11 @@ use crate::numeric::stats::Comparison;
 use crate::plan::budget::PER_WORKER;
 use crate::plan::inputs::{At, Input, Inputs};
 use crate::plan::options::Options;
+use crate::plan::output::Output;
 use crate::storage::place::Place;
 use crate::system::buffer::Buffer;
 use crate::system::os::DIRECT_ALIGNMENT;
 use crate::system::parallel::ordered;
-use crate::verbs::inspect::open_any;
 
 /// Elements compared at a time: at most 1 MiB of each input's bytes.
 const PART: u64 = 128 << 10;
@@ -26,9 +27,10 @@ const WIDEST: u64 = 8;
 /// Compares two folders and returns the findings as JSON (`taskvec/diff/1`).
 pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Result<Value> {
     let isa = Isa::from_env()?;
-    let open =
-        |role: &str, place: &Place| Ok::<_, Error>(Input { role: role.into(), checkpoint: open_any(place, control)? });
-    let inputs = Inputs { list: vec![open("a", a)?, open("b", b)?], origins: Vec::new(), has_target: true };
+    let input = |role: &str, place: &Place| {
+        Ok::<_, Error>(Input { role: role.into(), checkpoint: open::weights(place, control)? })
+    };
+    let inputs = Inputs { list: vec![input("a", a)?, input("b", b)?], origins: Vec::new(), output: Output::default() };
     let pairs = Pairs::new(&inputs);
     let (io, _) = options.io.resolve(&[&inputs.list[0].checkpoint, &inputs.list[1].checkpoint]);
     let mut wanted = Wanted::of(&inputs);

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::blocks::{self, BLOCK, FileDigest};
 use crate::format::header::Header;
 use crate::output::manifest;
+use crate::plan::output::{MANIFEST, MANIFEST_SCHEMA};
 use crate::system::files::read_exact_at;
 use crate::system::parallel::ordered;
 
@@ -83,20 +84,20 @@ pub fn verify(out: &Path, threads: usize, control: &Control) -> Result<Value> {
 }
 
 fn read_manifest(out: &Path) -> Result<(PathBuf, Document)> {
-    let found = [manifest::FILE, vector::FILE].map(|name| out.join(name)).into_iter().find(|path| path.exists());
+    let found = [MANIFEST, vector::FILE].map(|name| out.join(name)).into_iter().find(|path| path.exists());
     let Some(path) = found else {
         std::fs::read_dir(out).map_err(Error::io(out, "open"))?;
         return Err(Error::Mismatch(format!(
             "{}: holds neither {} nor {}, so there is nothing to verify it against",
             out.display(),
-            manifest::FILE,
+            MANIFEST,
             vector::FILE
         )));
     };
     let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
     let document: Document = serde_json::from_slice(&bytes)
         .map_err(|error| Error::corrupt(&path, format!("is not a manifest ({error}); write the output again")))?;
-    if document.schema != manifest::SCHEMA && document.schema != vector::SCHEMA {
+    if document.schema != MANIFEST_SCHEMA && document.schema != vector::SCHEMA {
         return Err(Error::corrupt(
             &path,
             format!("has the schema `{}`, which this version does not read; update taskvec", document.schema),

@@ -7,8 +7,8 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::checkpoint::clutter;
 use crate::checkpoint::shard::Shard;
-use crate::checkpoint::{clutter, vector};
 use crate::control::{Control, Phase};
 use crate::engine::window::{self, Shared, Worker};
 use crate::engine::{arrivals, schedule, tied_heads};
@@ -23,6 +23,7 @@ use crate::output::manifest::{self, FileEntry, Finished};
 use crate::output::sidecars;
 use crate::output::sink::Sink;
 use crate::output::staging::Staging;
+use crate::plan::output::Output;
 use crate::plan::{Counts, Plan};
 use crate::storage::place::Place;
 use crate::system::os;
@@ -145,7 +146,7 @@ impl<'p> Job<'p> {
             input_sha256: input_sha256.as_deref(),
             exceptions: (exceptions, counts),
         };
-        let name = if plan.inputs.has_target { manifest::FILE } else { vector::FILE };
+        let name = plan.inputs.output.manifest();
         let bytes =
             manifest::write(plan, &finished).map_err(|error| Error::io(&staging.path(name), "write")(error.into()))?;
         staging.write(name, &bytes)?;
@@ -264,7 +265,7 @@ fn strangers(out: &Path, order: &[String]) -> Option<String> {
 fn job_result(plan: &Plan, out: &Path, built: &Built, started: Instant, isa: Isa) -> Value {
     let Counts { combined, copied, converted, elements } = plan.counts;
     let mut warnings = built.effect.warnings(plan);
-    if combined == 0 && plan.inputs.has_target {
+    if combined == 0 && plan.inputs.output == Output::Checkpoint {
         warnings.push("nothing was combined: the output is the target".into());
     }
     if !built.synced {
@@ -292,7 +293,7 @@ fn job_result(plan: &Plan, out: &Path, built: &Built, started: Instant, isa: Isa
             "resumed_bytes": built.resumed,
         },
         "effect": built.effect,
-        "exceptions": (!plan.inputs.has_target).then_some(built.exceptions),
+        "exceptions": (plan.inputs.output == Output::Vector).then_some(built.exceptions),
         "notes": plan.notes,
         "warnings": warnings,
     })
@@ -300,7 +301,7 @@ fn job_result(plan: &Plan, out: &Path, built: &Built, started: Instant, isa: Isa
 
 /// The result of a run that had only renames left to do; its figures are those of its manifest.
 fn ended_commit(plan: &Plan, out: &Path) -> Result<Value> {
-    let path = out.join(if plan.inputs.has_target { manifest::FILE } else { vector::FILE });
+    let path = out.join(plan.inputs.output.manifest());
     let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
     let document: Value = serde_json::from_slice(&bytes).map_err(|error| Error::corrupt(&path, error.to_string()))?;
     let files = document["files"].as_array().map_or(&[][..], |files| &files[..]);

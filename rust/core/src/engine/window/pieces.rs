@@ -11,6 +11,7 @@ use crate::plan::Plan;
 use crate::plan::inputs::At;
 use crate::plan::layout::{Action, OutFile};
 use crate::plan::matching::TermPlan;
+use crate::plan::output::Output;
 
 /// Elements (or bytes, of a type that packs its elements more tightly) of one tensor in one block.
 pub(super) struct Piece<'p> {
@@ -122,7 +123,7 @@ impl<'p> Collect<'_, 'p, '_> {
         let (start, stop, span_end) = span;
         let Self { plan, .. } = *self;
         let (this, inputs) = (&plan.layout.tensors[tensor], &plan.inputs);
-        if !inputs.has_target {
+        if inputs.output == Output::Vector {
             let term = &this.terms[0];
             let minuend = self.gather.operand(inputs, term.minuend, start, stop);
             let Some(subtrahend) = term.subtrahend else {
