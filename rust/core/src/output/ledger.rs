@@ -15,7 +15,7 @@ use crate::plan::output::Output;
 use crate::system::parallel;
 
 /// The state of a job that a second run can go on from.
-pub struct Progress<'a> {
+pub struct Ledger<'a> {
     plan: &'a Plan,
     journal: Journal,
     /// Exceptions of a vector; nothing for a checkpoint.
@@ -28,7 +28,7 @@ pub struct Progress<'a> {
     pub blocks: u64,
 }
 
-impl<'a> Progress<'a> {
+impl<'a> Ledger<'a> {
     /// Goes on from the journal of an earlier run, or starts a new one.
     ///
     /// Every journalled block is read again and compared: a power cut may have lost what the journal still claims.
@@ -50,11 +50,11 @@ impl<'a> Progress<'a> {
         };
         let digests = vec![FileDigest::default(); plan.layout.files.len()];
         let stats = vec![Stats::default(); plan.layout.tensors.len()];
-        let mut progress = Self { plan, journal, spool, digests, stats, blocks: 0 };
+        let mut ledger = Self { plan, journal, spool, digests, stats, blocks: 0 };
         if going_on {
-            progress.recall(staging, control)?;
+            ledger.recall(staging, control)?;
         }
-        Ok(progress)
+        Ok(ledger)
     }
 
     fn recall(&mut self, staging: &Staging, control: &Control) -> Result<()> {

@@ -214,7 +214,7 @@ impl Family {
 }
 
 fn options(threads: usize, memory: u64, io: Io) -> Options {
-    Options { threads: Some(threads), memory: Some(memory), io, overwrite: true, no_sync: true, ..Options::default() }
+    Options { threads: Some(threads), memory: Some(memory), io, overwrite: true, sync: false, ..Options::default() }
 }
 
 #[test]
