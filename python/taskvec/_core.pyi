@@ -9,7 +9,7 @@ within a second, or as soon as the calls of a `Remote` that are under way return
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from .inputs.refs import Ref
 from .options import Options
@@ -161,6 +161,9 @@ def live_transfer(
 
 def live_read(target: Place, options: Options) -> Live:
     """The target's own values."""
+
+def kind(place: Place) -> Literal["checkpoint", "vector", "adapter"]:
+    """What a folder holds; one that is none of these counts as a checkpoint."""
 
 def inspect(place: Place) -> str:
     """What is in a checkpoint or vector folder, from headers alone: a `taskvec/inspect/1`."""

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from taskvec import CheckResult, DiffResult, InspectResult, VerifyResult, WriteResult
+from taskvec import (
+    CheckResult,
+    DiffResult,
+    InspectResult,
+    VerifyResult,
+    WriteResult,
+    check,
+    diff,
+    extract,
+    inspect,
+    transfer,
+    verify,
+)
 from taskvec.cli import render
+from taskvec.records import Record
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WRITTEN: dict[str, Any] = {
     "schema": "taskvec/result/1",
@@ -203,3 +220,35 @@ def test_other_tables() -> None:
         assert part in compared
     verified = list(render.verified(VerifyResult.from_json(VERIFIED)))
     assert verified[1] == "problem: model.safetensors: block 3 is not as written"
+
+
+def _untyped(value: Any, json: Any, where: str) -> list[str]:
+    """Members that only one of the two has: a typed result, and the JSON it was made from."""
+    names = {field.name for field in dataclasses.fields(value)} - {"_json"}
+    found = [f"{where}.{name}" for name in sorted(names ^ (set(json) - {"schema"}))]
+    for name in names & set(json):
+        inner, of = getattr(value, name), json[name]
+        if isinstance(inner, tuple) and inner:
+            inner, of = inner[0], of[0]
+        if isinstance(inner, Record):
+            found += _untyped(inner, of, f"{where}.{name}")
+    return found
+
+
+def test_every_member_of_what_the_core_writes_is_typed(family: Path, tmp_path: Path) -> None:
+    target, grpo, sft = (family / name for name in ("instruct", "grpo", "sft"))
+    vector = extract(grpo, sft, tmp_path / "v")
+    results = [
+        vector.written,
+        transfer(target, grpo, sft, tmp_path / "out"),
+        check(target, grpo, sft),
+        inspect(vector),
+        inspect(tmp_path / "out"),
+        diff(target, tmp_path / "out"),
+        verify(tmp_path / "out"),
+    ]
+    for result in results:
+        assert result is not None
+        assert _untyped(result, result.to_json(), type(result).__name__) == []
+    spoilt = {**results[1].to_json(), "more": 1}
+    assert _untyped(results[1], spoilt, "spoilt") == ["spoilt.more"]

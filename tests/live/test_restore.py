@@ -189,7 +189,7 @@ def test_an_input_that_changes_while_it_goes_in(
 ) -> None:
     donor = tmp_path / "g"
     shutil.copytree(qwen / "g", donor)
-    before, match = state(model), inject.carriers
+    before, match = state(model), change.carriers
 
     def touching(*args: Any) -> Any:
         # The job is planned and not yet started: it will find out at its end.
@@ -197,7 +197,7 @@ def test_an_input_that_changes_while_it_goes_in(
             os.utime(path, (1, 1))
         return match(*args)
 
-    monkeypatch.setattr(inject, "carriers", touching)
+    monkeypatch.setattr(change, "carriers", touching)
     with pytest.raises(CorruptError, match="changed while it was read") as caught:
         enter(taskvec.transferred(model, donor, qwen / "s"))
     assert "left modified" not in str(caught.value)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from .._core import is_weights
+from .._core import is_weights, kind
 from ..errors import CorruptError, StorageError, UsageError
 from ..hub.names import HubName, parse
 
@@ -77,14 +77,13 @@ class Ref:
 
     @property
     def is_adapter(self) -> bool:
-        """Whether it is a PEFT adapter, and no checkpoint."""
-        whole = ("model.safetensors", "model.safetensors.index.json")
-        return self.holds("adapter_config.json") and not any(self.holds(name) for name in whole)
+        """Whether it is a PEFT adapter that was not merged into a checkpoint."""
+        return kind(self) == "adapter"
 
     @property
     def is_vector(self) -> bool:
         """Whether it is a vector that `extract` wrote: it holds a `vector.json`."""
-        return self.holds("vector.json")
+        return kind(self) == "vector"
 
     def holds(self, name: str) -> bool:
         """Whether it has a file of this name."""

@@ -4,13 +4,15 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use half::{bf16, f16};
-use taskvec_core::codec::derived::{Factor, Product};
-use taskvec_core::codec::lora_product::multiply;
+use taskvec_core::codec::lora_product::{Factor, Product, multiply};
+use taskvec_core::numeric::combine::combine;
+use taskvec_core::numeric::compare::compare;
 use taskvec_core::numeric::dtype::Float;
-use taskvec_core::numeric::kernel::{Exceptions, Operand, Rounding, Term, combine, compare, subtract};
+use taskvec_core::numeric::operand::{Exceptions, Operand, Rounding, Term};
 use taskvec_core::numeric::philox::block;
 use taskvec_core::numeric::simd::Isa;
 use taskvec_core::numeric::stats::{Comparison, Stats};
+use taskvec_core::numeric::subtract::subtract;
 
 const WINDOW: usize = 2 << 20;
 
@@ -101,7 +103,7 @@ fn products(criterion: &mut Criterion) {
         let (rows, scale) = (ROWS as u64, 2.0);
         let (rank, columns) = (rank as u64, columns as u64);
         let product = Product { a: factor(0), b: factor(1), rank, rows, columns, scale, transposed: false };
-        let make = |isa, out: &mut [u8]| multiply(isa, &product, &[b, a], 0, out);
+        let make = |isa, out: &mut [u8]| multiply(isa, &product, &[b], a, 0, out);
 
         let mut expected = vec![0; ROWS * columns as usize * 4];
         make(Isa::Scalar, &mut expected);

@@ -1,18 +1,63 @@
 //! What a running job shares with whoever waits for it: a wish to stop, and how far it is.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
 /// The parts of a job, as progress shows them.
-const PHASES: [&str; 8] =
-    ["planning", "comparing", "resuming", "writing", "reading", "syncing", "hashing", "verifying"];
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Headers are read and matched.
+    #[default]
+    Planning,
+    /// Tensors that must be equal are compared.
+    Comparing,
+    /// What an interrupted run left is read again.
+    Resuming,
+    /// Windows are computed and written.
+    Writing,
+    /// Inputs are read, and nothing is written.
+    Reading,
+    /// The disk takes what was written.
+    Syncing,
+    /// Digests are computed in a pass of their own.
+    Hashing,
+    /// Files are held against their manifest.
+    Verifying,
+}
+
+impl Phase {
+    const ALL: [Self; 8] = [
+        Self::Planning,
+        Self::Comparing,
+        Self::Resuming,
+        Self::Writing,
+        Self::Reading,
+        Self::Syncing,
+        Self::Hashing,
+        Self::Verifying,
+    ];
+
+    /// What progress calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Planning => "planning",
+            Self::Comparing => "comparing",
+            Self::Resuming => "resuming",
+            Self::Writing => "writing",
+            Self::Reading => "reading",
+            Self::Syncing => "syncing",
+            Self::Hashing => "hashing",
+            Self::Verifying => "verifying",
+        }
+    }
+}
 
 /// Shared by all threads of a job and its caller.
 #[derive(Debug, Default)]
 pub struct Control {
     stop: AtomicBool,
-    phase: AtomicUsize,
+    phase: AtomicU8,
     done: AtomicU64,
     total: AtomicU64,
 }
@@ -29,11 +74,10 @@ impl Control {
     }
 
     /// Starts a phase of `total` bytes.
-    pub fn begin(&self, phase: &str, total: u64) {
-        let place = PHASES.iter().position(|&known| known == phase).unwrap_or(0);
+    pub fn begin(&self, phase: Phase, total: u64) {
         self.done.store(0, Ordering::Relaxed);
         self.total.store(total, Ordering::Relaxed);
-        self.phase.store(place, Ordering::Relaxed);
+        self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
     /// Counts bytes done in this phase.
@@ -42,8 +86,9 @@ impl Control {
     }
 
     /// The phase, the bytes done in it and its bytes in all.
-    pub fn progress(&self) -> (&'static str, u64, u64) {
-        let phase = PHASES[self.phase.load(Ordering::Relaxed)];
+    pub fn progress(&self) -> (Phase, u64, u64) {
+        // Only `begin` stores here, so the number is a phase's.
+        let phase = Phase::ALL[usize::from(self.phase.load(Ordering::Relaxed))];
         (phase, self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }
 }

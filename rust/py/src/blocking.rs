@@ -88,7 +88,10 @@ impl Drop for End<'_> {
 
 fn tell(progress: Option<&Bound<'_, PyAny>>, control: &Control) -> PyResult<()> {
     match progress {
-        Some(callback) => callback.call1(control.progress()).map(drop),
+        Some(callback) => {
+            let (phase, done, total) = control.progress();
+            callback.call1((phase.name(), done, total)).map(drop)
+        }
         None => Ok(()),
     }
 }

@@ -27,7 +27,7 @@ mod _core {
     #[pymodule_export]
     use super::extract::{check_extract, extract};
     #[pymodule_export]
-    use super::inspect::inspect;
+    use super::inspect::{inspect, kind};
     #[pymodule_export]
     use super::live::{Live, live_apply, live_read, live_transfer};
     #[pymodule_export]

@@ -56,10 +56,10 @@ impl PyOptions {
             base: self.base.clone(),
             claims: self.claims.iter().cloned().map(|(file, message, row)| Claim { file, message, row }).collect(),
             io: self.io.parse()?,
-            no_sync: !self.sync,
+            sync: self.sync,
             sha256: self.sha256,
             overwrite: self.overwrite,
-            no_resume: !self.resume,
+            resume: self.resume,
         })
     }
 }

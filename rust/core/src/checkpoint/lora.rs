@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::codec::derived::{Factor, Made, Product};
+use crate::codec::derived::Made;
+use crate::codec::lora_product::{Factor, Product};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::adapter_config::{self, AdapterConfig, MERGE};
@@ -28,11 +29,6 @@ const ENDS: [&str; 5] =
 const CONV1D_MODELS: [&str; 6] = ["clvp", "clvp_decoder", "decision_transformer", "gpt2", "imagegpt", "openai-gpt"];
 /// The layers of those models that are `Conv1D`; their others, such as the head, are linear.
 const CONV1D_LAYERS: [&str; 4] = ["c_attn", "q_attn", "c_proj", "c_fc"];
-
-/// Opens a donor: a checkpoint, or an adapter. `like` is the model whose layers an adapter's ΔW is for, if there is one.
-pub fn open_donor(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Result<Checkpoint> {
-    if adapter_config::is_adapter(place)? { open(place, like, control) } else { Checkpoint::open(place, control) }
-}
 
 /// Whether a module's weight is stored as `[in, out]`. PEFT asks the layer and not the file's flag, so the flag decides
 /// only where no model is at hand to tell; where the model does not tell, a flag that is set is not believed.
@@ -78,7 +74,8 @@ pub fn open_factors(place: &Place, control: &Control) -> Result<Checkpoint> {
 /// The tensors of one adapted module, by [`ENDS`].
 type Module<'a> = [Option<&'a Tensor>; 5];
 
-fn open(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Result<Checkpoint> {
+/// Opens an adapter as the ΔW that its factors give. `like` is the model whose layers ΔW is for, if there is one.
+pub fn open(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Result<Checkpoint> {
     let mut checkpoint = open_factors(place, control)?;
     let Some(config) = checkpoint.adapter.clone() else { return Ok(checkpoint) };
     let modules = modules(&checkpoint)?;

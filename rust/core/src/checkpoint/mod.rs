@@ -6,6 +6,7 @@ pub mod clutter;
 pub(crate) mod descriptions;
 pub mod lora;
 pub(crate) mod missing;
+pub mod open;
 pub mod shard;
 pub mod sidecars;
 pub(crate) mod tied;

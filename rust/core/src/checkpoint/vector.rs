@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::checkpoint::open::Kind;
 use crate::checkpoint::{Checkpoint, Tensor, missing};
 use crate::error::{Error, Result};
-use crate::format::adapter_config;
 use crate::numeric::dtype::Dtype;
 use crate::storage::place::Place;
 use crate::text::{brief, quote};
@@ -16,6 +16,8 @@ use crate::text::{brief, quote};
 pub const SCHEMA: &str = "taskvec/vector/1";
 /// The file's name.
 pub const FILE: &str = "vector.json";
+/// The weights' file name without its ending.
+pub const STEM: &str = "vector";
 /// The one encoding so far: bf16 (with exceptions) or f32 values in plain safetensors files.
 pub const DENSE: &str = "dense";
 
@@ -58,7 +60,7 @@ impl VectorInfo {
         let Some(bytes) = place.read(FILE, MAX_DESCRIPTION)? else {
             // Whether it is a folder at all comes first.
             place.label()?;
-            if adapter_config::is_adapter(place)? {
+            if Kind::of(place)? == Kind::Adapter {
                 let what =
                     "is an adapter and no vector; `taskvec extract` makes one of it and its base, or another adapter";
                 return Err(Error::corrupt(&place.root, what));

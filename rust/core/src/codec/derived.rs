@@ -1,38 +1,14 @@
-//! Tensors that stand in no file but are made of two that do: the ΔW of an adapter, from its factors A and B.
+//! How bytes of files become the values of a tensor: one variant for each way in which a tensor can be stored.
+//!
+//! A new way is a variant of [`Encoded`], with an arm in each of its methods, and a line where `plan/operands.rs` chooses it.
 
+use crate::codec::lora_product::{self, Product};
+use crate::codec::ranges::Read;
 use crate::numeric::dtype::Float;
+use crate::numeric::operand::Operand;
+use crate::numeric::simd::Isa;
 
-/// A matrix in a file, row by row.
-#[derive(Clone, Copy, Debug)]
-pub struct Factor {
-    /// Place of its file among the checkpoint's shards.
-    pub shard: u32,
-    /// Its first byte in the file.
-    pub begin: u64,
-    /// The type of its elements.
-    pub float: Float,
-}
-
-/// `scale · B·A`, or its transpose.
-#[derive(Clone, Copy, Debug)]
-pub struct Product {
-    /// `rank × columns` elements; `rank × rows` where the product is transposed.
-    pub a: Factor,
-    /// `rows × rank` elements; `columns × rank` where the product is transposed.
-    pub b: Factor,
-    /// The dimension that is summed over; at least 1.
-    pub rank: u64,
-    /// First dimension of the tensor; at least 1.
-    pub rows: u64,
-    /// Second dimension of the tensor; at least 1.
-    pub columns: u64,
-    /// The factor of the whole.
-    pub scale: f64,
-    /// Whether the tensor is `(B·A)ᵀ`.
-    pub transposed: bool,
-}
-
-/// What a tensor is made of.
+/// What a tensor is made of that is in no file itself.
 #[derive(Clone, Copy, Debug)]
 pub enum Made {
     /// Zero everywhere: the adapter leaves it as its base has it.
@@ -41,51 +17,84 @@ pub enum Made {
     Product(Product),
 }
 
-/// A range of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Read {
-    /// Place of the file among the checkpoint's shards.
-    pub shard: u32,
-    /// The first byte.
-    pub begin: u64,
-    /// How many.
-    pub len: u64,
+/// Some elements of a tensor, and what their values are made from.
+///
+/// `B` is the range of a file at first, then the place where the range was loaded, and in the end its bytes. So exactly
+/// what was asked for is decoded.
+#[derive(Clone, Debug)]
+pub enum Encoded<'a, B> {
+    /// The values themselves, in this type.
+    Plain {
+        /// The type.
+        float: Float,
+        /// All of the elements.
+        bytes: B,
+    },
+    /// Zeros.
+    Zero,
+    /// Rows and columns of a product of factors.
+    Product {
+        /// The product.
+        product: &'a Product,
+        /// What the rows take of one factor.
+        rows: Vec<B>,
+        /// The other factor.
+        whole: B,
+    },
 }
 
-impl Made {
-    /// What elements `[start, stop)` are made of, in the order in which [`crate::codec::lora_product::multiply`] takes it.
-    pub fn reads(&self, start: u64, stop: u64) -> Vec<Read> {
+impl<'a> Encoded<'a, Read> {
+    /// Elements `[first, end)` of a tensor that is made of something else.
+    pub fn of_made(made: &'a Made, first: u64, end: u64) -> Self {
+        match made {
+            Made::Zero => Self::Zero,
+            Made::Product(product) => {
+                let (rows, whole) = product.reads(first, end);
+                Self::Product { product, rows, whole }
+            }
+        }
+    }
+
+    /// Bytes that are read.
+    pub fn read_bytes(&self) -> u64 {
         match self {
-            Self::Zero => Vec::new(),
-            Self::Product(product) => product.reads(start, stop),
+            Self::Plain { bytes, .. } => bytes.len,
+            Self::Zero => 0,
+            Self::Product { rows, whole, .. } => rows.iter().map(|read| read.len).sum::<u64>() + whole.len,
         }
     }
 }
 
-impl Product {
-    /// The rows that elements `[start, stop)` stand in, first and one past the last.
-    pub fn rows_of(&self, start: u64, stop: u64) -> (u64, u64) {
-        (start / self.columns, stop.div_ceil(self.columns))
-    }
-
-    /// How many reads it takes to make any elements of it.
-    pub fn parts(&self) -> usize {
-        if self.transposed { self.rank as usize + 1 } else { 2 }
-    }
-
-    /// The rows' share of one factor (all of it that lies together, or a piece for each rank), and the other as a whole.
-    fn reads(&self, start: u64, stop: u64) -> Vec<Read> {
-        let read = |factor: Factor, first: u64, elements: u64| {
-            let size = factor.float.size() as u64;
-            Read { shard: factor.shard, begin: factor.begin + first * size, len: elements * size }
-        };
-        let (first, last) = self.rows_of(start, stop);
-        let whole = self.rank * self.columns;
-        if self.transposed {
-            let pieces = (0..self.rank).map(|k| read(self.a, k * self.rows + first, last - first));
-            pieces.chain([read(self.b, 0, whole)]).collect()
-        } else {
-            vec![read(self.b, first * self.rank, (last - first) * self.rank), read(self.a, 0, whole)]
+impl<'a, B> Encoded<'a, B> {
+    /// The same elements, with what each part becomes.
+    pub fn map<C>(&self, mut part: impl FnMut(&B) -> C) -> Encoded<'a, C> {
+        match self {
+            Self::Plain { float, bytes } => Encoded::Plain { float: *float, bytes: part(bytes) },
+            Self::Zero => Encoded::Zero,
+            Self::Product { product, rows, whole } => {
+                let rows = rows.iter().map(&mut part).collect();
+                Encoded::Product { product, rows, whole: part(whole) }
+            }
         }
+    }
+
+    /// Bytes of memory that so many values take once they are decoded; none where they can be used as they were read.
+    pub const fn room(&self, elements: u64) -> u64 {
+        match self {
+            Self::Plain { .. } => 0,
+            Self::Zero | Self::Product { .. } => elements * Float::F32.size() as u64,
+        }
+    }
+}
+
+impl<'v> Encoded<'_, &'v [u8]> {
+    /// The values, from element `first` on. `room` has as many bytes as [`Encoded::room`] says for these elements.
+    pub fn decode(&self, isa: Isa, first: u64, room: &'v mut [u8]) -> Operand<'v> {
+        match self {
+            Self::Plain { float, bytes } => return Operand { float: *float, bytes },
+            Self::Zero => room.fill(0),
+            Self::Product { product, rows, whole } => lora_product::multiply(isa, product, rows, whole, first, room),
+        }
+        Operand { float: Float::F32, bytes: room }
     }
 }

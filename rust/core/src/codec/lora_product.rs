@@ -6,10 +6,64 @@
 //!
 //! No element depends on which others are computed with it: windows may cut the tensor anywhere.
 
-use crate::codec::derived::Product;
+use crate::codec::ranges::Read;
 use crate::numeric::dtype::Float;
 use crate::numeric::loops::{COLUMNS, DEPTH};
 use crate::numeric::simd::{self, Isa};
+
+/// A matrix in a file, row by row.
+#[derive(Clone, Copy, Debug)]
+pub struct Factor {
+    /// Place of its file among the checkpoint's shards.
+    pub shard: u32,
+    /// Its first byte in the file.
+    pub begin: u64,
+    /// The type of its elements.
+    pub float: Float,
+}
+
+/// `scale · B·A`, or its transpose.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    /// `rank × columns` elements; `rank × rows` where the product is transposed.
+    pub a: Factor,
+    /// `rows × rank` elements; `columns × rank` where the product is transposed.
+    pub b: Factor,
+    /// The dimension that is summed over; at least 1.
+    pub rank: u64,
+    /// First dimension of the tensor; at least 1.
+    pub rows: u64,
+    /// Second dimension of the tensor; at least 1.
+    pub columns: u64,
+    /// The factor of the whole.
+    pub scale: f64,
+    /// Whether the tensor is `(B·A)ᵀ`.
+    pub transposed: bool,
+}
+
+impl Product {
+    /// The rows that elements `[start, stop)` stand in, first and one past the last.
+    pub fn rows_of(&self, start: u64, stop: u64) -> (u64, u64) {
+        (start / self.columns, stop.div_ceil(self.columns))
+    }
+
+    /// What elements `[start, stop)` are made from: the rows' share of one factor (all of it that lies together, or a piece
+    /// for each rank), and the other factor as a whole.
+    pub fn reads(&self, start: u64, stop: u64) -> (Vec<Read>, Read) {
+        let read = |factor: Factor, first: u64, elements: u64| {
+            let size = factor.float.size() as u64;
+            Read { shard: factor.shard, begin: factor.begin + first * size, len: elements * size }
+        };
+        let (first, last) = self.rows_of(start, stop);
+        let whole = self.rank * self.columns;
+        if self.transposed {
+            let pieces = (0..self.rank).map(|k| read(self.a, k * self.rows + first, last - first));
+            (pieces.collect(), read(self.b, 0, whole))
+        } else {
+            (vec![read(self.b, first * self.rank, (last - first) * self.rank)], read(self.a, 0, whole))
+        }
+    }
+}
 
 /// As many as columns: then widening the one factor's share costs no more than the other's.
 const ROWS: usize = 64;
@@ -40,13 +94,15 @@ impl Matrix<'_> {
     }
 }
 
-/// Writes elements from `start` on, as f32, little-endian. `parts` are the bytes of [`crate::codec::derived::Made::reads`].
+/// Writes elements from `start` on, as f32, little-endian. `rows` and `whole` are the bytes of [`Product::reads`].
 ///
 /// # Panics
-/// If the parts are not those of just these elements.
-pub fn multiply(isa: Isa, product: &Product, parts: &[&[u8]], start: u64, out: &mut [u8]) {
+/// If they are not those of just these elements.
+pub fn multiply(isa: Isa, product: &Product, rows: &[&[u8]], whole: &[u8], start: u64, out: &mut [u8]) {
     let out = out.as_chunks_mut::<4>().0;
-    let Some((&whole, rows)) = parts.split_last().filter(|_| !out.is_empty()) else { return };
+    if out.is_empty() {
+        return;
+    }
     let (columns, rank) = (product.columns as usize, product.rank as usize);
     let (first, last) = product.rows_of(start, start + out.len() as u64);
     let (height, skip) = ((last - first) as usize, (start % product.columns) as usize);

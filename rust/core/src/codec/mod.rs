@@ -4,3 +4,4 @@
 
 pub mod derived;
 pub mod lora_product;
+pub mod ranges;

@@ -1,6 +1,8 @@
 //! The reads of one window: neighbouring ranges of one file become one read.
 
 use crate::checkpoint::shard::Shard;
+use crate::codec::derived::Encoded;
+use crate::codec::ranges::Read;
 use crate::control::Control;
 use crate::error::Result;
 use crate::plan::inputs::{At, Inputs};
@@ -79,6 +81,20 @@ impl Gather {
         self.window = window;
         self.runs.clear();
         self.last.clear();
+    }
+
+    /// Asks for what elements `[first, end)` of a float tensor are made from.
+    pub fn operand<'p>(&mut self, inputs: &'p Inputs, at: At, first: u64, end: u64) -> Encoded<'p, Slot> {
+        inputs.operand(at, first, end).map(|read| self.read(at, *read))
+    }
+
+    /// Asks for elements `[first, end)` of a tensor as they are stored.
+    pub fn stored(&mut self, inputs: &Inputs, at: At, first: u64, end: u64) -> Slot {
+        self.read(at, inputs.stored(at, first, end))
+    }
+
+    fn read(&mut self, at: At, Read { shard, begin, len }: Read) -> Slot {
+        self.range(at.input as usize, shard as usize, begin, len)
     }
 
     /// Asks for `len` bytes from byte `from` of a tensor.

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::control::Control;
+use crate::control::{Control, Phase};
 use crate::engine::gather::{Gather, Sources};
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
@@ -15,7 +15,7 @@ use crate::system::os::DIRECT_ALIGNMENT;
 /// Compares every head that a plan takes for its embedding with it.
 pub fn compare(plan: &Plan, sources: &Sources, control: &Control) -> Result<()> {
     let bytes = |same: &SameBytes| plan.inputs.tensor(same.head).bytes;
-    control.begin("comparing", plan.same.iter().map(bytes).sum());
+    control.begin(Phase::Comparing, plan.same.iter().map(bytes).sum());
     for &SameBytes { head, embedding } in &plan.same {
         let len = plan.inputs.tensor(head).bytes;
         if plan.inputs.list[head.input as usize].checkpoint.place.streams() {

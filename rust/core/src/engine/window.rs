@@ -2,27 +2,22 @@
 
 mod packet;
 mod pieces;
+mod terms;
 
 use std::collections::HashMap;
 
 pub use self::packet::{Packet, Part};
-use self::pieces::{Collect, LookedUp, Piece, disordered};
+use self::pieces::{Collect, LookedUp, Piece, TermSlots, disordered};
+use self::terms::Run;
 use crate::checkpoint::vector;
-use crate::codec::derived::Made;
-use crate::codec::lora_product;
-use crate::engine::gather::{self, Gather, Loaded, Slot, Sources};
+use crate::engine::gather::{self, Gather, Slot, Sources};
 use crate::error::Result;
 use crate::format::blocks::{self, BLOCK};
-use crate::numeric::dtype::{Dtype, Float};
-use crate::numeric::kernel::{self, Exceptions, Operand, Rounding, Term};
-use crate::numeric::philox;
 use crate::numeric::simd::Isa;
 use crate::numeric::stats::Stats;
 use crate::plan::Plan;
-use crate::plan::budget::{Budget, MADE};
-use crate::plan::inputs::At;
-use crate::plan::layout::{Action, HeaderSource, OutFile};
-use crate::plan::options::RoundingMode;
+use crate::plan::budget::Budget;
+use crate::plan::layout::{HeaderSource, OutFile};
 use crate::system::buffer::Buffer;
 use crate::system::os::DIRECT_ALIGNMENT;
 use crate::system::parallel::Permits;
@@ -92,11 +87,11 @@ pub struct Outcome {
 }
 
 /// What all workers of a job share.
-pub struct Shared<'a> {
+pub struct Shared<'p, 's> {
     /// The job.
-    pub plan: &'a Plan,
+    pub plan: &'p Plan,
     /// Its open inputs.
-    pub sources: Sources<'a>,
+    pub sources: Sources<'s>,
     /// The instruction set of the kernels.
     pub isa: Isa,
     /// Limits how many compute at the same time.
@@ -104,17 +99,17 @@ pub struct Shared<'a> {
 }
 
 /// What one worker keeps from window to window.
-pub struct Worker {
+pub struct Worker<'p> {
     input: Buffer,
     output: Buffer,
-    /// Values of one piece that stand in no file.
+    /// Decoded values of one piece.
     made: Buffer,
     gather: Gather,
-    pieces: Vec<Piece>,
-    slots: Vec<Slot>,
+    pieces: Vec<Piece<'p>>,
+    terms: Vec<TermSlots<'p>>,
 }
 
-impl Worker {
+impl Worker<'_> {
     /// Buffers as the budget says. The output has a page to spare on both sides, for elements cut by its edges and for
     /// the last, padded direct write.
     pub fn new(budget: &Budget) -> Self {
@@ -125,7 +120,7 @@ impl Worker {
             made: Buffer::new(budget.made as usize),
             gather: Gather::default(),
             pieces: Vec::new(),
-            slots: Vec::new(),
+            terms: Vec::new(),
         }
     }
 
@@ -137,12 +132,17 @@ impl Worker {
 
 /// Computes a window into the worker's output buffer, and into a packet where its values go to a consumer instead of a
 /// file: then nothing is digested.
-pub fn compute(shared: &Shared, window: Window, worker: &mut Worker, packet: Option<&mut Packet>) -> Result<Outcome> {
+pub fn compute<'p>(
+    shared: &Shared<'p, '_>,
+    window: Window,
+    worker: &mut Worker<'p>,
+    packet: Option<&mut Packet>,
+) -> Result<Outcome> {
     let plan = shared.plan;
     let file = &plan.layout.files[window.file];
     let (begin, end) = window.range(file);
-    let Worker { input, output, made, gather, pieces, slots } = worker;
-    let (header, looked_up) = collect(plan, Some(&shared.sources), window, (gather, pieces, slots))?;
+    let Worker { input, output, made, gather, pieces, terms } = worker;
+    let (header, looked_up) = collect(plan, Some(&shared.sources), window, (gather, pieces, terms))?;
     let loaded = gather.load(&shared.sources, input.bytes())?;
     for LookedUp { at, slots, start, stop } in looked_up.values() {
         if !vector::ascend(loaded.bytes(slots[0]), *start, *stop) {
@@ -169,9 +169,8 @@ pub fn compute(shared: &Shared, window: Window, worker: &mut Worker, packet: Opt
         for piece in pieces.iter() {
             // An element cut by the window's front begins in the spare page before it.
             let from = (DIRECT_ALIGNMENT as u64 + piece.at - begin) as usize;
-            let values = values(shared, piece, &slots[piece.slots.clone()], &loaded, made.bytes());
-            let mut run = Run { shared, piece, values };
-            if let Some(stats) = run.compute(&mut out[from..], &mut misfits) {
+            let run = Run::new(shared, piece, terms, &loaded, made.bytes());
+            if let Some(stats) = run.compute(piece, &mut out[from..], &mut misfits) {
                 outcome.blocks[piece.block].stats.push((piece.tensor as u32, stats));
             }
             if !misfits.is_empty() {
@@ -182,9 +181,9 @@ pub fn compute(shared: &Shared, window: Window, worker: &mut Worker, packet: Opt
             }
         }
         if let Some(packet) = packet {
-            packet.fill(plan, pieces, |piece| {
+            packet.fill(plan, pieces, |piece, own| {
                 let from = (DIRECT_ALIGNMENT as u64 + piece.at - begin) as usize;
-                (&out[from..], loaded.bytes(slots[piece.slots.start]))
+                (&out[from..], loaded.bytes(own))
             });
             return outcome;
         }
@@ -202,23 +201,23 @@ pub fn compute(shared: &Shared, window: Window, worker: &mut Worker, packet: Opt
 type Collected = (Option<Slot>, HashMap<(usize, usize), LookedUp>);
 
 /// Works out what a window is made of and what it reads.
-fn collect(
-    plan: &Plan,
+fn collect<'p>(
+    plan: &'p Plan,
     sources: Option<&Sources>,
     window: Window,
-    (gather, pieces, slots): (&mut Gather, &mut Vec<Piece>, &mut Vec<Slot>),
+    (gather, pieces, terms): (&mut Gather, &mut Vec<Piece<'p>>, &mut Vec<TermSlots<'p>>),
 ) -> Result<Collected> {
     let file = &plan.layout.files[window.file];
     let (begin, end) = window.range(file);
     gather.clear(Some(window.block));
     pieces.clear();
-    slots.clear();
+    terms.clear();
     let header = header(gather, file, begin, end);
-    let mut collect = Collect { plan, sources, gather, pieces, slots, exceptions: HashMap::new() };
+    let mut collect = Collect { plan, sources, gather, pieces, terms, looked_up: HashMap::new() };
     for block in 0..window.blocks {
         collect.block(file, block as usize, begin + block * BLOCK, end)?;
     }
-    Ok((header, collect.exceptions))
+    Ok((header, collect.looked_up))
 }
 
 /// The reads of windows to come, but for exceptions: which these are, only the file itself tells.
@@ -226,21 +225,21 @@ pub struct Reads<'a> {
     plan: &'a Plan,
     windows: std::slice::Iter<'a, Window>,
     gather: Gather,
-    pieces: Vec<Piece>,
-    slots: Vec<Slot>,
+    pieces: Vec<Piece<'a>>,
+    terms: Vec<TermSlots<'a>>,
 }
 
 impl<'a> Reads<'a> {
     /// Of these windows, in their order.
     pub fn of(plan: &'a Plan, windows: &'a [Window]) -> Self {
-        let (gather, pieces, slots) = Default::default();
-        Self { plan, windows: windows.iter(), gather, pieces, slots }
+        let (gather, pieces, terms) = Default::default();
+        Self { plan, windows: windows.iter(), gather, pieces, terms }
     }
 
     /// The next window's.
     pub fn next(&mut self) -> Result<Option<(Window, &[gather::Run])>> {
         let Some(&window) = self.windows.next() else { return Ok(None) };
-        collect(self.plan, None, window, (&mut self.gather, &mut self.pieces, &mut self.slots))?;
+        collect(self.plan, None, window, (&mut self.gather, &mut self.pieces, &mut self.terms))?;
         Ok(Some((window, self.gather.runs())))
     }
 }
@@ -253,120 +252,4 @@ fn header(gather: &mut Gather, file: &OutFile, begin: u64, end: u64) -> Option<S
         }
         _ => None,
     }
-}
-
-/// What a piece is computed from, in the order of its slots; what stands in no file is made in `room`.
-fn values<'a>(
-    shared: &Shared,
-    piece: &Piece,
-    slots: &[Slot],
-    loaded: &'a Loaded,
-    mut room: &'a mut [u8],
-) -> Vec<&'a [u8]> {
-    let inputs = &shared.plan.inputs;
-    let mut slots = slots.iter().map(|&slot| loaded.bytes(slot));
-    let mut values: Vec<&[u8]> = slots.by_ref().take(usize::from(inputs.has_target)).collect();
-    let terms = &shared.plan.layout.tensors[piece.tensor].terms;
-    for term in terms.iter().filter(|term| piece.action == Action::Combine && term.elements >= piece.end) {
-        for at in [Some(term.minuend), term.subtrahend].into_iter().flatten() {
-            let Some(made) = inputs.made(at) else {
-                values.extend(slots.next());
-                continue;
-            };
-            let (mine, rest) = room.split_at_mut((piece.end - piece.first) as usize * MADE);
-            room = rest;
-            match made {
-                Made::Zero => mine.fill(0),
-                Made::Product(product) => {
-                    let parts: Vec<_> = slots.by_ref().take(product.parts()).collect();
-                    lora_product::multiply(shared.isa, product, &parts, piece.first, mine);
-                }
-            }
-            values.push(mine);
-        }
-        values.extend(slots.by_ref().take(2 * usize::from(term.exceptions.is_some())));
-    }
-    values
-}
-
-/// One piece in work.
-struct Run<'a, 'b> {
-    shared: &'a Shared<'b>,
-    piece: &'a Piece,
-    values: Vec<&'a [u8]>,
-}
-
-impl<'a> Run<'a, '_> {
-    /// Computes the piece to the front of `out`; figures are those of the elements that begin in its block.
-    fn compute(&mut self, out: &mut [u8], misfits: &mut Vec<(u64, f32)>) -> Option<Stats> {
-        let Piece { first, counted, end, .. } = *self.piece;
-        if self.piece.action == Action::Copy {
-            let bytes = self.values[0];
-            out[..bytes.len()].copy_from_slice(bytes);
-            return None;
-        }
-        let size = float(self.shared.plan.layout.tensors[self.piece.tensor].dtype).size();
-        let (cut, rest) = out.split_at_mut((counted - first) as usize * size);
-        if !cut.is_empty() {
-            // The block before counts these elements; here only their bytes are wanted.
-            self.elements(first, counted, cut, &mut Vec::new(), None);
-        }
-        let mut stats = Stats::default();
-        self.elements(counted, end, &mut rest[..(end - counted) as usize * size], misfits, Some(&mut stats));
-        Some(stats)
-    }
-
-    fn elements(
-        &mut self,
-        from: u64,
-        to: u64,
-        out: &mut [u8],
-        misfits: &mut Vec<(u64, f32)>,
-        stats: Option<&mut Stats>,
-    ) {
-        let plan = self.shared.plan;
-        let this = &plan.layout.tensors[self.piece.tensor];
-        let base = &plan.inputs.base().tensors[this.base as usize];
-        let (inputs, isa, dtype) = (&plan.inputs, self.shared.isa, float(this.dtype));
-        let first = self.piece.first;
-        let mut values = self.values.iter().copied();
-        let mut next = || values.next().unwrap_or_default();
-        let operand = |dtype: Dtype, bytes: &'a [u8]| {
-            let float = float(dtype);
-            let size = float.size();
-            Operand { float, bytes: &bytes[(from - first) as usize * size..(to - first) as usize * size] }
-        };
-        let of = |at: At| inputs.tensor(at).dtype;
-        if !inputs.has_target {
-            let term = &this.terms[0];
-            let minuend = operand(of(term.minuend), next());
-            // `extract` always has a pair: its only origin is one.
-            let Some(subtrahend) = term.subtrahend.map(|at| operand(of(at), next())) else { return };
-            kernel::subtract(isa, minuend, subtrahend, from, dtype, out, misfits, stats);
-            return;
-        }
-        let target = operand(base.dtype, next());
-        let mut terms = Vec::with_capacity(this.terms.len());
-        if self.piece.action == Action::Combine {
-            for term in this.terms.iter().filter(|term| term.elements >= self.piece.end) {
-                let minuend = operand(of(term.minuend), next());
-                let subtrahend = term.subtrahend.map(|at| operand(of(at), next()));
-                let exceptions = match term.exceptions {
-                    Some(_) => Exceptions { index: next(), value: next() },
-                    None => Exceptions::NONE,
-                };
-                terms.push(Term { minuend, subtrahend, exceptions, alpha: term.alpha });
-            }
-        }
-        let rounding = match plan.options.rounding {
-            RoundingMode::Nearest => Rounding::Nearest,
-            RoundingMode::Stochastic => Rounding::Stochastic { key: philox::key(plan.options.seed, &base.name) },
-        };
-        kernel::combine(isa, target, &terms, from, dtype, &rounding, out, stats);
-    }
-}
-
-/// Only float tensors get arithmetic: matching saw to it.
-fn float(dtype: Dtype) -> Float {
-    dtype.float().unwrap_or(Float::F32)
 }

@@ -172,11 +172,6 @@ impl AdapterConfig {
     }
 }
 
-/// Whether a folder is an adapter and no checkpoint.
-pub fn is_adapter(place: &Place) -> Result<bool> {
-    Ok(place.has(FILE)? && !place.has("model.safetensors")? && !place.has("model.safetensors.index.json")?)
-}
-
 /// For each module the value of the first pattern that matches the end of its name, from a part of it on.
 fn chosen<T: Copy>(
     patterns: &[(String, T)],

@@ -138,7 +138,8 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::numeric::kernel::{Exceptions, Operand, Rounding, Term, combine};
+    use crate::numeric::combine::combine;
+    use crate::numeric::operand::{Exceptions, Operand, Rounding, Term};
 
     #[test]
     fn names_choose_and_unknown_ones_are_refused_with_what_there_is() {

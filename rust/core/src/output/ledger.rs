@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use crate::control::Control;
+use crate::control::{Control, Phase};
 use crate::engine::window::{Outcome, Window};
 use crate::error::Result;
 use crate::format::blocks::{self, BLOCK, FileDigest};
@@ -11,10 +11,11 @@ use crate::output::journal::Journal;
 use crate::output::spool::Spool;
 use crate::output::staging::Staging;
 use crate::plan::Plan;
+use crate::plan::output::Output;
 use crate::system::parallel;
 
 /// The state of a job that a second run can go on from.
-pub struct Progress<'a> {
+pub struct Ledger<'a> {
     plan: &'a Plan,
     journal: Journal,
     /// Exceptions of a vector; nothing for a checkpoint.
@@ -27,7 +28,7 @@ pub struct Progress<'a> {
     pub blocks: u64,
 }
 
-impl<'a> Progress<'a> {
+impl<'a> Ledger<'a> {
     /// Goes on from the journal of an earlier run, or starts a new one.
     ///
     /// Every journalled block is read again and compared: a power cut may have lost what the journal still claims.
@@ -43,14 +44,17 @@ impl<'a> Progress<'a> {
                 Journal::create(&path, id)?
             }
         };
-        let spool = if plan.inputs.has_target { None } else { Some(Spool::open(staging.scratch())?) };
+        let spool = match plan.inputs.output {
+            Output::Checkpoint => None,
+            Output::Vector => Some(Spool::open(staging.scratch())?),
+        };
         let digests = vec![FileDigest::default(); plan.layout.files.len()];
         let stats = vec![Stats::default(); plan.layout.tensors.len()];
-        let mut progress = Self { plan, journal, spool, digests, stats, blocks: 0 };
+        let mut ledger = Self { plan, journal, spool, digests, stats, blocks: 0 };
         if going_on {
-            progress.recall(staging, control)?;
+            ledger.recall(staging, control)?;
         }
-        Ok(progress)
+        Ok(ledger)
     }
 
     fn recall(&mut self, staging: &Staging, control: &Control) -> Result<()> {
@@ -79,7 +83,7 @@ impl<'a> Progress<'a> {
     /// How many blocks from the first on hold what the journal claims.
     fn sound_blocks(&self, staging: &Staging, claimed: &[u128], control: &Control) -> Result<u64> {
         let layout = &self.plan.layout;
-        control.begin("resuming", claimed.len() as u64 * BLOCK);
+        control.begin(Phase::Resuming, claimed.len() as u64 * BLOCK);
         let mut sound = 0;
         let check = |block: u64, buffer: &mut Vec<u8>| -> Result<bool> {
             let file = &layout.files[layout.file_of(block)];

@@ -12,11 +12,7 @@ use crate::numeric::stats::Stats;
 use crate::output::effect::{Effect, Sum};
 use crate::plan::Plan;
 use crate::plan::layout::TensorPlan;
-
-/// The manifest's name in a checkpoint.
-pub const FILE: &str = "taskvec.json";
-/// Its schema.
-pub const SCHEMA: &str = "taskvec/manifest/1";
+use crate::plan::output::Output;
 
 /// One file of the output.
 #[derive(Clone, Debug, Serialize)]
@@ -82,14 +78,21 @@ pub fn total(plan: &Plan, stats: &[Stats]) -> Effect {
     for (tensor, stats) in plan.layout.tensors.iter().zip(stats).filter(|(_, stats)| stats.elements > 0) {
         sum.add(stats, alpha(tensor));
     }
-    if plan.inputs.has_target { sum.effect() } else { sum.of_vector() }
+    figures(plan, &sum)
 }
 
 /// Figures of one tensor.
 pub fn of_tensor(plan: &Plan, tensor: &TensorPlan, stats: &Stats) -> Effect {
     let mut sum = Sum::default();
     sum.add(stats, alpha(tensor));
-    if plan.inputs.has_target { sum.effect() } else { sum.of_vector() }
+    figures(plan, &sum)
+}
+
+fn figures(plan: &Plan, sum: &Sum) -> Effect {
+    match plan.inputs.output {
+        Output::Checkpoint => sum.effect(),
+        Output::Vector => sum.of_vector(),
+    }
 }
 
 /// The factor of a tensor that one vector, or none, was applied to.
@@ -104,7 +107,7 @@ fn alpha(tensor: &TensorPlan) -> Option<f32> {
 /// The manifest's bytes.
 pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
     let base = plan.inputs.base();
-    let has_target = plan.inputs.has_target;
+    let of_vector = plan.inputs.output == Output::Vector;
     let tensors = plan.layout.tensors.iter().zip(finished.stats).map(|(tensor, stats)| {
         let converted = tensor.dtype != base.tensors[tensor.base as usize].dtype;
         TensorEntry {
@@ -115,25 +118,25 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
                 (true, true) => "converted",
                 (true, false) => "copied",
             },
-            alpha: if has_target { tensor.terms.iter().map(|term| term.alpha).collect() } else { Vec::new() },
+            alpha: if of_vector { Vec::new() } else { tensor.terms.iter().map(|term| term.alpha).collect() },
             effect: (stats.elements > 0).then(|| of_tensor(plan, tensor, stats)),
         }
     });
     let document = Document {
-        schema: if has_target { SCHEMA } else { vector::SCHEMA },
+        schema: plan.inputs.output.schema(),
         tool: json!({"name": "taskvec", "version": env!("CARGO_PKG_VERSION")}),
         numeric_spec: NUMERIC_SPEC,
         verb: plan.request.verb(),
         inputs: inputs(plan, finished.input_sha256),
         recipe: plan.recipe(),
-        vector: (!has_target).then(|| {
+        vector: of_vector.then(|| {
             let (exceptions, counts) = finished.exceptions;
             let name = |place: u32| &base.tensors[plan.layout.tensors[place as usize].tensor as usize].name;
             let by_tensor: serde_json::Map<String, Value> = counts.iter().map(|&(place, count)| (name(place).clone(), count.into())).collect();
             json!({"encoding": vector::DENSE, "tied": base.config.tied, "exceptions": exceptions, "exceptions_by_tensor": by_tensor})
         }),
         // A configuration with NaN or Infinity is read by Python but is no JSON: it is left out.
-        config: base.config.raw.as_ref().filter(|_| !has_target).and_then(|raw| serde_json::from_slice(raw).ok()),
+        config: base.config.raw.as_ref().filter(|_| of_vector).and_then(|raw| serde_json::from_slice(raw).ok()),
         files: finished.files,
         notes: &plan.notes,
         effect: total(plan, finished.stats),

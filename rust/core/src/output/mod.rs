@@ -6,6 +6,7 @@ pub(crate) mod effect;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 pub mod manifest;
+pub(crate) mod seal;
 pub(crate) mod sidecars;
 pub(crate) mod sink;
 pub(crate) mod spool;

@@ -13,6 +13,7 @@ use crate::format::config;
 use crate::output::manifest::FileEntry;
 use crate::output::staging::Staging;
 use crate::plan::Plan;
+use crate::plan::output::Output;
 use crate::storage::place::Place;
 use crate::system::os;
 
@@ -46,7 +47,7 @@ pub fn build(plan: &Plan, staging: &Staging, card: &str, sync: bool, control: &C
 /// The target's files that go along, each with its name in the output.
 fn kept(plan: &Plan) -> impl Iterator<Item = (&str, &str)> {
     let base = plan.inputs.base();
-    let names = base.sidecars.iter().map(String::as_str).filter(|_| plan.inputs.has_target);
+    let names = base.sidecars.iter().map(String::as_str).filter(|_| plan.inputs.output == Output::Checkpoint);
     let has_card = base.sidecars.iter().any(|name| name == CARD);
     names.filter_map(move |name| match name {
         CARD => Some((CARD, TARGET_CARD)),
@@ -108,7 +109,7 @@ fn index(plan: &Plan) -> Result<Option<(String, Vec<u8>)>> {
         bytes.push(b'\n');
         Ok::<_, Error>(bytes)
     };
-    if !plan.inputs.has_target {
+    if plan.inputs.output == Output::Vector {
         if plan.layout.files.len() < 2 {
             return Ok(None);
         }

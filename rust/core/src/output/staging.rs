@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{clutter, vector};
 use crate::error::{Error, Result};
 use crate::output::manifest;
+use crate::plan::output::MANIFEST;
 use crate::system::os;
 
 /// Lies inside the output folder, so that renames stay on one file system.
@@ -215,7 +216,7 @@ impl Staging {
     /// that its manifest names, and weights and indexes that no manifest names.
     fn remove_stale(&self, files: &[String]) -> Result<()> {
         let mut old: Vec<String> =
-            [manifest::FILE, vector::FILE].iter().flat_map(|name| manifest::file_names(&self.out.join(name))).collect();
+            [MANIFEST, vector::FILE].iter().flat_map(|name| manifest::file_names(&self.out.join(name))).collect();
         for entry in fs::read_dir(&self.out).map_err(Error::io(&self.out, "list"))?.flatten() {
             old.extend(
                 entry
@@ -227,7 +228,7 @@ impl Staging {
         }
         let staged = |name: &str| self.path(name).exists();
         let new: HashSet<&str> = files.iter().map(String::as_str).collect();
-        let first = ["config.json", "model.safetensors.index.json", manifest::FILE, vector::FILE].map(String::from);
+        let first = ["config.json", "model.safetensors.index.json", MANIFEST, vector::FILE].map(String::from);
         for name in first.into_iter().chain(old) {
             // A file that this very commit has already put in place is new, not stale.
             if new.contains(name.as_str()) && !staged(&name) {

@@ -7,6 +7,7 @@ use crate::format::blocks::BLOCK;
 use crate::numeric::dtype::Dtype;
 use crate::plan::inputs::Inputs;
 use crate::plan::layout::{Action, Layout, TensorPlan};
+use crate::plan::output::Output;
 use crate::source::lane::{self, CHUNK};
 use crate::source::{Io, LONG};
 use crate::system::os::DIRECT_ALIGNMENT;
@@ -19,8 +20,6 @@ pub const PER_WORKER: u64 = 128 << 10;
 const CLIENT: u64 = 24 << 20;
 /// More would not make a stream quicker.
 const MOST_CHUNKS: u64 = 256;
-/// Bytes of an element that stands in no file, once it is made.
-pub const MADE: usize = 4;
 /// One exception in the file: an index and a value.
 pub const EXCEPTION: u64 = 12;
 
@@ -33,7 +32,7 @@ pub struct Need {
     pub block_in: u64,
     /// The most bytes of exceptions that one block can produce.
     pub block_exceptions: u64,
-    /// The most bytes that one block makes of factors, for one tensor.
+    /// The most bytes of decoded values of one tensor in one block.
     pub made: u64,
     /// Bytes of a block as a consumer in memory gets them; 0 where windows go to files.
     pub block_delivered: u64,
@@ -80,7 +79,7 @@ impl Need {
 struct Share {
     /// Read from the inputs.
     read: u64,
-    /// Made of factors.
+    /// Decoded values.
     made: u64,
     /// Exceptions that can come of it.
     exceptions: u64,
@@ -89,18 +88,15 @@ struct Share {
 /// Adds what elements `[begin, end)` of a tensor take, which all get the same treatment.
 fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, (begin, end, action): (u64, u64, Action)) {
     let elements = end - begin;
-    if inputs.has_target {
+    if inputs.output == Output::Checkpoint {
         share.read += inputs.base().tensors[plan.base as usize].dtype.bits() * elements / 8;
     }
     let mut made = 0;
-    for term in plan.terms.iter().filter(|term| action == Action::Combine && term.elements >= end) {
+    for (_, term) in plan.reaching(action, end) {
         for at in [Some(term.minuend), term.subtrahend].into_iter().flatten() {
-            let Some(factors) = inputs.made(at) else {
-                share.read += elements * inputs.tensor(at).dtype.bits() / 8;
-                continue;
-            };
-            share.read += factors.reads(begin, end).iter().map(|read| read.len).sum::<u64>();
-            made += elements * MADE as u64;
+            let operand = inputs.operand(at, begin, end);
+            share.read += operand.read_bytes();
+            made += operand.room(elements);
         }
         let exceptions = term.exceptions.map_or(0, |(index, _)| inputs.tensor(index).elements().min(elements));
         share.read += exceptions * EXCEPTION;
@@ -119,7 +115,7 @@ fn in_block(inputs: &Inputs, plan: &TensorPlan, number: u64) -> Share {
     let spans = plan.spans(base).into_iter().map(|(first, last, action)| (first.max(from), last.min(to), action));
     let mut share = Share::default();
     spans.filter(|(first, last, _)| first < last).for_each(|span| add(&mut share, inputs, plan, span));
-    if !inputs.has_target && plan.dtype == Dtype::BF16 {
+    if inputs.output == Output::Vector && plan.dtype == Dtype::BF16 {
         share.exceptions = to.saturating_sub(from) * EXCEPTION;
     }
     share
@@ -146,7 +142,7 @@ pub struct Budget {
     pub lane_chunks: u64,
     /// Bytes for streaming, part of `planned`.
     pub streaming: u64,
-    /// Bytes for what each window makes of factors.
+    /// Bytes of each window for the decoded values of one tensor.
     pub made: u64,
 }
 

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
+use crate::checkpoint::open::{self, Kind};
 use crate::checkpoint::vector::VectorInfo;
-use crate::checkpoint::{Checkpoint, Tensor, descriptions, lora};
+use crate::checkpoint::{Checkpoint, Tensor, descriptions, vector};
 use crate::codec::derived::Made;
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::format::adapter_config;
 use crate::plan::adapters;
 use crate::plan::options::{Alpha, Options};
+use crate::plan::output::Output;
 use crate::storage::place::Place;
 
 /// What is asked for: the verb and its inputs.
@@ -107,17 +108,17 @@ pub struct Inputs {
     pub list: Vec<Input>,
     /// The summands, in order, with their factors (none for `extract`).
     pub origins: Vec<(Origin, Option<Alpha>)>,
-    /// Whether the first input receives the sum; if not (`extract`), it is part of the pair.
-    pub has_target: bool,
+    /// What is made of them.
+    pub output: Output,
 }
 
 impl Inputs {
     /// Opens every input and reads all headers.
     pub fn open(request: &Request, options: &Options, control: &Control) -> Result<Self> {
-        let mut inputs = Self { list: Vec::new(), origins: Vec::new(), has_target: true };
+        let mut inputs = Self { list: Vec::new(), origins: Vec::new(), output: Output::Checkpoint };
         match request {
             Request::Extract { minuend, subtrahend } => {
-                inputs.has_target = false;
+                inputs.output = Output::Vector;
                 inputs.pair(minuend, subtrahend, None, options, control)?;
             }
             Request::Transfer { target, minuend, subtrahend, alpha } => {
@@ -166,14 +167,14 @@ impl Inputs {
     ) -> Result<()> {
         // An adapter is read by the layers of its base, and of two adapters by those of the target.
         let target = self.list.first().map(|input| &input.checkpoint);
-        let (mut minuend, mut subtrahend) = if adapter_config::is_adapter(subtrahend)? {
-            let minuend = lora::open_donor(minuend, target, control)?;
+        let (mut minuend, mut subtrahend) = if Kind::of(subtrahend)? == Kind::Adapter {
+            let minuend = open::donor(minuend, target, control)?;
             let like = if minuend.adapter.is_none() { Some(&minuend) } else { target };
-            let subtrahend = lora::open_donor(subtrahend, like, control)?;
+            let subtrahend = open::donor(subtrahend, like, control)?;
             (minuend, subtrahend)
         } else {
             let subtrahend = Checkpoint::open(subtrahend, control)?;
-            (lora::open_donor(minuend, Some(&subtrahend), control)?, subtrahend)
+            (open::donor(minuend, Some(&subtrahend), control)?, subtrahend)
         };
         adapters::pair(&mut minuend, &mut subtrahend, options)?;
         let (minuend, subtrahend) = (self.push("minuend", minuend), self.push("subtrahend", subtrahend));
@@ -184,7 +185,7 @@ impl Inputs {
     fn vector(&mut self, place: &Place, number: &str, alpha: Alpha, control: &Control) -> Result<()> {
         debug_assert!(!place.streams(), "exceptions are looked up here and there, which no lane could foresee");
         let info = VectorInfo::read(place)?;
-        let dense = self.push(format!("vector{number}"), Checkpoint::open_weights(place, "vector", control)?);
+        let dense = self.push(format!("vector{number}"), Checkpoint::open_weights(place, vector::STEM, control)?);
         // Also where none are promised: a file that nobody speaks of would be left out in silence.
         let exceptions = if info.exceptions > 0 || place.has("vector-exceptions.safetensors")? {
             let checkpoint = Checkpoint::open_weights(place, "vector-exceptions", control)?;

@@ -8,6 +8,7 @@ use crate::numeric::dtype::{Dtype, Float};
 use crate::plan::inputs::Inputs;
 use crate::plan::matching::{Match, TermPlan, vector_dtype};
 use crate::plan::options::Options;
+use crate::plan::output::Output;
 
 /// Where the header of an output file comes from.
 #[derive(Clone, Debug)]
@@ -121,29 +122,33 @@ impl Layout {
         for found in matches {
             let source = &base.tensors[found.base as usize];
             let dtype = out_dtype(inputs, &found, options)?;
-            let elements = if inputs.has_target { source.elements() } else { found.terms[0].elements };
+            let elements = match inputs.output {
+                Output::Checkpoint => source.elements(),
+                Output::Vector => found.terms[0].elements,
+            };
             let Match { tensor, base, terms } = found;
             tensors.push(TensorPlan { tensor, base, dtype, elements, begin: 0, terms });
         }
         let converted = tensors.iter().any(|plan| plan.dtype != base.tensors[plan.base as usize].dtype);
         let mut layout = Self { files: Vec::new(), tensors, converted };
-        layout.place(inputs, base, converted || !inputs.has_target);
+        layout.place(inputs.output, base, converted || inputs.output == Output::Vector);
         Ok(layout)
     }
 
     /// Gives every tensor its place and every file its header.
-    fn place(&mut self, inputs: &Inputs, base: &Checkpoint, new_headers: bool) {
+    fn place(&mut self, output: Output, base: &Checkpoint, new_headers: bool) {
         let mut start = 0;
         let mut first_block = 0;
         for (number, shard) in (0u32..).zip(&base.shards) {
             let in_shard = |plan: &TensorPlan| base.tensors[plan.tensor as usize].shard == number;
             let end = start + self.tensors[start..].iter().take_while(|plan| in_shard(plan)).count();
-            if start == end && !inputs.has_target {
+            // A vector has no file without tensors.
+            if start == end && output == Output::Vector {
                 continue;
             }
             let plans = &mut self.tensors[start..end];
             let (header, data_start) = if new_headers {
-                let shapes: Vec<_> = plans.iter().map(|plan| shape(base, plan, inputs.has_target)).collect();
+                let shapes: Vec<_> = plans.iter().map(|plan| output.shape(base, plan)).collect();
                 let entries: Vec<_> = plans
                     .iter()
                     .zip(&shapes)
@@ -165,14 +170,9 @@ impl Layout {
             first_block += at.div_ceil(BLOCK);
             start = end;
         }
-        if !inputs.has_target {
-            let count = self.files.len();
-            for (place, file) in self.files.iter_mut().enumerate() {
-                file.name = match count {
-                    1 => "vector.safetensors".into(),
-                    _ => format!("vector-{:05}-of-{count:05}.safetensors", place + 1),
-                };
-            }
+        let count = self.files.len();
+        for (place, file) in self.files.iter_mut().enumerate() {
+            file.name = output.file_name(&file.name, place, count);
         }
     }
 
@@ -201,21 +201,9 @@ impl Layout {
     }
 }
 
-/// A tensor's shape in the output: the first input's, or, in a vector, with the rows that both donors have.
-pub fn shape(base: &Checkpoint, plan: &TensorPlan, has_target: bool) -> Vec<u64> {
-    let mut shape = base.tensors[plan.tensor as usize].shape.clone();
-    if !has_target && let Some(rows) = shape.first().copied().filter(|&rows| rows > 0) {
-        let whole = base.tensors[plan.tensor as usize].elements();
-        if let Some(of_row) = whole.checked_div(rows).filter(|&n| n > 0) {
-            shape[0] = plan.elements / of_row;
-        }
-    }
-    shape
-}
-
 fn out_dtype(inputs: &Inputs, found: &Match, options: &Options) -> Result<Dtype> {
     let base = &inputs.base().tensors[found.base as usize];
-    if !inputs.has_target {
+    if inputs.output == Output::Vector {
         let float = |at| inputs.tensor(at).dtype.float().unwrap_or(Float::F32);
         let term = &found.terms[0];
         let natural = term.subtrahend.map_or(Float::F32, |s| vector_dtype(float(term.minuend), float(s)));

@@ -17,6 +17,7 @@ use crate::format::config;
 use crate::numeric::dtype::{Float, Kind};
 use crate::plan::inputs::{At, Inputs, Origin};
 use crate::plan::options::{Options, Vocab, strip_prefixes};
+use crate::plan::output::Output;
 
 /// One reason why the inputs do not fit together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -100,10 +101,9 @@ pub fn match_inputs(inputs: &Inputs, options: &Options) -> Result<Matching> {
     let mut matcher = Matcher { inputs, options, found, groups: Vec::new(), unmatched: Vec::new(), alone: Vec::new() };
     matcher.quantised();
     let mut views: Vec<_> = inputs.origins.iter().map(|(origin, _)| matcher.view(origin)).collect();
-    if inputs.has_target {
-        matcher.combine(&mut views);
-    } else {
-        matcher.extract(&views);
+    match inputs.output {
+        Output::Checkpoint => matcher.combine(&mut views),
+        Output::Vector => matcher.extract(&views),
     }
     matcher.options_used()?;
     matcher.name_other_layouts();

@@ -8,7 +8,9 @@ pub mod claims;
 pub mod inputs;
 pub mod layout;
 pub mod matching;
+pub mod operands;
 pub mod options;
+pub mod output;
 
 use std::path::Path;
 
@@ -26,6 +28,7 @@ use crate::plan::inputs::{Input, Inputs, Origin, Request};
 use crate::plan::layout::Layout;
 use crate::plan::matching::{Problem, SameBytes};
 use crate::plan::options::{Options, RoundingMode};
+use crate::plan::output::Output;
 use crate::source::Io;
 use crate::system::os;
 
@@ -157,7 +160,7 @@ impl Plan {
                 self.counts.copied += 1;
             }
         }
-        let stochastic = self.options.rounding == RoundingMode::Stochastic && self.inputs.has_target;
+        let stochastic = self.options.rounding == RoundingMode::Stochastic && self.inputs.output == Output::Checkpoint;
         if stochastic && rounded == 0 && self.counts.combined > 0 {
             return Err(Error::Usage(
                 "--rounding stochastic has nothing to round: every combined tensor of the output is F32; leave it out or add --dtype bf16".into(),

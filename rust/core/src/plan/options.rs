@@ -137,7 +137,7 @@ fn is_inner(prefix: &str) -> bool {
 }
 
 /// The options shared by the writing verbs; `Default` is what the command line does when nothing is said.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Bytes for buffers and headers; by default the smaller of 256 MiB and a quarter of the memory at hand.
     pub memory: Option<u64>,
@@ -165,14 +165,38 @@ pub struct Options {
     pub claims: Vec<Claim>,
     /// How inputs are read.
     pub io: Io,
-    /// Leave flushing to the operating system (`--no-sync`).
-    pub no_sync: bool,
+    /// Wait until the disk has the output.
+    pub sync: bool,
     /// Add SHA-256 of inputs and outputs to the manifest.
     pub sha256: bool,
     /// Replace an existing output.
     pub overwrite: bool,
-    /// Do not go on from an interrupted run.
-    pub no_resume: bool,
+    /// Go on from an interrupted run of the same job.
+    pub resume: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            memory: None,
+            threads: None,
+            dtype: None,
+            rounding: RoundingMode::default(),
+            seed: 0,
+            vocab: Vocab::default(),
+            include: Vec::new(),
+            exclude: Vec::new(),
+            alpha_rules: Vec::new(),
+            prefixes: Vec::new(),
+            base: None,
+            claims: Vec::new(),
+            io: Io::default(),
+            sync: true,
+            sha256: false,
+            overwrite: false,
+            resume: true,
+        }
+    }
 }
 
 /// Least useful default budget: below it the header tables of a large checkpoint would not fit.

@@ -2,21 +2,23 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::control::Control;
+use crate::checkpoint::open;
+use crate::control::{Control, Phase};
 use crate::engine::arrivals::Wanted;
 use crate::engine::gather::{Gather, Sources};
 use crate::error::{Error, Result};
-use crate::numeric::kernel::{self, Operand};
+use crate::numeric::compare::compare;
+use crate::numeric::operand::Operand;
 use crate::numeric::simd::Isa;
 use crate::numeric::stats::Comparison;
 use crate::plan::budget::PER_WORKER;
 use crate::plan::inputs::{At, Input, Inputs};
 use crate::plan::options::Options;
+use crate::plan::output::Output;
 use crate::storage::place::Place;
 use crate::system::buffer::Buffer;
 use crate::system::os::DIRECT_ALIGNMENT;
 use crate::system::parallel::ordered;
-use crate::verbs::inspect::open_any;
 
 /// Elements compared at a time: at most 1 MiB of each input's bytes.
 const PART: u64 = 128 << 10;
@@ -25,9 +27,10 @@ const WIDEST: u64 = 8;
 /// Compares two folders and returns the findings as JSON (`taskvec/diff/1`).
 pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Result<Value> {
     let isa = Isa::from_env()?;
-    let open =
-        |role: &str, place: &Place| Ok::<_, Error>(Input { role: role.into(), checkpoint: open_any(place, control)? });
-    let inputs = Inputs { list: vec![open("a", a)?, open("b", b)?], origins: Vec::new(), has_target: true };
+    let input = |role: &str, place: &Place| {
+        Ok::<_, Error>(Input { role: role.into(), checkpoint: open::weights(place, control)? })
+    };
+    let inputs = Inputs { list: vec![input("a", a)?, input("b", b)?], origins: Vec::new(), output: Output::default() };
     let pairs = Pairs::new(&inputs);
     let (io, _) = options.io.resolve(&[&inputs.list[0].checkpoint, &inputs.list[1].checkpoint]);
     let mut wanted = Wanted::of(&inputs);
@@ -40,7 +43,7 @@ pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Resul
         parts.extend((0..inputs.tensor(at).elements()).step_by(PART as usize).map(|first| (place, first)));
     }
     let both = |&(a, b): &(At, At)| inputs.tensor(a).bytes + inputs.tensor(b).bytes;
-    control.begin("reading", pairs.matched.iter().map(both).sum());
+    control.begin(Phase::Reading, pairs.matched.iter().map(both).sum());
     let room = (2 * PART * WIDEST) as usize + 8 * DIRECT_ALIGNMENT;
     let affordable = (options.budget() / (room as u64 + PER_WORKER)).max(1) as usize;
     let mut found = vec![Comparison::default(); pairs.matched.len()];
@@ -58,7 +61,7 @@ pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Resul
         let [left, right] = slots.map(|slot| loaded.bytes(slot));
         match (inputs.tensor(a).dtype.float(), inputs.tensor(b).dtype.float()) {
             (Some(x), Some(y)) => {
-                kernel::compare(isa, Operand { float: x, bytes: left }, Operand { float: y, bytes: right }, &mut part)
+                compare(isa, Operand { float: x, bytes: left }, Operand { float: y, bytes: right }, &mut part)
             }
             // Neither is arithmetic: whether the bytes of each element are equal is all there is to say.
             _ => {

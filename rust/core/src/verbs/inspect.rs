@@ -4,35 +4,30 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::checkpoint::{Checkpoint, Tensor, lora, vector};
+use crate::checkpoint::open::{self, Kind};
+use crate::checkpoint::{Tensor, lora, vector};
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::format::adapter_config::{self, AdapterConfig};
-use crate::output::manifest;
+use crate::format::adapter_config::AdapterConfig;
 use crate::plan::NOTHING;
+use crate::plan::output::MANIFEST;
 use crate::storage::place::Place;
-
-/// Opens a checkpoint or a vector folder, whichever it is.
-pub fn open_any(place: &Place, control: &Control) -> Result<Checkpoint> {
-    if place.has(vector::FILE)? {
-        Checkpoint::open_weights(place, "vector", control)
-    } else {
-        Checkpoint::open(place, control)
-    }
-}
 
 /// Describes a folder as JSON (`taskvec/inspect/1`).
 pub fn inspect(place: &Place, control: &Control) -> Result<Value> {
-    let is_vector = place.has(vector::FILE)?;
-    let is_adapter = !is_vector && adapter_config::is_adapter(place)?;
-    let checkpoint = if is_adapter { lora::open_factors(place, control)? } else { open_any(place, control)? };
-    let (vector, nothing) = if is_vector {
-        let info = vector::VectorInfo::read(place)?;
-        (document(place, vector::FILE)?, info.nothing)
-    } else {
-        (Value::Null, false)
+    let kind = Kind::of(place)?;
+    let checkpoint = match kind {
+        Kind::Adapter => lora::open_factors(place, control)?,
+        Kind::Checkpoint | Kind::Vector => open::weights(place, control)?,
     };
-    let manifest = document(place, manifest::FILE)?;
+    let (vector, nothing) = match kind {
+        Kind::Vector => {
+            let info = vector::VectorInfo::read(place)?;
+            (document(place, vector::FILE)?, info.nothing)
+        }
+        Kind::Checkpoint | Kind::Adapter => (Value::Null, false),
+    };
+    let manifest = document(place, MANIFEST)?;
     let shard = |tensor: &Tensor| checkpoint.shard(tensor).name.as_str();
     let mut dtypes: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     let mut per_file = vec![0_u64; checkpoint.shards.len()];
@@ -59,13 +54,13 @@ pub fn inspect(place: &Place, control: &Control) -> Result<Value> {
         .collect();
     Ok(json!({
         "schema": "taskvec/inspect/1",
-        "kind": if is_vector { "vector" } else if is_adapter { "adapter" } else { "checkpoint" },
+        "kind": kind.name(),
         "name": checkpoint.label,
         "files": files,
         "parameters": checkpoint.tensors.iter().map(Tensor::elements).sum::<u64>(),
         "bytes": checkpoint.tensors.iter().map(|tensor| tensor.bytes).sum::<u64>(),
         "dtypes": dtypes,
-        "tied": checkpoint.config.tied.filter(|_| !is_adapter),
+        "tied": checkpoint.config.tied.filter(|_| kind != Kind::Adapter),
         "quantized": checkpoint.config.quantized,
         "sidecars": checkpoint.sidecars,
         "left_out": checkpoint.left_out,

@@ -133,7 +133,7 @@ struct Job<'a> {
     control: &'a Control,
 }
 
-impl Job<'_> {
+impl<'p> Job<'p> {
     fn run(&self, empty: Receiver<Packet>, fill: &Sender<Packet>) -> Result<Value> {
         let Self { plan, control, .. } = *self;
         let isa = Isa::from_env()?;
@@ -143,7 +143,7 @@ impl Job<'_> {
         tied_heads::compare(plan, &sources, control)?;
         let empty = Mutex::new(empty);
         let shared = Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) };
-        let work = |item: u64, worker: &mut Worker| {
+        let work = |item: u64, worker: &mut Worker<'p>| {
             // A consumer that is gone wants nothing more.
             let packet = empty.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let mut packet = packet.map_err(|_| Error::Cancelled)?;

@@ -5,5 +5,7 @@
 pub mod diff;
 pub mod inspect;
 pub mod live;
+pub(crate) mod part;
+pub(crate) mod result;
 pub mod verify;
 pub mod write;

@@ -8,11 +8,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::checkpoint::vector;
-use crate::control::Control;
+use crate::control::{Control, Phase};
 use crate::error::{Error, Result};
 use crate::format::blocks::{self, BLOCK, FileDigest};
 use crate::format::header::Header;
 use crate::output::manifest;
+use crate::plan::output::{MANIFEST, MANIFEST_SCHEMA};
 use crate::system::files::read_exact_at;
 use crate::system::parallel::ordered;
 
@@ -83,20 +84,20 @@ pub fn verify(out: &Path, threads: usize, control: &Control) -> Result<Value> {
 }
 
 fn read_manifest(out: &Path) -> Result<(PathBuf, Document)> {
-    let found = [manifest::FILE, vector::FILE].map(|name| out.join(name)).into_iter().find(|path| path.exists());
+    let found = [MANIFEST, vector::FILE].map(|name| out.join(name)).into_iter().find(|path| path.exists());
     let Some(path) = found else {
         std::fs::read_dir(out).map_err(Error::io(out, "open"))?;
         return Err(Error::Mismatch(format!(
             "{}: holds neither {} nor {}, so there is nothing to verify it against",
             out.display(),
-            manifest::FILE,
+            MANIFEST,
             vector::FILE
         )));
     };
     let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
     let document: Document = serde_json::from_slice(&bytes)
         .map_err(|error| Error::corrupt(&path, format!("is not a manifest ({error}); write the output again")))?;
-    if document.schema != manifest::SCHEMA && document.schema != vector::SCHEMA {
+    if document.schema != MANIFEST_SCHEMA && document.schema != vector::SCHEMA {
         return Err(Error::corrupt(
             &path,
             format!("has the schema `{}`, which this version does not read; update taskvec", document.schema),
@@ -110,7 +111,7 @@ fn digests(whole: &[(&Entry, File)], threads: usize, control: &Control, problems
     for (place, (entry, _)) in whole.iter().enumerate() {
         blocks.extend((0..entry.size.div_ceil(BLOCK)).map(|block| (place, block * BLOCK)));
     }
-    control.begin("verifying", whole.iter().map(|(entry, _)| entry.size).sum());
+    control.begin(Phase::Verifying, whole.iter().map(|(entry, _)| entry.size).sum());
     let mut digests = vec![FileDigest::default(); whole.len()];
     let mut unread: Vec<Option<String>> = vec![None; whole.len()];
     let work = |item: u64, buffer: &mut Vec<u8>| {
@@ -149,7 +150,7 @@ fn sha256(
     problems: &mut Problems,
 ) -> Result<()> {
     let promised: Vec<_> = whole.iter().filter_map(|(entry, _)| Some((entry, entry.sha256.as_ref()?))).collect();
-    control.begin("hashing", promised.iter().map(|(entry, _)| entry.size).sum());
+    control.begin(Phase::Hashing, promised.iter().map(|(entry, _)| entry.size).sum());
     let work = |item: u64, (): &mut ()| blocks::sha256(&out.join(&promised[item as usize].0.name), control);
     ordered(
         control,

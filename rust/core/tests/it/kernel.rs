@@ -1,11 +1,14 @@
 //! The kernels of every instruction set against a naive loop over the half crate's types.
 
 use half::{bf16, f16};
+use taskvec_core::numeric::combine::combine;
+use taskvec_core::numeric::compare::compare;
 use taskvec_core::numeric::dtype::Float::{self, Bf16, F16, F32};
-use taskvec_core::numeric::kernel::{Exceptions, Operand, Rounding, Term, combine, compare, subtract};
+use taskvec_core::numeric::operand::{Exceptions, Operand, Rounding, Term};
 use taskvec_core::numeric::philox;
 use taskvec_core::numeric::simd::Isa;
 use taskvec_core::numeric::stats::{Comparison, Stats};
+use taskvec_core::numeric::subtract::subtract;
 
 const FLOATS: [Float; 3] = [Bf16, F16, F32];
 

@@ -9,8 +9,8 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use taskvec_core::Error;
-use taskvec_core::codec::derived::{Factor, Made, Product};
-use taskvec_core::codec::lora_product::multiply;
+use taskvec_core::codec::derived::{Encoded, Made};
+use taskvec_core::codec::lora_product::{Factor, Product};
 use taskvec_core::control::Control;
 use taskvec_core::numeric::dtype::Float;
 use taskvec_core::numeric::simd::Isa;
@@ -83,16 +83,14 @@ fn check(shape: [usize; 3], floats: [Float; 2], ranges: impl Fn(usize) -> Vec<(u
             transposed,
         };
         for (start, stop) in ranges(out * input) {
-            let reads = Made::Product(product).reads(start as u64, stop as u64);
-            assert_eq!(reads.len(), product.parts());
-            let part = |read: &taskvec_core::codec::derived::Read| {
+            let made = Made::Product(product);
+            let encoded = Encoded::of_made(&made, start as u64, stop as u64).map(|read| {
                 let file = if read.shard == 0 { &a } else { &b };
                 &file[read.begin as usize..(read.begin + read.len) as usize]
-            };
-            let parts: Vec<&[u8]> = reads.iter().map(part).collect();
+            });
             for isa in Isa::available() {
-                let mut made = vec![0xAA; (stop - start) * 4];
-                multiply(isa, &product, &parts, start as u64, &mut made);
+                let mut made = vec![0xAA; encoded.room((stop - start) as u64) as usize];
+                encoded.decode(isa, start as u64, &mut made);
                 let made: Vec<u32> = made.as_chunks::<4>().0.iter().map(|&x| u32::from_le_bytes(x)).collect();
                 let want: Vec<u32> = want[start..stop].iter().map(|x| x.to_bits()).collect();
                 assert!(made == want, "{shape:?} {floats:?} transposed {transposed} [{start}, {stop}) {}", isa.name());
@@ -216,7 +214,7 @@ impl Family {
 }
 
 fn options(threads: usize, memory: u64, io: Io) -> Options {
-    Options { threads: Some(threads), memory: Some(memory), io, overwrite: true, no_sync: true, ..Options::default() }
+    Options { threads: Some(threads), memory: Some(memory), io, overwrite: true, sync: false, ..Options::default() }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::pieces::Piece;
+use crate::engine::gather::Slot;
 use crate::format::blocks::BLOCK;
 use crate::plan::Plan;
 use crate::system::buffer::Buffer;
@@ -57,7 +58,12 @@ impl Packet {
     }
 
     /// Takes the wanted values of a window. `bytes` gives a piece's result and original from its first element on.
-    pub(super) fn fill<'a>(&mut self, plan: &Plan, pieces: &[Piece], bytes: impl Fn(&Piece) -> (&'a [u8], &'a [u8])) {
+    pub(super) fn fill<'a>(
+        &mut self,
+        plan: &Plan,
+        pieces: &[Piece],
+        bytes: impl Fn(&Piece, Slot) -> (&'a [u8], &'a [u8]),
+    ) {
         let Self { wanted, parts, result, original } = self;
         parts.clear();
         let (result, original) = (result.bytes(), original.bytes());
@@ -67,9 +73,7 @@ impl Packet {
             for piece in pieces.iter().filter(|piece| wanted[piece.tensor] && unit(piece) == size) {
                 // An element cut by the front is delivered with the window before, which has all of it.
                 let elements = piece.end.saturating_sub(piece.counted);
-                if elements == 0 {
-                    continue;
-                }
+                let Some(own) = piece.work.own().filter(|_| elements > 0) else { continue };
                 let (from, to) = ((piece.counted - piece.first) * size, (piece.end - piece.first) * size);
                 let range = from as usize..to as usize;
                 let tensor = piece.tensor as u32;
@@ -80,7 +84,7 @@ impl Packet {
                     }
                     _ => parts.push(Part { tensor, first: piece.counted, elements, offset: at }),
                 }
-                let (made, own) = bytes(piece);
+                let (made, own) = bytes(piece, own);
                 let place = at..at + range.len();
                 at = place.end;
                 if !plan.inputs.origins.is_empty() {

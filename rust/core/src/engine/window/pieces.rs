@@ -1,8 +1,9 @@
 //! What a window is made of: which elements of which tensors, and which bytes of the inputs they need.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
-use crate::codec::derived::Read;
+use crate::codec::derived::Encoded;
 use crate::engine::gather::{Gather, Slot, Sources};
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
@@ -10,13 +11,14 @@ use crate::plan::Plan;
 use crate::plan::inputs::At;
 use crate::plan::layout::{Action, OutFile};
 use crate::plan::matching::TermPlan;
+use crate::plan::output::Output;
 
 /// Elements (or bytes, of a type that packs its elements more tightly) of one tensor in one block.
-pub(super) struct Piece {
+pub(super) struct Piece<'p> {
     pub block: usize,
     /// Place in the layout.
     pub tensor: usize,
-    pub action: Action,
+    pub work: Work<'p>,
     /// The first element, which may begin in the block before.
     pub first: u64,
     /// The first element that begins in this block: only from it on is anything counted.
@@ -25,20 +27,51 @@ pub(super) struct Piece {
     pub end: u64,
     /// The file offset of `first`.
     pub at: u64,
-    /// Its slots: the base, then each term's minuend, subtrahend (or what they are made of), exceptions.
-    pub slots: std::ops::Range<usize>,
+}
+
+/// What is done with a piece, and where what it takes will be.
+pub(super) enum Work<'p> {
+    /// The first input's own bytes are taken over.
+    Copy(Slot),
+    /// The first input's own values with terms added; without a term they only change their type.
+    Combine {
+        own: Slot,
+        /// Its terms among those of the window.
+        terms: Range<usize>,
+    },
+    /// The difference of two donors.
+    Subtract { minuend: Encoded<'p, Slot>, subtrahend: Encoded<'p, Slot> },
+}
+
+impl Work<'_> {
+    /// The first input's own values, where it receives the sum.
+    pub fn own(&self) -> Option<Slot> {
+        match self {
+            Self::Copy(own) | Self::Combine { own, .. } => Some(*own),
+            Self::Subtract { .. } => None,
+        }
+    }
+}
+
+/// One term of a piece.
+pub(super) struct TermSlots<'p> {
+    pub minuend: Encoded<'p, Slot>,
+    pub subtrahend: Option<Encoded<'p, Slot>>,
+    /// Indices and values, where the term has any and they were looked up.
+    pub exceptions: Option<[Slot; 2]>,
+    pub alpha: f32,
 }
 
 /// Works out the pieces of a window and asks for what they read.
-pub(super) struct Collect<'a, 'b> {
-    pub plan: &'a Plan,
+pub(super) struct Collect<'a, 'p, 's> {
+    pub plan: &'p Plan,
     /// Where exceptions are looked up; without it they are passed over.
-    pub sources: Option<&'a Sources<'b>>,
+    pub sources: Option<&'a Sources<'s>>,
     pub gather: &'a mut Gather,
-    pub pieces: &'a mut Vec<Piece>,
-    pub slots: &'a mut Vec<Slot>,
+    pub pieces: &'a mut Vec<Piece<'p>>,
+    pub terms: &'a mut Vec<TermSlots<'p>>,
     /// Exceptions are looked up once for each tensor of the window.
-    pub exceptions: HashMap<(usize, usize), LookedUp>,
+    pub looked_up: HashMap<(usize, usize), LookedUp>,
 }
 
 /// Exceptions of one tensor in a window.
@@ -53,7 +86,7 @@ pub(super) struct LookedUp {
     pub stop: u64,
 }
 
-impl Collect<'_, '_> {
+impl<'p> Collect<'_, 'p, '_> {
     pub fn block(&mut self, file: &OutFile, block: usize, begin: u64, window_end: u64) -> Result<()> {
         let plan = self.plan;
         let end = (begin + BLOCK).min(window_end);
@@ -70,59 +103,70 @@ impl Collect<'_, '_> {
                 if start >= stop {
                     continue;
                 }
-                let slots = self.slots.len();
-                self.reads(tensor, action, (start, stop, last), window_end)?;
+                let work = self.work(tensor, action, (start, stop, last), window_end)?;
                 self.pieces.push(Piece {
                     block,
                     tensor,
-                    action,
+                    work,
                     first: start,
                     counted: from.div_ceil(unit).max(start),
                     end: stop,
                     at: this.begin + start * unit,
-                    slots: slots..self.slots.len(),
                 });
             }
         }
         Ok(())
     }
 
-    /// Asks for what elements `[start, stop)` read; the span's end tells which terms reach this far.
-    fn reads(&mut self, tensor: usize, action: Action, span: (u64, u64, u64), window_end: u64) -> Result<()> {
+    /// Asks for what elements `[start, stop)` take; the span's end tells which terms reach this far.
+    fn work(&mut self, tensor: usize, action: Action, span: (u64, u64, u64), window_end: u64) -> Result<Work<'p>> {
         let (start, stop, span_end) = span;
-        let plan = self.plan;
-        let this = &plan.layout.tensors[tensor];
-        if plan.inputs.has_target {
-            let at = At { input: 0, tensor: this.base };
-            let size = plan.inputs.tensor(at).dtype.unit();
-            self.slots.push(self.gather.tensor(&plan.inputs, at, start * size, (stop - start) * size));
+        let Self { plan, .. } = *self;
+        let (this, inputs) = (&plan.layout.tensors[tensor], &plan.inputs);
+        if inputs.output == Output::Vector {
+            let term = &this.terms[0];
+            let minuend = self.gather.operand(inputs, term.minuend, start, stop);
+            let Some(subtrahend) = term.subtrahend else {
+                return Err(Error::Usage("a vector is the difference of two donors".into()));
+            };
+            return Ok(Work::Subtract { minuend, subtrahend: self.gather.operand(inputs, subtrahend, start, stop) });
         }
-        if action != Action::Combine {
-            return Ok(());
+        let own = self.gather.stored(inputs, At { input: 0, tensor: this.base }, start, stop);
+        if action == Action::Copy {
+            return Ok(Work::Copy(own));
         }
-        for (number, term) in this.terms.iter().enumerate().filter(|(_, term)| term.elements >= span_end) {
-            for at in [Some(term.minuend), term.subtrahend].into_iter().flatten() {
-                if let Some(made) = plan.inputs.made(at) {
-                    let range =
-                        |Read { shard, begin, len }| self.gather.range(at.input as usize, shard as usize, begin, len);
-                    self.slots.extend(made.reads(start, stop).into_iter().map(range));
-                    continue;
-                }
-                let size = plan.inputs.tensor(at).dtype.bits() / 8;
-                self.slots.push(self.gather.tensor(&plan.inputs, at, start * size, (stop - start) * size));
-            }
-            if let Some(sources) = self.sources.filter(|_| term.exceptions.is_some()) {
-                if !self.exceptions.contains_key(&(tensor, number)) {
-                    let bytes = window_end.min(this.begin + this.bytes()) - this.begin;
-                    let last = bytes.div_ceil(this.dtype.bits() / 8);
-                    let found = self.look_up(sources, term, start, last.max(stop))?;
-                    self.exceptions.insert((tensor, number), found);
-                }
-                let slots = self.exceptions[&(tensor, number)].slots;
-                self.slots.extend(slots);
-            }
+        let first = self.terms.len();
+        for (number, term) in this.reaching(action, span_end) {
+            let minuend = self.gather.operand(inputs, term.minuend, start, stop);
+            let subtrahend = term.subtrahend.map(|at| self.gather.operand(inputs, at, start, stop));
+            let exceptions = match self.sources.filter(|_| term.exceptions.is_some()) {
+                Some(sources) => Some(self.exceptions(sources, (tensor, number), term, (start, stop), window_end)?),
+                None => None,
+            };
+            self.terms.push(TermSlots { minuend, subtrahend, exceptions, alpha: term.alpha });
         }
-        Ok(())
+        Ok(Work::Combine { own, terms: first..self.terms.len() })
+    }
+
+    /// The exceptions of a term, looked up with the first of the window's pieces that has any.
+    fn exceptions(
+        &mut self,
+        sources: &Sources,
+        key: (usize, usize),
+        term: &TermPlan,
+        (start, stop): (u64, u64),
+        window_end: u64,
+    ) -> Result<[Slot; 2]> {
+        if let Some(found) = self.looked_up.get(&key) {
+            return Ok(found.slots);
+        }
+        let this = &self.plan.layout.tensors[key.0];
+        let bytes = window_end.min(this.begin + this.bytes()) - this.begin;
+        let last = bytes.div_ceil(this.dtype.bits() / 8);
+        let found = self.look_up(sources, term, start, last.max(stop))?;
+        let slots = found.slots;
+        self.looked_up.insert(key, found);
+        Ok(slots)
     }
 
     /// The exceptions of elements `[start, stop)`, found by bisection: indices ascend.

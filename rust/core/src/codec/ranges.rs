@@ -1,0 +1,12 @@
+//! Ranges of an input's files.
+
+/// A range of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// Place of the file among the checkpoint's shards.
+    pub shard: u32,
+    /// The first byte.
+    pub begin: u64,
+    /// How many.
+    pub len: u64,
+}

@@ -1,0 +1,114 @@
+//! The arithmetic of one piece: what was loaded, as operands, through the kernels.
+
+use super::Shared;
+use super::pieces::{Piece, TermSlots, Work};
+use crate::codec::derived::Encoded;
+use crate::engine::gather::{Loaded, Slot};
+use crate::numeric::combine::combine;
+use crate::numeric::dtype::Float;
+use crate::numeric::operand::{Exceptions, Operand, Rounding, Term};
+use crate::numeric::philox;
+use crate::numeric::simd::Isa;
+use crate::numeric::stats::Stats;
+use crate::numeric::subtract::subtract;
+use crate::plan::operands::float;
+use crate::plan::options::RoundingMode;
+
+/// One piece in work.
+pub(super) struct Run<'v> {
+    isa: Isa,
+    first: u64,
+    /// The type of the output.
+    to: Float,
+    rounding: Rounding,
+    values: Values<'v>,
+}
+
+enum Values<'v> {
+    Copy(&'v [u8]),
+    Sum { target: Operand<'v>, terms: Vec<Term<'v>> },
+    Difference { minuend: Operand<'v>, subtrahend: Operand<'v> },
+}
+
+impl<'v> Run<'v> {
+    /// Decodes what a piece takes, in `room` where that is not simply the loaded bytes.
+    pub fn new(
+        shared: &Shared,
+        piece: &Piece,
+        terms: &[TermSlots],
+        loaded: &'v Loaded,
+        mut room: &'v mut [u8],
+    ) -> Self {
+        let (plan, isa) = (shared.plan, shared.isa);
+        let this = &plan.layout.tensors[piece.tensor];
+        let base = &plan.inputs.base().tensors[this.base as usize];
+        let mut decoded = |encoded: &Encoded<Slot>| {
+            let bytes = encoded.room(piece.end - piece.first) as usize;
+            let (mine, rest) = std::mem::take(&mut room).split_at_mut(bytes);
+            room = rest;
+            encoded.map(|&slot| loaded.bytes(slot)).decode(isa, piece.first, mine)
+        };
+        let values = match &piece.work {
+            Work::Copy(own) => Values::Copy(loaded.bytes(*own)),
+            Work::Subtract { minuend, subtrahend } => {
+                Values::Difference { minuend: decoded(minuend), subtrahend: decoded(subtrahend) }
+            }
+            Work::Combine { own, terms: mine } => {
+                let target = Operand { float: float(base.dtype), bytes: loaded.bytes(*own) };
+                let term = |term: &TermSlots| Term {
+                    minuend: decoded(&term.minuend),
+                    subtrahend: term.subtrahend.as_ref().map(&mut decoded),
+                    exceptions: term.exceptions.map_or(Exceptions::NONE, |[index, value]| Exceptions {
+                        index: loaded.bytes(index),
+                        value: loaded.bytes(value),
+                    }),
+                    alpha: term.alpha,
+                };
+                Values::Sum { target, terms: terms[mine.clone()].iter().map(term).collect() }
+            }
+        };
+        let rounding = match plan.options.rounding {
+            RoundingMode::Nearest => Rounding::Nearest,
+            RoundingMode::Stochastic => Rounding::Stochastic { key: philox::key(plan.options.seed, &base.name) },
+        };
+        Self { isa, first: piece.first, to: float(this.dtype), rounding, values }
+    }
+
+    /// Computes the piece to the front of `out`; figures are those of the elements that begin in its block.
+    pub fn compute(&self, piece: &Piece, out: &mut [u8], misfits: &mut Vec<(u64, f32)>) -> Option<Stats> {
+        if let Values::Copy(bytes) = self.values {
+            out[..bytes.len()].copy_from_slice(bytes);
+            return None;
+        }
+        let Piece { first, counted, end, .. } = *piece;
+        let size = self.to.size();
+        let (cut, rest) = out.split_at_mut((counted - first) as usize * size);
+        if !cut.is_empty() {
+            // The block before counts these elements; here only their bytes are wanted.
+            self.elements(first, counted, cut, &mut Vec::new(), None);
+        }
+        let mut stats = Stats::default();
+        self.elements(counted, end, &mut rest[..(end - counted) as usize * size], misfits, Some(&mut stats));
+        Some(stats)
+    }
+
+    fn elements(&self, from: u64, to: u64, out: &mut [u8], misfits: &mut Vec<(u64, f32)>, stats: Option<&mut Stats>) {
+        let (begin, end) = ((from - self.first) as usize, (to - self.first) as usize);
+        match &self.values {
+            Values::Copy(_) => {}
+            Values::Difference { minuend, subtrahend } => {
+                let (minuend, subtrahend) = (minuend.part(begin, end), subtrahend.part(begin, end));
+                subtract(self.isa, minuend, subtrahend, from, self.to, out, misfits, stats);
+            }
+            Values::Sum { target, terms } => {
+                let part = |term: &Term<'v>| Term {
+                    minuend: term.minuend.part(begin, end),
+                    subtrahend: term.subtrahend.map(|subtrahend| subtrahend.part(begin, end)),
+                    ..*term
+                };
+                let terms: Vec<Term> = terms.iter().map(part).collect();
+                combine(self.isa, target.part(begin, end), &terms, from, self.to, &self.rounding, out, stats);
+            }
+        }
+    }
+}

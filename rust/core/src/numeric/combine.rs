@@ -1,0 +1,198 @@
+//! A target plus scaled terms: numeric spec 1 (each operation in f32, rounded once, nothing fused), any mix of types.
+
+use crate::numeric::dtype::Float;
+use crate::numeric::operand::{CHUNK, Operand, PART, Rounding, Term, mark, slice};
+use crate::numeric::philox;
+use crate::numeric::simd::{self, Isa};
+use crate::numeric::stats::{Element, Lanes, Stats};
+
+/// `out = round(((t + α₁·d₁) + α₂·d₂) …)`. `first` is the index within its tensor of the first element. Without terms
+/// this is a conversion, and where `to` is the target's own type a copy of its bits.
+///
+/// # Panics
+/// If the operands and the output do not hold equally many elements.
+#[allow(clippy::too_many_arguments, reason = "the operation has this many parts; a struct would only rename them")]
+pub fn combine(
+    isa: Isa,
+    target: Operand,
+    terms: &[Term],
+    first: u64,
+    to: Float,
+    rounding: &Rounding,
+    out: &mut [u8],
+    mut stats: Option<&mut Stats>,
+) {
+    let elements = out.len() / to.size();
+    for operand in terms.iter().flat_map(|term| [Some(term.minuend), term.subtrahend]).flatten().chain([target]) {
+        assert_eq!(operand.bytes.len(), elements * operand.float.size(), "operands and output of equal length");
+    }
+    let copied = terms.is_empty() && to == target.float;
+    if copied {
+        out.copy_from_slice(target.bytes);
+        if stats.is_none() {
+            return;
+        }
+    }
+    let rounding = if to == Float::F32 { &Rounding::Nearest } else { rounding };
+    let job = Job { isa, target, terms, first, to, rounding, copied };
+    let mut scratch = Scratch::new();
+    for (chunk, out) in out.chunks_mut(CHUNK * to.size()).enumerate() {
+        let from = chunk * CHUNK;
+        let mut lanes = Lanes::default();
+        for (part, out) in out.chunks_mut(PART * to.size()).enumerate() {
+            job.compute(from + part * PART, out, &mut scratch);
+            if stats.is_some() {
+                let Seen { t, base, v, o } = job.see(from + part * PART, out, &mut scratch);
+                simd::statistics(isa, &mut lanes, t, base, v, o, job.scale());
+            }
+        }
+        let Some(stats) = stats.as_deref_mut() else { continue };
+        stats.add(&lanes.fold(out.len() / to.size()).unwrap_or_else(|| job.careful(from, out, &mut scratch)));
+    }
+}
+
+/// The arguments of [`combine`] that its parts share.
+struct Job<'a> {
+    isa: Isa,
+    target: Operand<'a>,
+    terms: &'a [Term<'a>],
+    first: u64,
+    to: Float,
+    rounding: &'a Rounding,
+    copied: bool,
+}
+
+/// Values of the part in work, from the start of each array.
+struct Scratch {
+    t: [f32; PART],
+    /// The request: see [`Stats`].
+    v: [f32; PART],
+    r: [f32; PART],
+    /// The difference of the term in work, later the widened output.
+    d: [f32; PART],
+    /// The rounded target, and its bytes before it is widened again.
+    base: [f32; PART],
+    narrow: [u8; PART * 4],
+    /// One step more than a part: its first element may be in the middle of a block.
+    random: [u32; PART + philox::STEP],
+}
+
+impl Scratch {
+    fn new() -> Self {
+        Self {
+            t: [0.0; PART],
+            v: [0.0; PART],
+            r: [0.0; PART],
+            d: [0.0; PART],
+            base: [0.0; PART],
+            narrow: [0; PART * 4],
+            random: [0; PART + philox::STEP],
+        }
+    }
+}
+
+/// What the statistics look at: target, rounded target, request, widened output.
+struct Seen<'a> {
+    t: &'a [f32],
+    base: &'a [f32],
+    v: &'a [f32],
+    o: &'a [f32],
+}
+
+impl Job<'_> {
+    /// What turns the recorded request into the change that was asked for.
+    fn scale(&self) -> f32 {
+        match self.terms {
+            [only] => only.alpha,
+            _ => 1.0,
+        }
+    }
+
+    /// Fills `t`, `v`, `random` and `out` for the part that starts at element `at` of the call.
+    fn compute(&self, at: usize, out: &mut [u8], scratch: &mut Scratch) {
+        let isa = self.isa;
+        let n = out.len() / self.to.size();
+        let Scratch { t, v, r, d, random, .. } = scratch;
+        let (t, v, r, d) = (&mut t[..n], &mut v[..n], &mut r[..n], &mut d[..n]);
+        simd::widen(isa, self.target.float, slice(self.target, at, n), t);
+        if let [only] = self.terms {
+            self.difference(only, at, v);
+            simd::scale_add(isa, t, only.alpha, v, r);
+        } else {
+            v.fill(0.0);
+            r.copy_from_slice(t);
+            for term in self.terms {
+                self.difference(term, at, d);
+                simd::accumulate(isa, term.alpha, d, r, v);
+            }
+        }
+        if let Rounding::Stochastic { key } = *self.rounding {
+            let start = self.first + at as u64;
+            let words = ((start % 4) as usize + n).next_multiple_of(philox::STEP);
+            simd::random(isa, key, start / 4, &mut random[..words]);
+        }
+        if !self.copied {
+            self.round(at, r, random, out);
+        }
+    }
+
+    /// `d` of one term.
+    fn difference(&self, term: &Term, at: usize, d: &mut [f32]) {
+        simd::widen(self.isa, term.minuend.float, slice(term.minuend, at, d.len()), d);
+        term.exceptions.replace(self.first + at as u64, d);
+        if let Some(subtrahend) = term.subtrahend {
+            simd::subtract(self.isa, subtrahend.float, slice(subtrahend, at, d.len()), d);
+        }
+    }
+
+    fn round(&self, at: usize, values: &[f32], random: &[u32], out: &mut [u8]) {
+        match self.rounding {
+            Rounding::Nearest => simd::narrow(self.isa, self.to, values, out),
+            Rounding::Stochastic { .. } => {
+                let offset = ((self.first + at as u64) % 4) as usize;
+                simd::narrow_stochastic(self.isa, self.to, values, &random[offset..], out);
+            }
+        }
+    }
+
+    /// After [`Job::compute`]: what it did, for the statistics.
+    fn see<'s>(&self, at: usize, out: &[u8], scratch: &'s mut Scratch) -> Seen<'s> {
+        let n = out.len() / self.to.size();
+        let Scratch { t, v, d, base, narrow, random, .. } = scratch;
+        simd::widen(self.isa, self.to, out, &mut d[..n]);
+        let base = if self.to == self.target.float {
+            &t[..n]
+        } else {
+            self.round(at, &t[..n], random, &mut narrow[..out.len()]);
+            simd::widen(self.isa, self.to, &narrow[..out.len()], &mut base[..n]);
+            &base[..n]
+        };
+        Seen { t: &t[..n], base, v: &v[..n], o: &d[..n] }
+    }
+
+    /// The figures of a chunk that f32 lanes cannot hold, element by element in f64.
+    fn careful(&self, from: usize, out: &mut [u8], scratch: &mut Scratch) -> Stats {
+        let mut figures = Stats::default();
+        for (part, out) in out.chunks_mut(PART * self.to.size()).enumerate() {
+            let at = from + part * PART;
+            self.compute(at, out, scratch);
+            let mut bad = [false; PART];
+            let Seen { t, base, v, o } = self.see(at, out, scratch);
+            mark(t, &mut bad);
+            let mut input = [0.0; PART];
+            let input = &mut input[..t.len()];
+            for term in self.terms {
+                self.difference(&Term { subtrahend: None, ..*term }, at, input);
+                mark(input, &mut bad);
+                if let Some(subtrahend) = term.subtrahend {
+                    simd::widen(self.isa, subtrahend.float, slice(subtrahend, at, input.len()), input);
+                    mark(input, &mut bad);
+                }
+            }
+            for i in 0..t.len() {
+                figures.element(Element { bad_input: bad[i], t: t[i], base: base[i], v: v[i], o: o[i] }, self.scale());
+            }
+        }
+        figures
+    }
+}

@@ -1,0 +1,91 @@
+//! What the kernels take: elements in memory, the terms of a sum, and how results are rounded.
+//!
+//! A call of a kernel is cut into chunks of 4,096 elements from its first one on. The sums of a chunk are f32 in 16 lanes,
+//! folded into f64 at its end, so they depend on where calls begin and end, and on nothing else. Chunks are computed in
+//! parts whose scratch stays in the first-level cache.
+
+use crate::numeric::dtype::Float;
+
+pub(super) const CHUNK: usize = 4096;
+/// A multiple of the lanes, so that a chunk's parts continue each other's; 256 and 1,024 are no faster.
+pub(super) const PART: usize = 512;
+
+/// Elements in memory: little-endian, at any alignment, whole elements only.
+#[derive(Clone, Copy)]
+pub struct Operand<'a> {
+    /// Their type.
+    pub float: Float,
+    /// Their bytes.
+    pub bytes: &'a [u8],
+}
+
+impl Operand<'_> {
+    /// Elements `[begin, end)` of it.
+    pub fn part(self, begin: usize, end: usize) -> Self {
+        let size = self.float.size();
+        Self { bytes: &self.bytes[begin * size..end * size], ..self }
+    }
+}
+
+/// Elements of a stored vector that its type could not hold. Those outside the range of a call are ignored.
+#[derive(Clone, Copy)]
+pub struct Exceptions<'a> {
+    /// Element indices within the tensor: i64, little-endian, ascending.
+    pub index: &'a [u8],
+    /// The exact values: f32, little-endian.
+    pub value: &'a [u8],
+}
+
+impl Exceptions<'_> {
+    /// For a vector without exceptions.
+    pub const NONE: Self = Self { index: &[], value: &[] };
+
+    /// Puts the exact values of elements from index `first` on into their places.
+    pub(super) fn replace(&self, first: u64, values: &mut [f32]) {
+        let index = self.index.as_chunks::<8>().0;
+        let from = index.partition_point(|&i| i128::from(i64::from_le_bytes(i)) < i128::from(first));
+        for (i, value) in index.iter().zip(self.value.as_chunks::<4>().0).skip(from) {
+            let Ok(place) = usize::try_from(i64::from_le_bytes(*i) as u64 - first) else { return };
+            let Some(place) = values.get_mut(place) else { return };
+            *place = f32::from_le_bytes(*value);
+        }
+    }
+}
+
+/// One vector and its factor.
+#[derive(Clone, Copy)]
+pub struct Term<'a> {
+    /// The minuend, or the stored vector itself.
+    pub minuend: Operand<'a>,
+    /// `None`: `minuend` is the vector.
+    pub subtrahend: Option<Operand<'a>>,
+    /// Replace elements of a stored vector; only without a subtrahend.
+    pub exceptions: Exceptions<'a>,
+    /// The factor.
+    pub alpha: f32,
+}
+
+/// How results are rounded to the output's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// To nearest, ties to even.
+    Nearest,
+    /// To either neighbour, by distance, with the random bits of a tensor's key (see [`crate::numeric::philox::key`]). With f32 there is
+    /// nothing to round and this is the same as nearest.
+    Stochastic {
+        /// The tensor's key.
+        key: [u32; 2],
+    },
+}
+
+/// The bytes of elements `at..at + n`.
+pub(super) fn slice(operand: Operand<'_>, at: usize, n: usize) -> &[u8] {
+    let size = operand.float.size();
+    &operand.bytes[at * size..(at + n) * size]
+}
+
+pub(super) fn mark(values: &[f32], bad: &mut [bool; PART]) {
+    for (bad, value) in bad.iter_mut().zip(values) {
+        *bad |= !value.is_finite();
+    }
+}

@@ -1,0 +1,126 @@
+//! What ends a folder in the making, once its windows are computed: weights checked, other files built, manifest written.
+
+use std::path::PathBuf;
+
+use crate::checkpoint::shard::Shard;
+use crate::control::{Control, Phase};
+use crate::error::{Error, Result};
+use crate::format::blocks;
+use crate::format::header::Header;
+use crate::output::effect::Effect;
+use crate::output::ledger::Ledger;
+use crate::output::manifest::{self, FileEntry, Finished};
+use crate::output::sidecars;
+use crate::output::staging::Staging;
+use crate::plan::Plan;
+use crate::storage::place::Place;
+use crate::system::parallel::ordered;
+
+/// A staged folder that only has to be put in place.
+pub struct Sealed {
+    /// Names in the order of the renames; the manifest is the last.
+    pub order: Vec<String>,
+    /// Figures of the whole.
+    pub effect: Effect,
+    /// Exceptions of a vector.
+    pub exceptions: u64,
+    /// Bytes of all files but the manifest.
+    pub written: u64,
+}
+
+/// Seals a folder whose weights are all there. `card` is the text of its `README.md`.
+///
+/// # Errors
+/// A weight file that does not hold what was planned, an input that changed while it was read, a disk that fails.
+pub fn seal(plan: &Plan, staging: &Staging, ledger: &mut Ledger, card: &str, control: &Control) -> Result<Sealed> {
+    let mut files = weights(plan, staging, ledger, control)?;
+    files.extend(sidecars::build(plan, staging, card, plan.options.sync, control)?);
+    let written = files.iter().map(|file| file.size).sum();
+    let input_sha256 = if plan.options.sha256 { Some(sha256(plan, staging, &mut files, control)?) } else { None };
+    for input in &plan.inputs.list {
+        input.checkpoint.unchanged()?;
+    }
+    let counts = ledger.spool.as_ref().map_or(&[][..], |spool| spool.counts());
+    let exceptions = ledger.spool.as_ref().map_or(0, |spool| spool.total());
+    let finished = Finished {
+        stats: &ledger.stats,
+        files: &files,
+        input_sha256: input_sha256.as_deref(),
+        exceptions: (exceptions, counts),
+    };
+    let name = plan.inputs.output.manifest();
+    let bytes =
+        manifest::write(plan, &finished).map_err(|error| Error::io(&staging.path(name), "write")(error.into()))?;
+    staging.write(name, &bytes)?;
+    let mut order: Vec<String> = files.into_iter().map(|file| file.name).collect();
+    order.push(name.to_owned());
+    Ok(Sealed { order, effect: manifest::total(plan, &ledger.stats), exceptions, written })
+}
+
+/// The weight files, exceptions included, each checked to be what was planned.
+fn weights(plan: &Plan, staging: &Staging, ledger: &mut Ledger, control: &Control) -> Result<Vec<FileEntry>> {
+    let mut files = Vec::new();
+    for (file, digest) in plan.layout.files.iter().zip(&ledger.digests) {
+        let path = staging.path(&file.name);
+        let open = std::fs::File::open(&path).map_err(Error::io(&path, "open"))?;
+        let (header, _) = Header::read(&open, &path)?;
+        if header.tensors.len() != file.tensors.1 - file.tensors.0 {
+            return Err(Error::corrupt(
+                &path,
+                "does not hold the tensors that were written; is another program at work in this folder?",
+            ));
+        }
+        files.push(FileEntry { name: file.name.clone(), size: file.len, xxh3_128: digest.hex(), sha256: None });
+    }
+    let base = plan.inputs.base();
+    if let Some(spool) = ledger.spool.as_mut().filter(|spool| spool.total() > 0) {
+        let name = "vector-exceptions.safetensors";
+        let path = staging.path(name);
+        let tensor = |place: u32| base.tensors[plan.layout.tensors[place as usize].tensor as usize].name.as_str();
+        spool.write(&path, tensor, plan.options.sync, control)?;
+        let (xxh3_128, size) = blocks::of_file(&path, control)?;
+        files.push(FileEntry { name: name.into(), size, xxh3_128, sha256: None });
+    }
+    Ok(files)
+}
+
+/// SHA-256 of every input shard that is on this machine, unless it was checked against the Hub's when it arrived, and
+/// of every output file into its entry, in a pass of its own.
+fn sha256(
+    plan: &Plan,
+    staging: &Staging,
+    files: &mut [FileEntry],
+    control: &Control,
+) -> Result<Vec<Vec<Option<String>>>> {
+    let checkpoints = || plan.inputs.list.iter().map(|input| &input.checkpoint);
+    let unknown = |shard: &Shard, place: &Place| {
+        let checked = place.remote.is_some() && place.sha256(&shard.name).is_some();
+        shard.on_disk().filter(|_| !checked).map(|disk| disk.path.clone())
+    };
+    let inputs: Vec<Vec<_>> =
+        checkpoints().map(|c| c.shards.iter().map(|shard| unknown(shard, &c.place)).collect()).collect();
+    let outputs = files.iter().map(|file| staging.path(&file.name));
+    let paths: Vec<_> = inputs.iter().flatten().flatten().cloned().chain(outputs).collect();
+    let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum();
+    control.begin(Phase::Hashing, bytes);
+    let mut sums = Vec::with_capacity(paths.len());
+    let hash = |item: u64, (): &mut ()| blocks::sha256(&paths[item as usize], control);
+    ordered(
+        control,
+        plan.budget.threads,
+        paths.len() as u64,
+        || (),
+        hash,
+        |_, sum| {
+            sums.push(sum);
+            Ok(())
+        },
+    )?;
+    let mut sums = sums.into_iter();
+    let mut found = |path: Option<PathBuf>| path.and_then(|_| sums.next());
+    let inputs = inputs.into_iter().map(|paths| paths.into_iter().map(&mut found).collect()).collect();
+    for (file, sum) in files.iter_mut().zip(sums) {
+        file.sha256 = Some(sum);
+    }
+    Ok(inputs)
+}

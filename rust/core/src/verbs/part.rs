@@ -1,0 +1,94 @@
+//! The computing part of a writing job: the windows that its ledger has not got yet, into the staged files.
+
+use crate::control::{Control, Phase};
+use crate::engine::window::{self, Shared, Worker};
+use crate::engine::{arrivals, schedule, tied_heads};
+use crate::error::{Error, Result};
+use crate::format::blocks::BLOCK;
+use crate::numeric::simd::Isa;
+use crate::output::ledger::Ledger;
+use crate::output::sidecars;
+use crate::output::sink::Sink;
+use crate::output::staging::Staging;
+use crate::plan::Plan;
+use crate::system::os;
+use crate::system::parallel::{Permits, ordered};
+
+/// How it went.
+pub struct Computed {
+    /// Bytes that an earlier run had written.
+    pub resumed: u64,
+    /// Whether writes went past the page cache.
+    pub direct: bool,
+    /// Whether the disk has the weights, as far as that was asked for.
+    pub synced: bool,
+}
+
+/// Computes, writes and journals the windows, in order, and makes sure that the disk has them.
+///
+/// # Errors
+/// Whatever stops the job; what is journalled by then need not be computed again.
+pub fn run<'p>(
+    plan: &'p Plan,
+    staging: &Staging,
+    ledger: &mut Ledger,
+    isa: Isa,
+    control: &Control,
+) -> Result<Computed> {
+    let sync = plan.options.sync;
+    let resumed = (ledger.blocks * BLOCK).min(plan.layout.bytes());
+    require_space(plan, staging)?;
+    let mut sinks = Vec::with_capacity(plan.layout.files.len());
+    for file in &plan.layout.files {
+        sinks.push(Sink::open(&staging.path(&file.name), file.len, sync)?);
+    }
+    let windows = ledger.windows();
+    // Only now, so that whoever looks for room for the downloads sees what the output has taken.
+    arrivals::begin(plan, &windows)?;
+    sidecars::want(plan)?;
+    let sources = schedule::sources(plan, &windows, control)?;
+    tied_heads::compare(plan, &sources, control)?;
+    control.begin(Phase::Writing, plan.layout.bytes());
+    control.add(resumed);
+    let shared = Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) };
+    let work = |item: u64, worker: &mut Worker<'p>| {
+        let window = windows[item as usize];
+        let outcome = window::compute(&shared, window, worker, None)?;
+        let (begin, end) = window.range(&plan.layout.files[window.file]);
+        sinks[window.file].write(begin, worker.output(), (end - begin) as usize)?;
+        control.add(end - begin);
+        Ok(outcome)
+    };
+    let count = windows.len() as u64;
+    let new_worker = || Worker::new(&plan.budget);
+    let commit = |_, outcome| ledger.append(&outcome);
+    shared.sources.serve(|| ordered(control, plan.budget.workers, count, new_worker, work, commit))?;
+    let direct = sinks.iter().all(Sink::is_direct);
+    control.begin(Phase::Syncing, 0);
+    let mut synced = true;
+    for sink in &sinks {
+        synced &= sink.finish(sync)?;
+        control.check()?;
+    }
+    Ok(Computed { resumed, direct, synced })
+}
+
+/// Fails before anything is computed if the disk cannot take the output.
+fn require_space(plan: &Plan, staging: &Staging) -> Result<()> {
+    let mut missing = 0;
+    for file in &plan.layout.files {
+        let path = staging.path(&file.name);
+        let there = std::fs::File::open(&path).and_then(|file| os::allocated(&file)).unwrap_or(0);
+        missing += file.len.saturating_sub(there);
+    }
+    match os::free_space(staging.scratch()) {
+        Some(free) if free < missing => {
+            let what = format!(
+                "{missing} bytes are still needed and {free} are free; make room and run the same command again"
+            );
+            let full = std::io::Error::new(std::io::ErrorKind::StorageFull, what);
+            Err(Error::io(staging.scratch(), "write the output")(full))
+        }
+        _ => Ok(()),
+    }
+}

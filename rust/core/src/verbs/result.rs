@@ -1,0 +1,168 @@
+//! What a writing verb returns (`taskvec/result/1`).
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::format::blocks::BLOCK;
+use crate::numeric::simd::Isa;
+use crate::output::effect::Effect;
+use crate::output::seal::Sealed;
+use crate::plan::Plan;
+use crate::plan::output::Output;
+use crate::verbs::part::Computed;
+
+/// The document, member by member; `python/taskvec/results.py` reads it.
+#[derive(Serialize)]
+pub struct Written<'a> {
+    schema: &'static str,
+    verb: &'static str,
+    out: String,
+    /// The manifest counts.
+    files: usize,
+    tensors: Tensors,
+    elements: u64,
+    bytes: Bytes,
+    seconds: f64,
+    engine: Engine,
+    effect: Effect,
+    /// Of a vector alone.
+    exceptions: Option<u64>,
+    notes: &'a [String],
+    /// What should make the user stop and look.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Tensors {
+    combined: u64,
+    copied: u64,
+    converted: u64,
+}
+
+#[derive(Serialize)]
+struct Bytes {
+    read: u64,
+    written: u64,
+}
+
+#[derive(Serialize)]
+struct Engine {
+    threads: usize,
+    windows: usize,
+    window_bytes: u64,
+    io: String,
+    simd: &'static str,
+    direct_writes: bool,
+    resumed_bytes: u64,
+}
+
+impl<'a> Written<'a> {
+    /// Of a run that computed and sealed a folder.
+    pub fn new(plan: &'a Plan, out: &Path, computed: &Computed, sealed: Sealed, started: Instant, isa: Isa) -> Self {
+        let mut warnings = sealed.effect.warnings(plan);
+        if plan.counts.combined == 0 && plan.inputs.output == Output::Checkpoint {
+            warnings.push("nothing was combined: the output is the target".into());
+        }
+        if !computed.synced {
+            warnings.push(format!(
+                "the file system of {} does not tell when a file is on its disk (fsync is not offered); after a power cut, look at the output with `taskvec verify`",
+                out.display()
+            ));
+        }
+        let engine = Engine {
+            windows: plan.budget.workers,
+            window_bytes: plan.budget.window_blocks * BLOCK,
+            direct_writes: computed.direct,
+            resumed_bytes: computed.resumed,
+            ..Engine::idle(plan, isa)
+        };
+        Self {
+            files: sealed.order.len(),
+            bytes: Bytes { read: plan.read_bytes, written: sealed.written },
+            seconds: started.elapsed().as_secs_f64(),
+            engine,
+            exceptions: (plan.inputs.output == Output::Vector).then_some(sealed.exceptions),
+            ..Self::of(plan, out, isa, sealed.effect, warnings)
+        }
+    }
+
+    /// Of a run that had only renames left to do; its figures are those of its manifest.
+    ///
+    /// # Errors
+    /// The manifest cannot be read.
+    pub fn ended_commit(plan: &'a Plan, out: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct File {
+            size: u64,
+        }
+        #[derive(Deserialize)]
+        struct Vector {
+            exceptions: u64,
+        }
+        #[derive(Deserialize)]
+        struct Manifest {
+            files: Vec<File>,
+            effect: Effect,
+            vector: Option<Vector>,
+        }
+        let path = out.join(plan.inputs.output.manifest());
+        let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
+        let manifest: Manifest =
+            serde_json::from_slice(&bytes).map_err(|error| Error::corrupt(&path, error.to_string()))?;
+        let warnings = manifest.effect.warnings(plan);
+        let isa = Isa::from_env()?;
+        Ok(Self {
+            files: manifest.files.len() + 1,
+            bytes: Bytes { read: 0, written: manifest.files.iter().map(|file| file.size).sum() },
+            engine: Engine { resumed_bytes: plan.layout.bytes(), ..Engine::idle(plan, isa) },
+            exceptions: manifest.vector.map(|vector| vector.exceptions),
+            ..Self::of(plan, out, isa, manifest.effect, warnings)
+        })
+    }
+
+    fn of(plan: &'a Plan, out: &Path, isa: Isa, effect: Effect, warnings: Vec<String>) -> Self {
+        let crate::plan::Counts { combined, copied, converted, elements } = plan.counts;
+        Self {
+            schema: "taskvec/result/1",
+            verb: plan.request.verb(),
+            out: out.display().to_string(),
+            files: 0,
+            tensors: Tensors { combined, copied, converted },
+            elements,
+            bytes: Bytes { read: 0, written: 0 },
+            seconds: 0.0,
+            engine: Engine::idle(plan, isa),
+            effect,
+            exceptions: None,
+            notes: &plan.notes,
+            warnings,
+        }
+    }
+
+    /// As JSON.
+    ///
+    /// # Errors
+    /// None that can happen: every member has a form in JSON.
+    pub fn to_json(&self) -> Result<Value> {
+        serde_json::to_value(self).map_err(|error| Error::io(Path::new(&self.out), "describe")(error.into()))
+    }
+}
+
+impl Engine {
+    /// Of a run that computes nothing.
+    fn idle(plan: &Plan, isa: Isa) -> Self {
+        Self {
+            threads: plan.budget.threads,
+            windows: 0,
+            window_bytes: 0,
+            io: plan.io.to_string(),
+            simd: isa.name(),
+            direct_writes: false,
+            resumed_bytes: 0,
+        }
+    }
+}
