@@ -3,7 +3,7 @@
 use crate::numeric::dtype::Float;
 use crate::numeric::operand::{CHUNK, Operand, PART, Rounding, Term, mark, slice};
 use crate::numeric::philox;
-use crate::numeric::simd::{self, Isa};
+use crate::numeric::simd::{self, Bf16Term, Isa};
 use crate::numeric::stats::{Element, Lanes, Stats};
 
 /// `out = round(((t + α₁·d₁) + α₂·d₂) …)`. `first` is the index within its tensor of the first element. Without terms
@@ -39,6 +39,14 @@ pub fn combine(
     for (chunk, out) in out.chunks_mut(CHUNK * to.size()).enumerate() {
         let from = chunk * CHUNK;
         let mut lanes = Lanes::default();
+        let wanted = stats.is_some().then_some(&mut lanes);
+        if job.fused(from, out, wanted) {
+            if let Some(stats) = stats.as_deref_mut() {
+                stats.add(&lanes.fold(out.len() / to.size()).unwrap_or_else(|| job.careful(from, out, &mut scratch)));
+            }
+            continue;
+        }
+        lanes = Lanes::default();
         for (part, out) in out.chunks_mut(PART * to.size()).enumerate() {
             job.compute(from + part * PART, out, &mut scratch);
             if stats.is_some() {
@@ -106,6 +114,30 @@ impl Job<'_> {
             [only] => only.alpha,
             _ => 1.0,
         }
+    }
+
+    /// The chunk from element `from` on in one pass, where there is one for this case and it came out right.
+    fn fused(&self, from: usize, out: &mut [u8], lanes: Option<&mut Lanes>) -> bool {
+        let [term] = self.terms else { return false };
+        let n = out.len() / self.to.size();
+        let operands = [Some(self.target), Some(term.minuend), term.subtrahend];
+        let bf16 = self.to == Float::Bf16 && operands.iter().flatten().all(|operand| operand.float == Float::Bf16);
+        let plain = *self.rounding == Rounding::Nearest && !term.exceptions.any_within(self.first + from as u64, n);
+        if !bf16 || !plain {
+            return false;
+        }
+        let term = Bf16Term {
+            target: slice(self.target, from, n),
+            minuend: slice(term.minuend, from, n),
+            subtrahend: term.subtrahend.map(|subtrahend| slice(subtrahend, from, n)),
+            alpha: term.alpha,
+        };
+        let Some(lanes) = lanes else { return simd::combine_bf16(self.isa, term, out, None) };
+        let done = simd::combine_bf16(self.isa, term, out, Some(lanes));
+        if done && lanes.is_small() {
+            simd::masks(self.isa, term, out, lanes);
+        }
+        done
     }
 
     /// Fills `t`, `v`, `random` and `out` for the part that starts at element `at` of the call.

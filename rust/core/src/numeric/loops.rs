@@ -4,6 +4,7 @@
 use crate::numeric::convert::{self, bf16_to_f32, f16_to_f32};
 use crate::numeric::dtype::Float;
 use crate::numeric::philox;
+use crate::numeric::simd::Bf16Term;
 use crate::numeric::stats::{ComparisonLanes, LANES, Lanes, NAN_APART};
 
 /// `out = bytes`, exactly.
@@ -138,6 +139,22 @@ pub(crate) fn statistics(lanes: &mut Lanes, t: &[f32], base: &[f32], v: &[f32], 
         }
     });
     *lanes = Lanes { v2, e2, ev, any_v, any_e, requested, changed, survived };
+}
+
+/// The masks of [`statistics`], where the sums are so small that they decide.
+#[inline(always)]
+pub(crate) fn masks(term: Bf16Term, out: &[u8], lanes: &mut Lanes) {
+    let Bf16Term { target, minuend, subtrahend, .. } = term;
+    let wide = |bytes: [u8; 2]| bf16_to_f32(u16::from_le_bytes(bytes));
+    let any_apart = |a: &[u8], b: &[u8]| {
+        let pairs = a.as_chunks::<2>().0.iter().zip(b.as_chunks::<2>().0);
+        pairs.fold(0, |any, (&a, &b)| any | (wide(a) - wide(b)).to_bits())
+    };
+    lanes.any_v |= match subtrahend {
+        Some(subtrahend) => any_apart(minuend, subtrahend),
+        None => minuend.as_chunks::<2>().0.iter().fold(0, |any, &v| any | wide(v).to_bits()),
+    };
+    lanes.any_e |= any_apart(out, target);
 }
 
 /// As [`statistics`], for a comparison.

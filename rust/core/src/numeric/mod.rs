@@ -6,6 +6,8 @@ pub mod combine;
 pub mod compare;
 pub mod convert;
 pub mod dtype;
+#[cfg(target_arch = "x86_64")]
+mod fused;
 pub(crate) mod loops;
 pub mod operand;
 pub mod philox;

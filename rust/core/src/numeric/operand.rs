@@ -40,6 +40,14 @@ impl Exceptions<'_> {
     /// For a vector without exceptions.
     pub const NONE: Self = Self { index: &[], value: &[] };
 
+    /// Whether any is of elements `[first, first + count)`.
+    pub(super) fn any_within(&self, first: u64, count: usize) -> bool {
+        let index = self.index.as_chunks::<8>().0;
+        let at = |i: &[u8; 8]| i128::from(i64::from_le_bytes(*i));
+        let from = index.partition_point(|i| at(i) < i128::from(first));
+        index.get(from).is_some_and(|i| at(i) < i128::from(first) + count as i128)
+    }
+
     /// Puts the exact values of elements from index `first` on into their places.
     pub(super) fn replace(&self, first: u64, values: &mut [f32]) {
         let index = self.index.as_chunks::<8>().0;

@@ -5,6 +5,8 @@ use std::env;
 
 use crate::error::{Error, Result};
 use crate::numeric::dtype::Float;
+#[cfg(target_arch = "x86_64")]
+use crate::numeric::fused;
 use crate::numeric::loops::{self, COLUMNS, DEPTH};
 use crate::numeric::stats::{ComparisonLanes, Lanes};
 
@@ -95,6 +97,29 @@ pub fn default_float_environment() {
     };
 }
 
+/// What [`combine_bf16`] works on: bytes of equally many bfloat16 elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Bf16Term<'a> {
+    pub target: &'a [u8],
+    /// Or the stored vector.
+    pub minuend: &'a [u8],
+    pub subtrahend: Option<&'a [u8]>,
+    pub alpha: f32,
+}
+
+/// Target and one term in bfloat16, rounded to nearest, in one pass over a chunk; figures go to `lanes` where they are
+/// wanted. False where there is no such pass, or a value is not finite: then neither `out` nor `lanes` is of use.
+pub(crate) fn combine_bf16(isa: Isa, term: Bf16Term, out: &mut [u8], lanes: Option<&mut Lanes>) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx2 && has_avx2() && term.alpha.is_finite() {
+        // SAFETY: the processor has AVX2, as was just asked.
+        return unsafe { fused::combine(term, out, lanes) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (isa, term, out, lanes);
+    false
+}
+
 /// One function per loop of loops.rs, which takes the instruction set first.
 macro_rules! instantiate {
     ($($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {$(
@@ -126,6 +151,7 @@ instantiate! {
     multiply_add(left: &[[f64; DEPTH]], right: &[[f64; COLUMNS]], sums: &mut [[f64; COLUMNS]]);
     random(key: [u32; 2], first_block: u64, out: &mut [u32]);
     any_lost(d: &[f32], rounded: &[f32]) -> bool;
+    masks(term: Bf16Term, out: &[u8], lanes: &mut Lanes);
     statistics(lanes: &mut Lanes, t: &[f32], base: &[f32], v: &[f32], o: &[f32], alpha: f32);
     distances(float: Float, a: &[f32], b: &[f32], out: &mut [u32]);
     comparison(lanes: &mut ComparisonLanes, a: &[f32], b: &[f32]);

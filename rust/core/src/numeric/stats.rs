@@ -120,6 +120,11 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
+    /// Whether a sum of squares is so small that the masks decide if something was lost.
+    pub(crate) fn is_small(&self) -> bool {
+        [self.v2, self.e2].iter().any(|lanes| fold(lanes).is_some_and(|sum| sum < SMALL))
+    }
+
     /// The chunk's figures, or `None` where f32 lanes lost something: Inf or NaN, a square that overflowed, or squares so
     /// small that they underflowed.
     pub(crate) fn fold(&self, elements: usize) -> Option<Stats> {

@@ -6,6 +6,7 @@ mod checkpoint;
 mod elsewhere;
 mod float;
 mod folder;
+mod fused;
 mod header;
 mod header_oracle;
 mod index;
