@@ -84,7 +84,7 @@ def test_writing_commands_have_the_shared_options(name: str) -> None:
         (["transfer", "a", "b", "c", "-o", "d", "--memory", "lots"], 2, "'lots' is not a size"),
         (["transfer", "a", "b", "c", "-o", "d", "--alpha", "x"], 2, "'x' is not a number"),
         (["transfer", "a", "b", "c", "-o", "d", "--alpha-rule", "mlp"], 2, "REGEX=α"),
-        (["transfer", "org/name", "b", "c", "-o", "d"], 4, "org/name: is no folder here"),
+        (["transfer", "org/name", "b", "c", "-o", "d"], 4, "org/name: is neither a local folder"),
         (["transfer", "nowhere", "nowhere", "nowhere", "-o", "d"], 4, "nowhere"),
         (["apply", "a", "b", "-o", "d", "--alpha", "1", "--alpha", "2"], 2, "2 alphas do not fit 1 vectors"),
         (["extract", "a", "b", "-o", ""], 2, "empty"),
@@ -121,7 +121,7 @@ def test_what_nobody_foresaw_is_an_internal_error(
     monkeypatch.setattr(command_line.verbs, "inspect", broken)
     assert main(["inspect", "x"]) == 70
     assert capsys.readouterr().err == (
-        "taskvec: internal error, please report it: RuntimeError: no such luck (--debug shows where)\n"
+        "taskvec: internal error, please report it: RuntimeError: no such luck (--debug adds a traceback)\n"
     )
 
 
@@ -194,7 +194,7 @@ def test_quiet_prints_nothing_but_warnings(family: Path, taskvec: Run) -> None:
 def test_verbose_says_how_inputs_are_read(family: Path, taskvec: Run) -> None:
     answer = taskvec("extract", family / "grpo", family / "sft", "-o", "v", "--verbose")
     assert answer.code == 0
-    assert "taskvec: reads by " in answer.stderr
+    assert "taskvec: inputs are read by " in answer.stderr
     assert " window" in answer.stderr
 
 
@@ -241,7 +241,7 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["transfer", "t", "g", "s", "-o", "o"], "stopped; the same command goes on from here"),
+        (["transfer", "t", "g", "s", "-o", "o"], "stopped; run the same command again to continue"),
         (["diff", "a", "b"], "stopped"),
     ],
 )
@@ -259,7 +259,7 @@ def test_signals(number: int, code: int, args: list[str], sentence: str) -> None
     stdout, stderr = process.communicate(timeout=30)
     assert time.monotonic() - start < 5
     assert process.returncode == code
-    assert stderr == f"taskvec: stopping; once more stops at once\ntaskvec: {sentence}\n"
+    assert stderr == f"taskvec: stopping; interrupt again to stop at once\ntaskvec: {sentence}\n"
     assert json.loads(stdout) == {"schema": "taskvec/error/1", "error": sentence, "exit_code": code}
 
 
@@ -291,7 +291,7 @@ def test_a_second_signal_ends_it_at_once(number: int) -> None:
     assert process.stderr is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    assert process.stderr.readline() == "taskvec: stopping; once more stops at once\n"
+    assert process.stderr.readline() == "taskvec: stopping; interrupt again to stop at once\n"
     time.sleep(0.2)
     process.send_signal(number)
     process.communicate(timeout=10)

@@ -44,7 +44,7 @@ def test_the_whole_mission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert said[-1] == f"The report: {out / 'study' / 'report.html'}"
     assert "<html" in (out / "study" / "report.html").read_text()
 
-    with pytest.raises(UsageError, match="is there already; give --overwrite"):
+    with pytest.raises(UsageError, match="already exists; give --overwrite"):
         demo.run(str(out), overwrite=False, say=said.append)
 
 

@@ -53,7 +53,7 @@ def test_ctrl_c_while_a_library_is_imported_late(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     code, _, said = finish(process)
     assert code == 130, said
-    assert said.splitlines() == ["taskvec: stopping; once more stops at once", "taskvec: stopped"]
+    assert said.splitlines() == ["taskvec: stopping; interrupt again to stop at once", "taskvec: stopped"]
 
 
 def test_an_interrupted_import_that_raises_something_else(tmp_path: Path) -> None:

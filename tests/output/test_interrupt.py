@@ -61,8 +61,8 @@ def test_a_signal_ends_a_run_that_can_go_on(
     found, stdout, stderr = finish(process)
     assert time.monotonic() - asked < 3
     assert found == code
-    sentence = "stopped; the same command goes on from here"
-    assert stderr == f"taskvec: stopping; once more stops at once\ntaskvec: {sentence}\n"
+    sentence = "stopped; run the same command again to continue"
+    assert stderr == f"taskvec: stopping; interrupt again to stop at once\ntaskvec: {sentence}\n"
     assert json.loads(stdout)["error"] == sentence
     assert [path.name for path in out.iterdir()] == [PARTIAL]
     code, stdout, _ = run(args)

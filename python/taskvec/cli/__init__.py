@@ -1,5 +1,5 @@
-"""The command line: commands, their options in words, and what they print.
+"""The command line: the commands, the help texts of their options, and what they print.
 
-It is on top: only `python -m taskvec` and the installed command import it. A new option goes into `flags`,
-a new command into `commands`, and how its result reads into `render`.
+Nothing else in the package imports it; only `python -m taskvec` and the installed command do. A new option
+goes into `flags`, a new command into `commands`, and the text of its result into `render`.
 """

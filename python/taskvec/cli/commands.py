@@ -1,4 +1,4 @@
-"""The commands: the verbs, as they are called and as their results are shown."""
+"""The commands that write, inspect, compare, verify and push; each calls the verb of the same name."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def cli() -> None:
     """Task arithmetic on safetensors checkpoints: v = MINUEND − SUBTRAHEND, OUT = TARGET + α·v.
 
-    Every argument is a folder as transformers saves it, or one on the Hub: org/name[@revision][:subfolder].
-    `taskvec demo` shows it all at work.
+    Every model is a folder as transformers saves it, or a model on the Hub: org/name[@revision][:subfolder].
+    `taskvec demo` shows the commands at work on small models.
     """
 
 
@@ -61,7 +61,7 @@ def apply(target: str, vectors: tuple[str, ...], out: str, alpha: tuple[str, ...
 def transfer(target: str, minuend: str, subtrahend: str, out: str, alpha: str, **given: Any) -> int:
     """Write TARGET + α·(MINUEND − SUBTRAHEND).
 
-    In one pass, without storing the vector; the bytes are those of extract and apply.
+    It takes one pass and does not store the vector; the output is that of extract and apply, byte for byte.
     """
     return _write(
         {"alpha": alpha, **given}, dry_run.transfer, verbs.transfer, target, minuend, subtrahend, out
@@ -71,7 +71,7 @@ def transfer(target: str, minuend: str, subtrahend: str, out: str, alpha: str, *
 @cli.command()
 @click.argument("target")
 @click.argument("donors", nargs=-1, required=True)
-@click.option("-o", "--out", metavar="DIR", help="Also look at the room on the disk of this folder.")
+@click.option("-o", "--out", metavar="DIR", help="Also show the free space on the disk of this folder.")
 @with_options(flags.ALPHAS, flags.VALUES, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK)
 def check(target: str, donors: tuple[str, ...], out: str | None, alpha: tuple[str, ...], **given: Any) -> int:
     """Say whether DONORS fit TARGET, reading no weights.
@@ -86,7 +86,7 @@ def check(target: str, donors: tuple[str, ...], out: str | None, alpha: tuple[st
 @click.argument("path", metavar="REF")
 @with_options(flags.HUB, flags.TALK)
 def inspect(path: str, **given: Any) -> int:
-    """Say what is in a checkpoint or vector.
+    """Show what is in a checkpoint, vector or adapter.
 
     With --verbose every tensor is listed.
     """
@@ -102,7 +102,7 @@ def inspect(path: str, **given: Any) -> int:
 @click.argument("b")
 @with_options(flags.NAMES, flags.HUB, flags.ENGINE, flags.TALK)
 def diff(a: str, b: str, **given: Any) -> int:
-    """Say how checkpoint B differs from A.
+    """Show how checkpoint B differs from A.
 
     With --verbose every tensor that differs is listed, not only those that differ most.
     """
@@ -120,7 +120,7 @@ def diff(a: str, b: str, **given: Any) -> int:
 def verify(out: str, **given: Any) -> int:
     """Check OUT against the digests in its manifest.
 
-    Reads every byte again. Exit code 0 if all is as it was written, 1 if not.
+    It reads every byte again. Exit code 0 if every file is as it was written, 1 if not.
     """
     talk, how = split(given)
     with Bar(quiet=talk.quiet) as bar:
@@ -134,10 +134,10 @@ def verify(out: str, **given: Any) -> int:
 @click.argument("repo", metavar="ORG/NAME")
 @with_options(flags.PUSH, flags.TALK)
 def push(out: str, repo: str, private: bool, revision: str | None, **given: Any) -> int:
-    """Upload OUT, with its model card, to the model repository ORG/NAME on the Hub.
+    """Upload OUT to the model repository ORG/NAME on the Hub.
 
-    OUT is a folder that extract, apply or transfer wrote; it is verified first. Log in with `hf auth login`
-    or set HF_TOKEN. What the Hub already has is not sent again.
+    OUT is a folder that extract, apply or transfer wrote; it is verified first, and uploaded with its model
+    card. Log in with `hf auth login` or set HF_TOKEN. Data that the Hub already has is not sent again.
     """
     talk, _ = split(given)
     with Bar(quiet=talk.quiet) as bar:
@@ -150,13 +150,13 @@ def push(out: str, repo: str, private: bool, revision: str | None, **given: Any)
 @click.option(
     "-o", "--out", default="taskvec-demo", show_default=True, metavar="DIR", help="The folder to make."
 )
-@click.option("--overwrite", is_flag=True, help="Go ahead although the folder is there.")
+@click.option("--overwrite", is_flag=True, help="Write into the folder even if it exists.")
 @flags.DEBUG
 def demo(out: str, overwrite: bool) -> int:
-    """Show all of it on a small family of models, trained for real.
+    """Show the commands at work on four small trained models.
 
-    Runs check, extract, apply, transfer, diff and verify, then a study of what the vector does (some minutes;
-    it needs pip install "taskvec[eval]"). Exit code 1 if anything is not as promised.
+    Runs check, extract, apply, transfer, diff and verify, then a study of what the vector does. The study
+    takes some minutes and needs pip install "taskvec[eval]". Exit code 1 if a result is not as promised.
     """
     from . import demo as mission
 
@@ -180,7 +180,7 @@ def _write(
         planned = plan(*inputs, **how)
         if plan_only:
             return _show_plan(talk, planned)
-        say(f"reads by {planned.io}: {planned.io_reason}")
+        say(f"inputs are read by {planned.io}: {planned.io_reason}")
     with Bar(quiet=talk.quiet) as bar:
         done = verb(*inputs, progress=bar, **how)
     result: Any = done.written if isinstance(done, Vector) else done

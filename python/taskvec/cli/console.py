@@ -1,4 +1,4 @@
-"""How commands speak: results on standard output, everything else on standard error."""
+"""What commands print: results go to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """How much to say, and in which form."""
+    """How much to print, and in which form."""
 
     quiet: bool
     verbose: bool
@@ -23,7 +23,7 @@ class Talk:
 
 
 def split(given: dict[str, Any]) -> tuple[Talk, dict[str, Any]]:
-    """What was given on the command line, as how to talk and as keyword options of the verbs."""
+    """Splits the options of a command into how to print and the keyword options of the verb."""
     talk = Talk(given.pop("quiet"), given.pop("verbose", False), given.pop("as_json"))
     if "no_sync" in given:
         given["sync"] = not given.pop("no_sync")
@@ -31,7 +31,7 @@ def split(given: dict[str, Any]) -> tuple[Talk, dict[str, Any]]:
 
 
 def show(talk: Talk, document: Json, lines: Iterable[str]) -> None:
-    """Prints a result as one JSON document or as lines, as asked."""
+    """Prints a result as one JSON document or as lines, whichever the options ask for."""
     if talk.as_json:
         put(json.dumps(document, indent=2))
     elif not talk.quiet:
@@ -40,10 +40,10 @@ def show(talk: Talk, document: Json, lines: Iterable[str]) -> None:
 
 
 def put(line: str) -> None:
-    """A line of the result."""
+    """Prints a line of the result."""
     sys.stdout.write(line + "\n")
 
 
 def say(line: str) -> None:
-    """A line beside the result."""
+    """Prints a message to the user, which is not part of the result."""
     sys.stderr.write(f"taskvec: {line}\n")

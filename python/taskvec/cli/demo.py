@@ -1,4 +1,4 @@
-"""The whole mission on the miniature family, each step shown as the command that a user would type."""
+"""`taskvec demo`: runs the verbs and a study on four small models, and shows each step as a command."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ROLES = ("base", "sft", "grpo", "instruct")
 _FAMILY = Path(__file__).parents[1] / "mini"
 _ALPHA = "1"
 _MEANING = """\
-How to read this: v makes instruct work problems out before it answers, which it can do but mostly does not,
-and carries that choice to problems that grpo was never trained on. A new skill is not shown: asking for steps
-in the prompt does as much. The models have 0.6M parameters each and made-up problems to solve; they show that
-the arithmetic works from end to end, not what it does to a language model."""
+How to read this: v makes instruct work problems out before it answers. It can do so without v, but mostly
+does not. It also does so on problems that grpo was never trained on. This is not a new skill: asking for
+steps in the prompt does as much. The models have 0.6M parameters each and solve made-up problems; they show
+that the arithmetic works from end to end, not what it does to a language model."""
 
 
 def run(
@@ -34,20 +34,20 @@ def run(
     say: Callable[[str], None],
     progress: Progress | None = None,
 ) -> bool:
-    """Copies the family to the folder `out`, runs everything on it, and says if all went as promised.
+    """Copies the models to the folder `out`, runs every step on them, and returns whether all went well.
 
-    The study needs the extra `eval`; without it the arithmetic is shown, and how to get the rest.
+    The study needs the extra `eval`. Without it, the study is left out and `say` tells how to install it.
     """
     root = Path(out).expanduser()
     if root.exists() and not overwrite:
-        raise UsageError(f"{root} is there already; give --overwrite, or another folder with -o")
-    say(f"Four small models that were trained for this are copied to {root}: {', '.join(ROLES)}.")
+        raise UsageError(f"{root} already exists; give --overwrite, or another folder with -o")
+    say(f"Four small trained models are copied to {root}: {', '.join(ROLES)}.")
     for role in ROLES:
         shutil.copytree(_FAMILY / role, root / role, dirs_exist_ok=True)
     kept = _arithmetic(root, overwrite=overwrite, say=say)
     if missing := environment.missing():
         say("")
-        say(f"Whether the vector works is for a study to say: {missing}, then `taskvec demo --overwrite`.")
+        say(f"The study of what the vector does is left out: {missing}, then run `taskvec demo --overwrite`.")
     else:
         _study(root, overwrite=overwrite, say=say, progress=progress)
     return kept
@@ -123,7 +123,7 @@ def _show(say: Callable[[str], None], command: list[str], lines: Iterable[str]) 
 
 
 def _same_weights(first: str, second: str) -> bool:
-    """Compares weights and index by reading the files: the proof must not rest on the core's word."""
+    """Compares weights and index by reading the files itself, so that the proof does not rely on the core."""
     one, other = _weights(Path(first)), _weights(Path(second))
     return bool(one) and one == other
 

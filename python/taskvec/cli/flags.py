@@ -1,4 +1,4 @@
-"""The options of the command line, in words for someone who sees them for the first time."""
+"""The options of the command line and their help texts, written for a first-time user."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Group = tuple[Any, ...]
-"""Options that go together."""
+"""Options that several commands share."""
 
 TALK: Group = (
-    option("--quiet", is_flag=True, help="No progress, notes or result table; warnings and errors remain."),
-    option("--verbose", is_flag=True, help="Also notes, how inputs are read and why, threads and windows."),
-    option("--debug", is_flag=True, expose_value=False, help="A Python traceback with every error."),
+    option("--quiet", is_flag=True, help="Print warnings and errors only: no progress, notes or results."),
+    option("--verbose", is_flag=True, help="Also print notes, how inputs are read and why, and memory use."),
+    option("--debug", is_flag=True, expose_value=False, help="Print a Python traceback with every error."),
     option("--json", "as_json", is_flag=True, help="Print the result as one JSON document, not as a table."),
 )
 """How much to say, and in which form."""
@@ -28,25 +28,27 @@ ENGINE: Group = (
     option(
         "--memory",
         metavar="SIZE",
-        help="Most memory for buffers and headers, as 256MiB or 1GB."
+        help="The most memory for buffers and headers, for example 256MiB or 1GB."
         "  [default: 256MiB, or a quarter of the machine's memory if that is less]",
     ),
-    option("--threads", type=int, metavar="N", help="Worker threads.  [default: the cores at hand]"),
+    option("--threads", type=int, metavar="N", help="Worker threads.  [default: the available cores]"),
     option(
         "--io",
         type=Choice(get_args(options.Io)),
         default="auto",
         show_default=True,
-        help="How inputs are read; the output is the same whichever is chosen.",
+        help="How inputs are read; the output is the same with each.",
     ),
 )
-"""How the work is done; never what comes out."""
+"""How the work is done; these options never change the output."""
 
 NAMES: Group = (
-    option("--include", multiple=True, metavar="REGEX", help="Only tensors whose name matches (repeatable)."),
-    option("--exclude", multiple=True, metavar="REGEX", help="No tensors whose name matches (repeatable)."),
+    option(
+        "--include", multiple=True, metavar="REGEX", help="Use only tensors whose name matches (repeatable)."
+    ),
+    option("--exclude", multiple=True, metavar="REGEX", help="Omit tensors whose name matches (repeatable)."),
 )
-"""Which tensors take part; in a merge the others are copied from the target."""
+"""Which tensors are combined; a merge copies the others from the target."""
 
 MATCHING: Group = (
     *NAMES,
@@ -55,21 +57,21 @@ MATCHING: Group = (
         type=Choice(get_args(options.Vocab)),
         default="strict",
         show_default=True,
-        help="Vocabularies of different lengths: refuse, or combine the leading rows that all inputs have.",
+        help="If vocabularies differ in length: refuse, or combine the leading rows that all inputs have.",
     ),
     option(
         "--base",
         metavar="REF",
-        help="The checkpoint that LoRA adapters among the donors are on, whatever they say themselves.",
+        help="The base model of the donors that are LoRA adapters, instead of the one that they name.",
     ),
     option(
         "--strip-prefix",
         multiple=True,
         metavar="PREFIX",
-        help="Wrapper prefix to take off tensor names before they are matched, as 'module.' (repeatable).",
+        help="Prefix to remove from tensor names before they are matched, such as 'module.' (repeatable).",
     ),
 )
-"""How tensors of different checkpoints find each other."""
+"""How tensors of different checkpoints are matched."""
 
 VALUES: Group = (
     option(
@@ -82,7 +84,7 @@ VALUES: Group = (
         type=Choice(get_args(options.Rounding)),
         default="nearest",
         show_default=True,
-        help="How float32 results become the output dtype; stochastic keeps small changes on average.",
+        help="How results are rounded to the output dtype; stochastic keeps small changes on average.",
     ),
     option("--seed", type=int, default=0, show_default=True, help="Seed of stochastic rounding."),
     option(
@@ -90,10 +92,10 @@ VALUES: Group = (
         "alpha_rules",
         multiple=True,
         metavar="REGEX=α",
-        help="Another α for tensors whose name matches (repeatable; the last that matches wins).",
+        help="Another α for tensors whose name matches (repeatable; the last match wins).",
     ),
 )
-"""What becomes of the numbers."""
+"""How values are computed and rounded."""
 
 ALPHA: Group = (
     option("--alpha", default="1.0", show_default=True, metavar="α", help="Factor of v; may be negative."),
@@ -125,7 +127,7 @@ STREAM: Group = (
     option(
         "--stream",
         is_flag=True,
-        help="Read donors from the Hub piece by piece while they are combined, and store nothing of them.",
+        help="Read donors from the Hub piece by piece while they are combined, without storing them.",
     ),
 )
 """How models on the Hub are read."""
@@ -133,7 +135,7 @@ STREAM: Group = (
 OUTPUT: Group = (
     option("-o", "--out", required=True, metavar="DIR", help="The folder to write."),
     option(
-        "--no-sync", is_flag=True, help="Do not wait until the output is on the disk; for scratch output."
+        "--no-sync", is_flag=True, help="Do not wait until the output is on the disk (for scratch output)."
     ),
     option(
         "--sha256", is_flag=True, help="Put SHA-256 digests of inputs and output in the manifest (slower)."
@@ -143,21 +145,21 @@ OUTPUT: Group = (
         "--resume/--no-resume",
         default=True,
         show_default=True,
-        help="Go on where an interrupted run of the same command stopped.",
+        help="Continue where an interrupted run of the same command stopped.",
     ),
     option("--dry-run", is_flag=True, help="Show what would be done, and write nothing."),
 )
-"""Where the output goes, and how."""
+"""Where the output is written, and how."""
 
 PUSH: Group = (
-    option("--private", is_flag=True, help="Make a new repository that only you and your organisation see."),
-    option("--revision", metavar="BRANCH", help="The branch to push to; made if need be.  [default: main]"),
+    option("--private", is_flag=True, help="Make a new repository private; refuse one that is public."),
+    option("--revision", metavar="BRANCH", help="The branch to push to; created if new.  [default: main]"),
 )
 """Where an upload goes."""
 
 
 def with_options(*groups: Group) -> Callable[[Any], Any]:
-    """Gives a command the options of all groups; `--help` lists them in this order."""
+    """Adds the options of all groups to a command; `--help` lists them in this order."""
 
     def decorate(command: Any) -> Any:
         for one in reversed([one for group in groups for one in group]):

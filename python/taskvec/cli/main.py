@@ -1,4 +1,4 @@
-"""One way in and one way out for every command: signals, exit codes, and one sentence for each error."""
+"""Runs a command: handles Ctrl-C, prints one sentence for an error, and chooses the exit code."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _COMPLETION = "_TASKVEC_COMPLETE"
 
 @contextmanager
 def _stoppable() -> Generator[list[int]]:
-    """Ctrl-C and SIGTERM are answered at once, raised as KeyboardInterrupt, and listed in what is yielded."""
+    """Turns Ctrl-C and SIGTERM into KeyboardInterrupt; yields the list of the signals that came so far."""
     caught: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
         caught.append(number)
-        # Not through sys.stderr: the signal may have come in the middle of a write to it.
-        os.write(2, b"taskvec: stopping; once more stops at once\n")
+        # Not through sys.stderr: the signal may have interrupted a write to it.
+        os.write(2, b"taskvec: stopping; interrupt again to stop at once\n")
         signal.signal(number, signal.SIG_DFL)
         raise KeyboardInterrupt
 
-    # One that is ignored stays so: `nohup` and shells' background jobs mean it.
+    # A signal that is ignored stays ignored: `nohup` and the shell set this for background jobs.
     numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
@@ -51,7 +51,7 @@ def _stoppable() -> Generator[list[int]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; the exit code is 0, or says who can mend it (README, "Exit codes")."""
+    """Runs one command and returns its exit code; the README has a table of them."""
     args = sys.argv[1:] if argv is None else argv
     if asked := os.environ.get(_COMPLETION):
         from .completion import complete
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     options = args[: args.index("--")] if "--" in args else args
     stdout: Any = sys.stdout
     if isinstance(stdout, io.TextIOWrapper):
-        # A name that the terminal's encoding lacks is no reason to fail after the work is done.
+        # A tensor name that the terminal cannot encode must not fail a command whose work is done.
         stdout.reconfigure(errors="backslashreplace")
     _allow_many_files()
     with _stoppable() as caught:
@@ -74,7 +74,8 @@ def main(argv: list[str] | None = None) -> int:
             error.show()
             return error.exit_code
         except BrokenPipeError:
-            # Whoever read the output has gone; the interpreter must not find out again at its end.
+            # The program that read the output has closed the pipe. Without this the interpreter would fail
+            # once more when it flushes standard output at its exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
             return 128 + 13
         except (Exception, KeyboardInterrupt) as error:
@@ -88,9 +89,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _allow_many_files() -> None:
-    """Three inputs of hundreds of shards each, all open at once, pass the usual soft limit of 1,024 files.
+    """Raises the soft limit of open files: three inputs of hundreds of shards each exceed the usual 1,024.
 
-    Ours to raise here, where the process is ours; the library leaves it alone.
+    Only the command does this, because the process is its own. The library leaves the limit alone.
     """
     try:
         import resource
@@ -98,17 +99,17 @@ def _allow_many_files() -> None:
         return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65_536 if most == resource.RLIM_INFINITY else min(most, 65_536)
-    # Where even this is refused, opening the file too many says so.
+    # If the system refuses, the error comes when the limit is reached, and names the file.
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _sentence(error: BaseException, caught: list[int], *, resumed: bool) -> tuple[int, str]:
-    """The exit code and the sentence for what ended a command."""
-    # Libraries that are interrupted while they are imported may raise something else.
+    """The exit code and the sentence for the exception that ended a command."""
+    # A library that is interrupted while it is imported may raise something else than KeyboardInterrupt.
     if isinstance(error, KeyboardInterrupt) or caught:
         return 128 + (caught or [signal.SIGINT])[0], "stopped" + (
-            "; the same command goes on from here" if resumed else ""
+            "; run the same command again to continue" if resumed else ""
         )
     if isinstance(error, TaskvecError):
         return error.exit_code, str(error)
@@ -118,5 +119,5 @@ def _sentence(error: BaseException, caught: list[int], *, resumed: bool) -> tupl
         return 4, f"{error.filename or 'the result'}: {error.strerror or error}"
     return (
         _INTERNAL,
-        f"internal error, please report it: {type(error).__name__}: {error} (--debug shows where)",
+        f"internal error, please report it: {type(error).__name__}: {error} (--debug adds a traceback)",
     )

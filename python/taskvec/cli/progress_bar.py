@@ -1,4 +1,4 @@
-"""Progress on the terminal, on standard error: bytes of a verb, documents of a study, and the time left."""
+"""Progress bars on standard error: the bytes of a verb, and the documents of a study with the time left."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """A `progress=` callable that draws one bar a phase; draws nothing when `quiet` or off a terminal."""
+    """A `progress=` callable that draws a bar for each phase; none if `quiet` or not on a terminal."""
 
     def __init__(self, *, quiet: bool) -> None:
-        """Nothing appears before the first report."""
+        """Draws nothing yet; the bar appears with the first report."""
         self.shown = not quiet and sys.stderr.isatty()
-        """Whether anything is drawn."""
+        """Whether this object draws anything."""
         self._phase = ""
         self._bar: Any = None
 
@@ -33,16 +33,16 @@ class Bar:
         self._close()
 
     def __call__(self, phase: str, done: int, total: int) -> None:
-        """Draws the state of things."""
+        """Draws `done` of `total` bytes."""
         if not self.shown:
             return
         if phase != self._phase:
-            # Not at the top: it costs a tenth of a second that `--version` has not got.
+            # Imported here because the import takes a tenth of a second, too long for `--version`.
             from tqdm import tqdm
 
             self._close()
             self._phase = phase
-            # Reports come ten times a second; each is worth drawing.
+            # Reports come only ten times a second, so each is drawn.
             self._bar = tqdm(
                 desc=phase,
                 total=total,
@@ -61,10 +61,13 @@ class Bar:
 
 
 class Documents:
-    """A study's `progress=` callable: one bar over arms and benchmarks; off a terminal, a line for each."""
+    """A study's `progress=` callable: one bar for the whole study.
+
+    If standard error is not a terminal, it prints a line for each arm and benchmark instead.
+    """
 
     def __init__(self, *, quiet: bool) -> None:
-        """Nothing appears before the first report."""
+        """Draws nothing yet; the bar appears with the first report."""
         self._quiet = quiet
         self._at = ("", "")
         self._bar: Any = None
@@ -81,7 +84,7 @@ class Documents:
             self._bar.close()
 
     def __call__(self, arm: str, benchmark: str, done: int, total: int, left: float | None) -> None:
-        """Draws the state of things; `left` is in seconds."""
+        """Draws `done` of `total` documents; `left` is the time left in seconds, None if not known."""
         if self._quiet:
             return
         before, self._at = self._at, (arm, benchmark)
@@ -94,7 +97,7 @@ class Documents:
         if self._bar is None:
             from tqdm import tqdm
 
-            # Its own estimate takes every document to cost the same.
+            # No estimate by tqdm: it would assume that every document takes the same time.
             self._bar = tqdm(
                 desc=title, total=total, initial=done, file=sys.stderr, mininterval=0.2, leave=False,
                 bar_format="{desc} |{bar}| {n_fmt} of {total_fmt} documents{postfix}",

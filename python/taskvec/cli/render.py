@@ -1,4 +1,4 @@
-"""Results as a person reads them: short lines of plain text, every figure with its unit."""
+"""Turns results into the lines that a person reads: plain text, every figure with its unit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_ROWS = 10
 
 
 def written(result: WriteResult) -> Iterator[str]:
-    """What a writing verb did."""
+    """Lines on what a writing verb did."""
     tensors, effect = result.tensors, result.effect
     rate = (result.bytes.read + result.bytes.written) / max(result.seconds, 1e-9)
     yield from _table(
@@ -40,17 +40,17 @@ def written(result: WriteResult) -> Iterator[str]:
 
 
 def engine(result: WriteResult) -> Iterator[str]:
-    """How a writing verb did it."""
+    """Lines on how a writing verb did it: threads, windows, reads and writes."""
     used = result.engine
     writes = "direct" if used.direct_writes else "buffered"
     yield f"{_count(used.threads, 'thread')}, {_windows(used.windows, used.window_bytes)}, {used.simd}"
     yield f"{used.io} reads, {writes} writes"
     if used.resumed_bytes:
-        yield f"{readable(used.resumed_bytes)} of output taken over from an interrupted run"
+        yield f"{readable(used.resumed_bytes)} of output kept from an interrupted run"
 
 
 def checked(plan: CheckResult) -> Iterator[str]:
-    """A plan, and whether it can be carried out."""
+    """Lines on a plan, and whether it can be carried out."""
     memory, disk = plan.memory, plan.disk
     yield f"{plan.verb}: {'the inputs fit together' if plan.compatible else 'the inputs do not fit together'}"
     yield from _table(
@@ -90,11 +90,11 @@ def _download(plan: CheckResult) -> str | None:
         return None
     streamed = f", {readable(to_come.streamed)} streamed and not stored" if to_come.streamed else ""
     free = readable(to_come.free)
-    return f"{readable(to_come.bytes)} to come from the Hub{streamed}; {free} free in the cache"
+    return f"{readable(to_come.bytes)} to download from the Hub{streamed}; {free} free in the cache"
 
 
 def inspected(result: InspectResult, *, every: bool) -> Iterator[str]:
-    """What is in a folder; each tensor too if `every`."""
+    """Lines on what is in a folder; if `every`, one for each tensor too."""
     dtypes = (
         f"{name} {_count(of.tensors, 'tensor')}, {_count(of.elements, 'element')}"
         for name, of in result.dtypes.items()
@@ -125,11 +125,11 @@ def _adapter(said: Mapping[str, Any]) -> str:
     if said["revision"]:
         on = f"{on}@{said['revision']}"
     kind = "rsLoRA" if said["rslora"] else "LoRA"
-    return f"{kind} on {on}, rank {said['rank']}, alpha {said['alpha']:g} where no pattern says otherwise"
+    return f"{kind} on {on}, rank {said['rank']}, alpha {said['alpha']:g} (unless a pattern sets others)"
 
 
 def compared(result: DiffResult, *, every: bool) -> Iterator[str]:
-    """How two checkpoints differ; by tensor those that differ most first, all of them if `every`."""
+    """Lines on how two checkpoints differ, then on the tensors that differ most, or on all if `every`."""
     total = result.total
     yield f"{result.a} and {result.b} " + ("hold the same weights" if result.identical else "differ")
     yield from _table(
@@ -158,14 +158,14 @@ def compared(result: DiffResult, *, every: bool) -> Iterator[str]:
 
 
 def verified(result: VerifyResult) -> Iterator[str]:
-    """Whether a folder is as it was written."""
+    """Lines on whether a folder is as it was written."""
     what = _holds(result.files, result.tensors, result.bytes)
     yield f"{'everything is as it was written' if result.ok else 'not as it was written'} ({what})"
     yield from _problems((one.file, None, one.message) for one in result.problems)
 
 
 def pushed(result: PushResult) -> Iterator[str]:
-    """What is on the Hub now."""
+    """Lines on what was pushed to the Hub."""
     yield f"pushed to {result.url}"
     yield from _table(
         ("commit", f"{result.commit} on {result.revision}"),
@@ -175,7 +175,7 @@ def pushed(result: PushResult) -> Iterator[str]:
 
 
 def _problems(problems: Iterable[tuple[str | None, str | None, str]]) -> Iterator[str]:
-    """A line each, with file and tensor where the message does not name them."""
+    """One line for each problem, with the file and the tensor if the message does not name them."""
     for file, tensor, message in problems:
         where = "" if file is None or file in message else f"{file}: "
         what = "" if tensor is None or tensor in message else f"tensor `{tensor}`: "
@@ -206,7 +206,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _mib(size: int) -> str:
-    """Memory in the unit that `--memory` is usually given in."""
+    """A size in MiB, the unit in which `--memory` is usually given."""
     return f"{size / 2**20:,.4g} MiB"
 
 

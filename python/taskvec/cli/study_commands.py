@@ -1,4 +1,7 @@
-"""The commands `taskvec study` and `taskvec report`; what scores models is imported where it is used."""
+"""The commands `taskvec study` and `taskvec report`.
+
+The study modules are imported inside the commands, so that the other commands start without them.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,25 @@ if TYPE_CHECKING:
 
 _TALK = (flags.QUIET, flags.DEBUG, flags.JSON)
 _HOW = (
-    click.option("--offline", is_flag=True, help="No network at all, whatever the study says."),
-    click.option("--device", metavar="D", help="cpu, cuda, cuda:1 or auto, instead of the study's."),
-    click.option("--target", metavar="REF", help="The model that receives v, instead of the study's."),
+    click.option("--offline", is_flag=True, help="Use no network, whatever the study file says."),
     click.option(
-        "--limit", type=int, metavar="N", help="Only the first N documents of each task; for a trial."
+        "--device", metavar="D", help="cpu, cuda, cuda:1 or auto, instead of the study file's device."
+    ),
+    click.option(
+        "--target", metavar="REF", help="The model that receives v, instead of the study file's target."
+    ),
+    click.option(
+        "--limit", type=int, metavar="N", help="Use only the first N documents of each task, for a trial run."
     ),
 )
 
 
 @click.group()
 def study() -> None:
-    """Show with controls what a vector does, on benchmarks.
+    """Measure what a vector does to a model, on benchmarks.
 
-    STUDY is the name of a study that ships with taskvec, or the path of a study file. Running one needs
-    pip install "taskvec[eval]".
+    A study compares it with controls, such as random vectors of the same size. STUDY is the name of a study
+    that ships with taskvec, or the path of a study file. Running one needs pip install "taskvec[eval]".
     """
 
 
@@ -60,7 +67,7 @@ def list_studies(**given: Any) -> int:
 @click.argument("name", metavar="STUDY")
 @flags.with_options(_TALK)
 def show_study(name: str, **given: Any) -> int:
-    """Say what is in a study: inputs, arms, benchmarks."""
+    """Show what is in a study: inputs, arms, benchmarks."""
     from ..study.spec.study_file import load
 
     talk, _ = split(given)
@@ -71,13 +78,13 @@ def show_study(name: str, **given: Any) -> int:
 
 @study.command("check")
 @click.argument("name", metavar="STUDY")
-@click.option("--no-measure", is_flag=True, help="Read no weight: estimate neither time nor memory.")
+@click.option("--no-measure", is_flag=True, help="Read no weights; time and memory are not estimated.")
 @flags.with_options(_HOW, _TALK)
 def check_study(name: str, no_measure: bool, **given: Any) -> int:
     """Check a study before it is run.
 
-    Inputs, tasks, data, prompts, shots and caps; how small an effect the benchmarks could show; and, from one
-    measured batch, how much time, memory and disk the whole will take.
+    Checks inputs, tasks, data, prompts, few-shot examples and token limits. Says how small an effect the
+    benchmarks can detect and, from one measured batch, how much time, memory and disk the run will take.
     """
     from ..study import check
 
@@ -90,18 +97,18 @@ def check_study(name: str, no_measure: bool, **given: Any) -> int:
 @study.command("run")
 @click.argument("name", metavar="STUDY")
 @click.option("-o", "--out", required=True, metavar="RUN", help="The folder of the run.")
-@click.option("--overwrite", is_flag=True, help="Start anew where the folder holds a run.")
+@click.option("--overwrite", is_flag=True, help="Discard the run that the folder holds and start again.")
 @click.option(
     "--allow-code-execution",
     is_flag=True,
-    help="Run code that the model wrote, in a sandbox; benchmarks such as humaneval need this consent.",
+    help="Allow code that the model wrote to run, in a sandbox; benchmarks such as humaneval need it.",
 )
 @flags.with_options(_HOW, _TALK)
 def run_study(name: str, out: str, **given: Any) -> int:
-    """Run a study, or go on with an interrupted run of it.
+    """Run a study, or continue an interrupted run of it.
 
     Writes results.json, samples and the self-contained page report.html to the folder RUN, and prints the
-    tables. What is scored stays scored: the same command goes on where it was stopped.
+    tables. Scored documents are kept: the same command continues where it was stopped.
     """
     from ..study import run
 
@@ -113,7 +120,7 @@ def run_study(name: str, out: str, **given: Any) -> int:
 
 
 def _command() -> str:
-    """The command line as the report prints it, the home directory shortened: the page is shown around."""
+    """The command line as the report prints it, with `~` for the home directory: reports are shared."""
     home = str(Path.home())
     given = [f"~{one.removeprefix(home)}" if one.startswith(f"{home}/") else one for one in sys.argv[1:]]
     return shlex.join(["taskvec", *given])
@@ -123,10 +130,10 @@ def _command() -> str:
 @click.argument("results", metavar="RESULTS")
 @flags.with_options(_TALK)
 def report(results: str, **given: Any) -> int:
-    """Make the report of a run anew.
+    """Make the report of a run again.
 
-    RESULTS is the folder of the run, finished or not, whose results.json is then made anew from the samples,
-    or a results.json alone. Writes report.html beside it and prints the tables.
+    RESULTS is the folder of a run, finished or not, or a results.json alone. Of a folder, results.json is
+    first made again from the samples. Writes report.html beside results.json and prints the tables.
     """
     from ..study import report as rebuilt
 
@@ -163,5 +170,5 @@ def _described(study: Study) -> Iterator[str]:
     for one in asked(study):
         cap = f", at most {one.cap} new tokens" if one.cap else ""
         first = f", the first {one.limit:,} documents" if one.limit else ""
-        only = ", baseline and +v alone" if one.derived else ""
+        only = ", baseline and +v only" if one.derived else ""
         yield f"  benchmark   {one.id}: {one.name} ({one.task}{cap}{first}{only})"
