@@ -1,14 +1,14 @@
-"""Task arithmetic on LLM checkpoints, streamed: v = minuend − subtrahend, then target + α·v.
+"""Streamed task arithmetic on LLM checkpoints: v = minuend − subtrahend, then target + α·v.
 
     import taskvec
 
     taskvec.check("instruct", "grpo", "sft").compatible
     taskvec.transfer("instruct", "grpo", "sft", "out", alpha=0.7, memory="256MiB")
 
-or, to keep the vector, `extract` and `apply`. A checkpoint is a folder as `transformers` saves it.
+To keep the vector, use `extract` and `apply`. A checkpoint is a folder as `transformers` saves it.
 """
 
-# ruff: noqa: E402 (what follows takes time to import, and Ctrl-C may come before it is done)
+# ruff: noqa: E402 (the imports below take time; `guard` must handle a Ctrl-C that comes during them)
 from .start import guard
 
 guard()

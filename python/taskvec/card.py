@@ -1,6 +1,6 @@
-"""The model card (README.md) of what a verb writes: metadata for the Hub, the recipe, the inputs by name.
+"""Writes the model card (README.md) of an output: metadata for the Hub, the command, the names of the inputs.
 
-The same request gives the same text: no time, no path, no machine in it.
+The same request gives the same text: it holds no time, no path and no name of a machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LARGEST = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """The text of a README.md, and what could not be carried over into it."""
+    """The text of a README.md, and notes on what could not be copied into it."""
 
     text: str
     notes: tuple[str, ...]
@@ -45,10 +45,10 @@ def merge_card(
         "",
         *_code([*command, *_recipe(options, [ref for _, ref in inputs]), "-o", "OUT"]),
         *_inputs([("target", target), *inputs]),
-        "The arithmetic is done in float32, each operation rounded once, the result once to the",
-        "dtype written. Tensors that only the target has, its config and its tokenizer are its own.",
-        "`taskvec.json` records the inputs, the options, what rounding did and a digest of every file:",
-        "`taskvec verify` checks it.",
+        "The arithmetic is done in float32. Each operation is rounded once, and the result once to the",
+        "output dtype. Tensors that only the target has, its config and its tokenizer are copied from it.",
+        "`taskvec.json` records the inputs, the options, the effect of rounding and a digest of every file,",
+        "which `taskvec verify` checks.",
     ]
     if target.holds("README.md"):
         body += ["", "The target's own card is in [README.target.md](README.target.md)."]
@@ -69,9 +69,9 @@ def vector_card(minuend: Ref, subtrahend: Ref, options: Options) -> Card:
         "Add it to a checkpoint with the same tensors; neither of the two models above is needed for that:",
         "",
         *_code(["taskvec", "apply", "TARGET", "VEC", "-o", "OUT", "--alpha", "1.0"]),
-        "taskvec gives back the exact float32 difference of every element. The weights are safetensors, yet",
-        "where there is a `vector-exceptions.safetensors`, other readers see v rounded to bfloat16: that",
-        "file holds the elements that bfloat16 cannot. `vector.json` records where the vector comes from.",
+        "taskvec restores the exact float32 difference of every element. If there is a file",
+        "`vector-exceptions.safetensors`, it holds the elements that bfloat16 cannot represent; programs",
+        "that do not read it see v rounded to bfloat16. `vector.json` records where the vector comes from.",
     ]
     return Card(_whole(front, body), notes)
 
@@ -79,10 +79,10 @@ def vector_card(minuend: Ref, subtrahend: Ref, options: Options) -> Card:
 def _front(
     models: list[Ref], tags: list[str], relation: str | None = None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The metadata block; what the first model says of its licence and use is carried over."""
+    """The metadata block; licence, language and the like are copied from the first model's card."""
     carried, note = _carried(models[0])
     base: dict[str, Any] = {}
-    # By name alone, each once: the Hub draws family trees from them, and has no place for revisions.
+    # The Hub draws model trees from these names; it has no place for revisions, so each name comes once.
     if names := list(dict.fromkeys(one.origin.repo for one in models if one.origin)):
         base["base_model"] = names
         if relation:
@@ -91,10 +91,10 @@ def _front(
 
 
 def _carried(source: Ref) -> tuple[dict[str, Any], str | None]:
-    import yaml  # Not at the top: `import taskvec` stays light.
+    import yaml  # Imported here so that `import taskvec` stays fast.
 
     readme = Path(source.path) / "README.md"
-    why = f"{readme}: its metadata cannot be read, so no licence was carried over; add it to the model card"
+    why = f"{readme}: its metadata cannot be read, so no licence was copied; add it to the model card"
     try:
         text = source.read("README.md")
         lines = (text or b"")[:_LARGEST].decode("utf-8", errors="strict").splitlines()
@@ -108,7 +108,7 @@ def _carried(source: Ref) -> tuple[dict[str, Any], str | None]:
         return {}, None
     end = next((at for at, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
     try:
-        # Dates that do not exist are a ValueError, brackets without end a RecursionError.
+        # A date that does not exist raises ValueError, and very deep brackets raise RecursionError.
         front = None if end is None else yaml.safe_load("\n".join(lines[1:end]))
     except (yaml.YAMLError, ValueError, RecursionError):
         front = None
@@ -119,14 +119,14 @@ def _carried(source: Ref) -> tuple[dict[str, Any], str | None]:
 
 
 def _plain(value: Any) -> bool:
-    """Text or a list of texts: all that these keys may hold, and nothing that could grow on the way out."""
+    """Whether the value is a text or a list of texts, the only forms that these keys may have."""
     return isinstance(value, str) or (
         isinstance(value, list) and all(isinstance(item, str) for item in cast("list[Any]", value))
     )
 
 
 def _recipe(options: Options, donors: list[Ref]) -> list[str]:
-    """The options that decide what is written; those that decide only how fast are left out."""
+    """The options that decide what is written; options that only change the speed are left out."""
     words: list[str] = []
     for pattern, alpha, _ in options.alpha_rules:
         words += ["--alpha-rule", f"{pattern}={alpha}"]
@@ -144,14 +144,14 @@ def _recipe(options: Options, donors: list[Ref]) -> list[str]:
         for pattern in patterns:
             words += [name, pattern]
     if options.base:
-        # As the command names that donor.
+        # If the base is a donor, name it as the rest of the command does.
         pinned = {donor.path: donor.pinned for donor in donors}
         words += ["--base", pinned.get(options.base, options.base)]
     return words
 
 
 def _code(words: list[str]) -> list[str]:
-    # Indented, not fenced: a pattern may hold any number of backticks.
+    # Indented instead of fenced, because a pattern may hold any number of backticks.
     return ["    " + _printable(shlex.join(words)), ""]
 
 
@@ -166,14 +166,14 @@ def _inputs(inputs: list[tuple[str, Ref]]) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """A line break in a folder's name or a pattern must not end the heading, row or block it stands in."""
+    """Escapes line breaks and the like, which would end the heading, table row or code block around them."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _whole(front: dict[str, Any], body: list[str]) -> str:
     import yaml
 
-    # The stubs leave the type of an argument open that is not used here.
+    # The stubs do not give a type to one argument, which is not used here.
     dump: Callable[..., str] = cast("Any", yaml).safe_dump
     metadata = dump(front, sort_keys=False, allow_unicode=True)
     return "\n".join(["---", metadata + "---", "", *body]) + "\n"

@@ -1,4 +1,4 @@
-"""What a job would do: what `check` and a dry run return."""
+"""The plan of a job, as `check` and a dry run return it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Input(Record):
     tensors: int
     bytes: int
     remote: bool
-    """Whether its files are still on the Hub."""
+    """Whether it was given as a ref on the Hub, not as a local folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedTraffic(Record):
-    """Bytes to move."""
+    """Bytes to read and to write."""
 
     read: int
     write: int
@@ -46,38 +46,38 @@ class Memory(Record):
     budget: int
     planned: int
     least: int
-    """The smallest budget that would do."""
+    """The smallest budget that is enough."""
     threads: int
     windows: int
     window_bytes: int
     streaming: int
-    """Of `planned`, what streamed inputs hold ahead of the windows, and the HTTP client."""
+    """The part of `planned` for streamed inputs: what is read ahead of the windows, and the HTTP client."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disk(Record):
-    """Room for the output, in bytes."""
+    """Disk space for the output, in bytes."""
 
     needed: int
     free: int | None
-    """None where no output folder was named."""
+    """None if no output folder was given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Download(Record):
-    """Bytes still to come from the Hub."""
+    """Bytes that a run still has to download from the Hub."""
 
     bytes: int
-    """To the cache."""
+    """Downloaded to the cache."""
     streamed: int
-    """Read by ranges and not stored."""
+    """Read by range requests and not stored."""
     free: int | None
-    """Room on the disk of the cache; None where no input is on the Hub."""
+    """Free space on the disk of the cache; None if no input is on the Hub."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleMatch(Record):
-    """How many tensors an α rule decides."""
+    """How many tensors take their α from a rule."""
 
     pattern: str
     alpha: str
@@ -86,14 +86,14 @@ class RuleMatch(Record):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult(Result):
-    """The plan of a job and whether its inputs fit, from headers and configs: no weight is read."""
+    """The plan of a job, and whether its inputs fit together; made from headers and configs, not weights."""
 
     verb: str
     compatible: bool
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
-    """What should make one stop and look, though nothing speaks against the job."""
+    """What the user should look at, though it does not prevent the job."""
     inputs: tuple[Input, ...]
     tensors: TensorCounts
     bytes: PlannedTraffic
@@ -106,7 +106,7 @@ class CheckResult(Result):
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
-        """Reads a `taskvec/plan/1`."""
+        """Reads a JSON object of schema `taskvec/plan/1`."""
         return cls.of(
             json,
             _json=json,

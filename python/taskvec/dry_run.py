@@ -1,7 +1,8 @@
-"""What the writing verbs would do, and whether they could: they plan, read headers alone and write nothing.
+"""Plans what the writing verbs would do, and whether they can; reads headers, no weights, and writes nothing.
 
-`extract`, `apply` and `transfer` take the arguments of the verbs of the same names, but for `progress`, and
-raise the same errors; what does not fit together is in the answer's `problems` instead.
+`extract`, `apply` and `transfer` take the arguments of the verbs of the same names, except `progress`. They
+raise the same errors, with one exception: if inputs do not fit together, they do not raise `MismatchError`
+but list the reasons in the `problems` of what they return.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def extract(minuend: Folder, subtrahend: Folder, out: Folder, **options: Unpack[Keywords]) -> CheckResult:
-    """What `taskvec.extract` would do."""
+    """Plans what `taskvec.extract` would do."""
     opts, where = vector_options(make_options(options)), output_path(out)
     with Session(opts) as session:
         first, second = session.donors(minuend, subtrahend)
@@ -50,7 +51,7 @@ def apply(
     alpha: Alpha | Iterable[Alpha] = 1.0,
     **options: Unpack[Keywords],
 ) -> CheckResult:
-    """What `taskvec.apply` would do."""
+    """Plans what `taskvec.apply` would do."""
     opts, where, names = make_options(options), output_path(out), vector_list(vectors)
     alphas = spread_alphas(alpha, len(names))
     with opened(target, names, opts) as inputs:
@@ -66,7 +67,7 @@ def transfer(
     alpha: Alpha = 1.0,
     **options: Unpack[Keywords],
 ) -> CheckResult:
-    """What `taskvec.transfer` would do."""
+    """Plans what `taskvec.transfer` would do."""
     opts, where, scale = make_options(options), output_path(out), parse_alpha(alpha)
     with opened(target, (minuend, subtrahend), opts) as inputs:
         first, second = inputs.donors
@@ -81,12 +82,17 @@ def check(
     alpha: Alpha | Iterable[Alpha] = 1.0,
     **options: Unpack[Keywords],
 ) -> CheckResult:
-    """Whether the inputs fit together, and what combining them would cost; no weight is read.
+    """Says whether the inputs fit together, and what combining them would cost; reads no weights.
 
-    `donors` are a minuend and a subtrahend, or one or more vectors. The answer is that of a dry run of
-    `transfer` or `apply`: what is compatible here, these verbs write. `compatible` is False where anything
-    does not fit, and `problems` says what; inputs that are malformed raise. `out` adds the room on
-    its disk to the answer.
+    `donors` are a minuend and a subtrahend, or one or more vectors. The result is that of a dry run of
+    `transfer` or `apply`: if it is compatible, these verbs will write it. If anything does not fit,
+    `compatible` is False and `problems` lists the reasons. If `out` is given, the result includes the free
+    space on its disk.
+
+    Raises:
+        UsageError: The donors are neither a pair nor vectors, or an option is wrong.
+        CorruptError: An input is malformed.
+        StorageError: An input is not available.
     """
     opts, where = make_options(options), None if out is None else output_path(out)
     with opened(target, donors, opts) as inputs:
@@ -112,7 +118,7 @@ def _merge(inputs: Inputs, answer: str) -> CheckResult:
 
 
 def _result(plan: Json, session: Session, target: Ref | None, donors: list[Ref]) -> CheckResult:
-    # Of an adapter's base only headers are read.
+    # If a donor is an adapter, only the headers of its base are read, so the base is not counted.
     read = [donor for donor in donors if donor.is_adapter] or donors
     plan["download"] = session.traffic(target, read)
     plan["warnings"] += session.unchecked()

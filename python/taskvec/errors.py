@@ -1,6 +1,7 @@
-"""The exceptions of taskvec: one per exit code, each also a builtin so that plain `except` clauses work.
+"""The exceptions of taskvec, one for each exit code.
 
-The message of each is one sentence that names the file, the tensor and what to do.
+Each also derives from a builtin exception, so that plain `except` clauses work. The message is one sentence
+that names the file, the tensor and what to do.
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ from typing import ClassVar
 
 
 class TaskvecError(Exception):
-    """What every error of taskvec derives from."""
+    """The base class of all exceptions of taskvec."""
 
     exit_code: ClassVar[int] = 1
-    """What the command line exits with."""
+    """The exit code of the command line for this error."""
 
 
 class UsageError(TaskvecError, ValueError):
-    """The request makes no sense, whatever the inputs hold (exit code 2)."""
+    """The request itself is wrong, whatever the inputs hold (exit code 2)."""
 
     exit_code = 2
 
 
 class MismatchError(TaskvecError, ValueError):
-    """The inputs are sound but do not fit together, or a check failed (exit code 1)."""
+    """The inputs are well-formed but do not fit together, or a check failed (exit code 1)."""
 
     exit_code = 1
 
@@ -34,15 +35,15 @@ class CorruptError(TaskvecError, ValueError):
 
 
 class StorageError(TaskvecError, OSError):
-    """The operating system refused: no space, no permission, no such file (exit code 4).
+    """The system or the network failed: no space, no permission, no such file (exit code 4).
 
-    `errno` and `filename` are as in any `OSError`; `str()` is the one sentence.
+    `errno` and `filename` are as in any `OSError`; `str()` gives the sentence alone.
     """
 
     exit_code = 4
 
     def __init__(self, errno: int | None, message: str, filename: str | None = None) -> None:
-        """Takes what `OSError` takes."""
+        """Takes the arguments of `OSError`."""
         super().__init__(errno, message, filename)
 
     def __str__(self) -> str:

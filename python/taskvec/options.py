@@ -1,4 +1,4 @@
-"""The options that the verbs share: how a user may write them, and the frozen value that the core reads."""
+"""The options that the verbs share: as a caller writes them (`Keywords`), and as the core reads them."""
 
 from __future__ import annotations
 
@@ -18,37 +18,39 @@ Vocab = Literal["strict", "common"]
 Io = Literal["auto", "mmap", "pread", "direct"]
 
 Alpha = float | str
-"""α as a number or as text; the core works with `f32(float(text))`, as torch does."""
+"""α as a number or as text; the core computes with `f32(float(text))`, as torch does."""
 AlphaRule = str | tuple[str, Alpha]
-"""`"REGEX=α"`, or the pair of them."""
+"""`"REGEX=α"`, or the pair `(regex, α)`."""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmgt]?)(i?b)?", re.IGNORECASE | re.ASCII)
 _LARGEST = 2**63 - 1
 
 
 class Keywords(TypedDict, total=False):
-    """The keyword options that the verbs share; all may be left out.
+    """The keyword options that the verbs share; all are optional.
 
-    memory: budget for buffers and headers, in bytes or as text (`"256MiB"`, `"1GB"`); default: the smaller of
-        256 MiB and a quarter of the machine's (or its cgroup's) memory.
-    threads: worker threads; default: the cores at hand.
-    dtype: dtype of every float tensor written; default: the target's own, tensor by tensor.
-    rounding: how the f32 result becomes the output dtype.
-    seed: key of `rounding="stochastic"`, 0 to 2⁶⁴ − 1.
-    vocab: `"strict"` refuses vocabularies of different lengths, `"common"` combines the leading rows that all
-        inputs have.
-    include, exclude: regular expressions on tensor names; what they leave out is the target's, unchanged.
-    alpha_rules: `"REGEX=α"` or `(regex, α)`; the last that matches a name wins; matching none is an error.
-    strip_prefix: wrapper prefixes such as `"module."` to take off tensor names before they are matched.
-    base: the checkpoint that LoRA adapters among the donors are on, whatever `adapter_config.json` says;
-        beside one adapter it is the other donor.
-    io: how inputs are read; the output holds the same bytes whichever is chosen.
-    sync: whether the output is on the disk, not only in memory, when the call returns.
-    sha256: whether the manifest holds SHA-256 digests too, at the price of a pass over inputs and output.
+    memory: budget for buffers and headers, in bytes or as text (`"256MiB"`, `"1GB"`); default: 256 MiB, or a
+        quarter of the memory of the machine (or its cgroup) if that is less.
+    threads: number of worker threads; default: the available cores.
+    dtype: dtype of every float tensor written; default: each tensor keeps the target's dtype.
+    rounding: how the float32 result is rounded to the output dtype; default: `"nearest"`.
+    seed: seed of `rounding="stochastic"`, 0 to 2⁶⁴ − 1; default: 0.
+    vocab: what to do with vocabularies of different lengths: `"strict"` (the default) refuses them,
+        `"common"` combines the leading rows that all inputs have.
+    include, exclude: regular expressions on tensor names; tensors that they leave out are copied unchanged
+        from the target.
+    alpha_rules: `"REGEX=α"` or `(regex, α)`, another α for tensors whose name matches. The last rule that
+        matches a name wins; a rule that matches no name is an error.
+    strip_prefix: prefixes such as `"module."` to remove from tensor names before they are matched.
+    base: the base checkpoint of the donors that are LoRA adapters, instead of the one that their
+        `adapter_config.json` names; if one donor is an adapter, this checkpoint must be the other one.
+    io: how inputs are read; the output is the same with each; default: `"auto"`.
+    sync: whether to wait until the output is on the disk; default: True.
+    sha256: whether the manifest also holds SHA-256 digests, which takes another pass over inputs and output.
     overwrite: whether an existing output folder may be replaced.
-    resume: whether an interrupted run of the same request is taken up again.
-    stream: whether checkpoints that are donors are read from the Hub by ranges, and never stored.
-    cache_dir: where downloads are kept; default: the Hugging Face cache (`HF_HUB_CACHE`).
+    resume: whether to continue an interrupted run of the same request; default: True.
+    stream: whether donors that are checkpoints on the Hub are read by range requests, without storing them.
+    cache_dir: folder for downloads; default: the Hugging Face cache (`HF_HUB_CACHE`).
     """
 
     memory: int | str | None
@@ -94,7 +96,7 @@ class Options:
     stream: bool = False
     cache_dir: str | None = None
     claims: tuple[tuple[str, str, int | None], ...] = ()
-    """No user's: what configs and tokenizers say against the job (`taskvec.compat.Claim`)."""
+    """Not an option: reasons against the job from configs and tokenizers (`fit.compatibility.Claim`)."""
 
 
 def make_options(keywords: Keywords) -> Options:
@@ -164,7 +166,7 @@ def parse_size(size: int | str | None) -> int | None:
 
 
 def parse_alpha(alpha: Alpha) -> tuple[str, float]:
-    """α as (its text, its number); whether f32 can hold the number is for the core to say."""
+    """α as (its text, its number); the core checks whether float32 can hold the number."""
     text = alpha.strip() if isinstance(alpha, str) else repr(float(alpha))
     try:
         return text, float(text)
@@ -184,7 +186,7 @@ def parse_rule(rule: AlphaRule) -> tuple[str, str, float]:
 
 
 def spread_alphas(alpha: Alpha | Iterable[Alpha], vectors: int) -> list[tuple[str, float]]:
-    """One α for each vector: a single one goes for all of them, none at all is 1.0."""
+    """One α for each vector; a single α is used for all of them, and no α means 1.0."""
     given = [alpha] if isinstance(alpha, str | int | float) else list(alpha)
     alphas = [parse_alpha(one) for one in given or [1.0]]
     if len(alphas) == 1:
@@ -197,7 +199,7 @@ def spread_alphas(alpha: Alpha | Iterable[Alpha], vectors: int) -> list[tuple[st
 
 
 def vector_options(options: Options) -> Options:
-    """The options of an extraction, once nothing among them would change a value."""
+    """The same options, for an extraction; `UsageError` if one of them would change values."""
     if options.dtype or options.rounding != "nearest" or options.alpha_rules:
         raise UsageError(
             "a vector is stored without loss; give dtype, rounding and alpha rules to apply instead"
@@ -208,7 +210,7 @@ def vector_options(options: Options) -> Options:
 def vector_list(
     vectors: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
 ) -> list[str | os.PathLike[str]]:
-    """The vectors of a merge: one alone counts as a list of one, and none at all is refused."""
+    """The vectors of a merge as a list; `UsageError` if there are none."""
     names = [vectors] if isinstance(vectors, str | os.PathLike) else list(vectors)
     if not names:
         raise UsageError("no vector to apply; name at least one")
@@ -216,10 +218,10 @@ def vector_list(
 
 
 def output_path(out: str | os.PathLike[str]) -> str:
-    """The folder to write. It is always a path: a folder that is yet to be made is not on the Hub."""
+    """The folder to write; always a local path, never a ref on the Hub."""
     text = os.fspath(out)
     if not text:
-        raise UsageError("the name of the output folder is empty; give the path of a folder to make")
+        raise UsageError("the name of the output folder is empty; give the path of a new folder")
     return str(Path(text).expanduser())
 
 
@@ -236,7 +238,7 @@ def _whole(name: str, value: object, *, least: int, most: int) -> int | None:
 
 
 def _several(name: str, value: object) -> list[Any]:
-    # A lone string is an iterable of characters: a slip that would otherwise match nearly every tensor.
+    # A single string is also an iterable, of characters, and these would match nearly every tensor.
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise UsageError(f"{name} {value!r} is not a list; write it as [{value!r}]")
     return list(cast("Iterable[Any]", value))
@@ -245,5 +247,5 @@ def _several(name: str, value: object) -> list[Any]:
 def _texts(name: str, value: object) -> tuple[str, ...]:
     texts = _several(name, value)
     if wrong := [text for text in texts if not isinstance(text, str)]:
-        raise UsageError(f"{name} {wrong[0]!r} is not text")
+        raise UsageError(f"{name} {wrong[0]!r} is not text; give strings")
     return tuple(texts)

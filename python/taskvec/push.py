@@ -1,4 +1,4 @@
-"""push: what taskvec wrote goes to the Hub, once `verify` has found it as it was written."""
+"""`push`: verifies a folder that taskvec wrote, and uploads it to the Hub."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class PushResult(Result):
-    """What `push` uploaded, and where it is."""
+    """What `push` uploaded, and where it is on the Hub."""
 
     repo: str
     """`org/name`."""
     revision: str
     """The branch."""
     commit: str
-    """The commit that holds all of it."""
+    """The commit that holds all files."""
     url: str
-    """The page of it on the Hub."""
+    """The page of the repository on the Hub, at this branch."""
     files: int
     bytes: int
-    """All files together; of these the Hub may have had some already."""
+    """Size of all files together, including those that the Hub already had."""
     notes: tuple[str, ...]
 
 
@@ -59,28 +59,28 @@ def push(
 ) -> PushResult:
     """Uploads a folder that `extract`, `apply` or `transfer` wrote to a model repository on the Hub.
 
-    The folder is verified first. Exactly the files that its manifest names, and the manifest, are sent, by
-    huggingface_hub and with the user's login; what the Hub already has is not sent again, so that an
-    interrupted upload goes on with the same call. Weights of another checkpoint that the branch holds beside
-    them are removed in the same commit, since a loader could take them for this one's; git keeps them.
+    The folder is verified first. huggingface_hub, with the user's login, then sends exactly the manifest and
+    the files that the manifest names. Files that the Hub already has are not sent again, so the same call
+    continues an interrupted upload. If the branch holds weights of another checkpoint, they are removed in
+    the same commit, since a loader could mistake them for part of this one; the git history keeps them.
 
     Args:
         out: The local folder.
-        repo: `org/name`; made if it is not there.
-        private: Whether a new repository is closed to others. One that exists must be so already.
-        revision: The branch, made from `main` if it is not there, or a pull request, as `refs/pr/1`; default:
-            `main`.
-        progress: Called with (phase, bytes done, bytes in all) while the folder is verified.
+        repo: `org/name`; created if it does not exist.
+        private: Whether a new repository is private. A repository that exists must be private already.
+        revision: The branch, created from `main` if it does not exist, or a pull request such as
+            `refs/pr/1`; default: `main`.
+        progress: Called as `progress(phase, bytes_done, bytes_total)` while the folder is verified.
 
     Returns:
-        Where it is now: `commit` is the one that holds all of it.
+        Where the files are now, with the commit that holds all of them.
 
     Raises:
-        UsageError: The name of the repository or branch cannot be one.
-        MismatchError: The folder is not as it was written, an earlier version wrote secrets of its target
-            into it, or the repository is public and should not be.
+        UsageError: The name of the repository or of the branch is not valid.
+        MismatchError: The folder is not as it was written, or holds a file that may be a secret, or the
+            repository is public and `private` is set.
         CorruptError: The manifest cannot be read.
-        StorageError: No folder or manifest, no token, no permission, no network.
+        StorageError: There is no folder or manifest, no token, no permission or no network.
     """
     branch = _branch(revision)
     name = _repository(repo)
@@ -94,20 +94,20 @@ def push(
             api.create_repo(name, private=private or None, exist_ok=True)
             if private and not api.model_info(name).private:
                 raise MismatchError(
-                    f"{name} is there and public already; make it private on the Hub, or leave --private out"
+                    f"{name} already exists and is public; make it private on the Hub, or omit --private"
                 )
             if branch != _MAIN and not branch.startswith("refs/"):
                 api.create_branch(name, branch=branch, exist_ok=True)
             foreign = _foreign(_listed(api, name, branch), sizes)
         if foreign:
-            notes.append(f"removed from {name}@{branch}, as they are of another checkpoint: {_some(foreign)}")
+            notes.append(f"removed from {name}@{branch}, as part of another checkpoint: {_some(foreign)}")
         info = _upload(api, name, branch, folder, sizes, foreign)
         with explaining(name):
             there = _listed(api, name, info.oid)
     if lost := [one for one, size in sizes.items() if there.get(one) != size]:
         raise MismatchError(
-            f"{name}: its commit {info.oid} lacks {lost[0]}; if a .gitignore there keeps it out, remove that"
-            " and push again"
+            f"{name}: its commit {info.oid} does not have {lost[0]}; if a .gitignore in the repository"
+            " excludes it, remove that and push again"
         )
     result: Json = {
         "schema": "taskvec/push/1",
@@ -125,24 +125,22 @@ def push(
 def _repository(repo: str) -> str:
     name = parse(repo)
     if name is None:
-        raise UsageError(f"{repo}: is not the name of a repository on the Hub; write it as org/name")
+        raise UsageError(f"{repo} is not the name of a repository on the Hub; write it as org/name")
     if name.revision or name.subfolder:
         raise UsageError(
-            f"{repo}: a whole repository is pushed to; write {name.repo}, and a branch as --revision"
+            f"{repo} is not a whole repository; write {name.repo}, and give a branch with --revision"
         )
     return name.repo
 
 
 def _branch(revision: str | None) -> str:
     if revision == "" or (revision and _COMMIT.fullmatch(revision)):
-        raise UsageError(
-            f"revision {revision!r} is not a branch, and only to one can be pushed; name a branch"
-        )
+        raise UsageError(f"revision {revision!r} is not a branch; give the name of a branch to push to")
     return revision or _MAIN
 
 
 def _can_write(name: str) -> None:
-    """What would fail after minutes of reading had better fail now."""
+    """Checks that an upload is possible, before the folder is verified, which takes minutes."""
     if hub().is_offline_mode():
         raise StorageError(errno.EACCES, f"{name}: HF_HUB_OFFLINE forbids an upload; run again without it")
     if hub().get_token() is None:
@@ -152,10 +150,10 @@ def _can_write(name: str) -> None:
 
 
 def _verified(folder: pathlib.Path, progress: _core.Progress | None) -> dict[str, int]:
-    """The files to send, with their sizes in bytes, if all is as it was written."""
+    """Verifies the folder; returns the files to send, with their sizes in bytes."""
     if not folder.is_dir():
         raise StorageError(
-            errno.ENOENT, f"{folder}: there is no such folder; give one that taskvec wrote", str(folder)
+            errno.ENOENT, f"{folder} does not exist; give a folder that taskvec wrote", str(folder)
         )
     found = verify(folder, progress=progress)
     if not found.ok:
@@ -166,14 +164,14 @@ def _verified(folder: pathlib.Path, progress: _core.Progress | None) -> dict[str
     said: Json = json.loads(manifest.read_bytes())
     if strays := sorted(one["name"] for one in said["files"] if _core.is_stray(one["name"])):
         raise MismatchError(
-            f"{folder} was not pushed: it holds what may be a secret, or was left by a training run:"
-            f" {_some(strays)}; write it again, which leaves such files out"
+            f"{folder} was not pushed: it holds files that may be secrets, or were left by a training run:"
+            f" {_some(strays)}; write the folder again, which leaves them out"
         )
     return {one["name"]: one["size"] for one in said["files"]} | {manifest.name: manifest.stat().st_size}
 
 
 def _others(folder: pathlib.Path, sizes: Iterable[str]) -> list[str]:
-    """What lies beside the files to send; a folder that holds none of them as a whole."""
+    """The other files of the folder; a subfolder without any file to send is listed as a whole."""
     ours = {folder / name for name in sizes}
     above = {parent for path in ours for parent in path.parents}
     found: list[str] = []
@@ -194,7 +192,7 @@ def _listed(api: Any, name: str, revision: str) -> dict[str, int]:
 
 
 def _foreign(there: Iterable[str], sizes: Iterable[str]) -> list[str]:
-    """What a loader could take for part of the folder: weights, an index, an adapter, another manifest."""
+    """Files that a loader could mistake for part of this checkpoint: weights, index, adapter, manifest."""
     known = {*_MANIFESTS, "adapter_config.json"}
     weights = (".safetensors", ".safetensors.index.json")
     return sorted(
@@ -213,21 +211,21 @@ def _upload(
                     folder_path=folder,
                     revision=branch,
                     commit_message=f"Upload by taskvec {_core.version}",
-                    # Patterns are all it takes; as such the names must stand for themselves alone.
+                    # The call takes glob patterns, so the names are escaped to match only themselves.
                     allow_patterns=[glob.escape(one) for one in sizes],
                     delete_patterns=[glob.escape(one) for one in foreign] or None,
                 )
             except ValueError as error:
-                # What the Hub has against a model card comes as one, before anything is sent.
+                # huggingface_hub raises ValueError for a model card that the Hub refuses, before it uploads.
                 if "README.md" not in str(error):
                     raise
                 why = " ".join(str(error).split("\n", 1)[-1].split())
                 raise MismatchError(
-                    f"{folder / 'README.md'}: its metadata is refused ({why}); mend the target's own card"
-                    " and write the folder again"
+                    f"{folder / 'README.md'}: the Hub refuses its metadata ({why}); correct the target's own"
+                    " card and write the folder again"
                 ) from error
     except RuntimeError as error:
-        # So it wraps whatever happened to one of the large files.
+        # huggingface_hub wraps any error with a large file in a RuntimeError.
         raise explained(error, name, writing=True) from error
 
 

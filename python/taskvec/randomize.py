@@ -1,6 +1,6 @@
-"""The control of a study: a random vector whose tensors have the norms of v, an ordinary vector otherwise.
+"""The control of a study: a vector of random numbers, each tensor scaled to the norm of that tensor of v.
 
-A gain that such a vector gives too is not v's doing: any disturbance of that size would have brought it.
+If such a vector gives a gain too, the gain is not due to v: any change of that size brings it.
 """
 
 from __future__ import annotations
@@ -24,18 +24,22 @@ if TYPE_CHECKING:
     import torch
 
 _CHUNK = 1 << 20
-"""Elements drawn at a time. Part of what makes a seed's vector: another size draws other numbers."""
+"""Elements drawn at a time. A constant, since with another size the same seed would draw other numbers."""
 
 
 def write_control(vector: str | os.PathLike[str], out: str | os.PathLike[str], seed: int) -> Vector:
     """Writes to the new folder `out` a vector of Gaussian noise with v's names, shapes, dtypes and norms.
 
-    Each tensor is drawn from a stream of its own, keyed by `seed` and its name, and scaled to the Euclidean
-    norm that `extract` recorded for that tensor of v, then rounded to the dtype v is stored in (in bf16 the
-    norm is met to about one part in a thousand). The same seed gives the same bytes with the same version of
-    torch. Takes some megabytes of memory and, while it runs, twice the vector's room on the disk.
-    `MismatchError` where v was extracted from NaN or Inf, `UsageError` for a seed below 0,
-    `StorageError` where there is no room.
+    Each tensor is drawn from its own stream, keyed by `seed` and the tensor's name. It is scaled to the
+    Euclidean norm that `extract` recorded for that tensor of v, then rounded to the dtype in which v is
+    stored (in bf16 the norm is right to about one part in a thousand). The same seed gives the same bytes
+    with the same version of torch. It takes some megabytes of memory and, while it runs, twice the disk
+    space of the vector.
+
+    Raises:
+        MismatchError: v was extracted from inputs with NaN or Inf.
+        UsageError: `seed` is below 0.
+        StorageError: There is no disk space.
     """
     if seed < 0:
         raise UsageError(f"seed {seed} is below 0; give a whole number from 0 up")
@@ -43,7 +47,7 @@ def write_control(vector: str | os.PathLike[str], out: str | os.PathLike[str], s
     shapes = {one.name: (one.dtype, one.shape) for one in verbs.inspect(source).tensors}
     norms: dict[str, float] = {}
     for one in source.info["tensors"]:
-        # Absent for a tensor without elements.
+        # A tensor without elements has no effect recorded.
         effect = one.get("effect")
         if effect and effect["nonfinite_inputs"]:
             raise MismatchError(
@@ -53,8 +57,8 @@ def write_control(vector: str | os.PathLike[str], out: str | os.PathLike[str], s
         norms[one["name"]] = (effect and effect["norm_v"]) or 0.0
     where = Path(out).absolute()
     where.parent.mkdir(parents=True, exist_ok=True)
-    # Noise − 0 through `extract` itself: the engine that writes every other vector makes this one durable,
-    # describes it and gives it the digests that `verify` holds it against.
+    # The vector is extracted as noise − 0, so that it is written, described and given digests by the same
+    # code as every other vector, and `verify` can check it.
     with tempfile.TemporaryDirectory(prefix=".control-", dir=where.parent) as scratch:
         noise, zeros = Path(scratch) / f"noise-{seed}", Path(scratch) / "zeros"
         config: Any = source.info.get("config")
@@ -73,12 +77,14 @@ def write_control(vector: str | os.PathLike[str], out: str | os.PathLike[str], s
                 size = file.tell()
             with (zeros / "model.safetensors").open("wb") as file:
                 file.write(header)
-                # A hole where the file system has them: zeros that take no room.
+                # A sparse file, if the file system has them: zeros that take no disk space.
                 file.truncate(size)
         except OSError as error:
-            # A write that finds no room does not say where.
+            # The error of a full disk names no file.
             raise StorageError(
-                error.errno, f"{where} cannot be written: {error.strerror}; make room for twice v", str(where)
+                error.errno,
+                f"{where} cannot be written: {error.strerror}; free twice the disk space of v",
+                str(where),
             ) from error
         return verbs.extract(noise, zeros, where)
 
@@ -107,7 +113,7 @@ def _draws(name: str, count: int, seed: int) -> Iterator[torch.Tensor]:
 def _scaled(name: str, count: int, dtype: str, norm: float, seed: int) -> Iterator[bytes]:
     import torch
 
-    # Drawn twice, first for its norm: a tensor of any size passes through in chunks.
+    # The tensor is drawn twice, first to compute its norm: so it never has to be in memory as a whole.
     drawn = math.sqrt(sum(float(chunk.double().square().sum()) for chunk in _draws(name, count, seed)))
     scale = norm / drawn if drawn else 0.0
     stored = torch.bfloat16 if dtype == "BF16" else torch.float32

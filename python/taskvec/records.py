@@ -1,4 +1,4 @@
-"""Frozen, typed values over decoded JSON: the ground that the results stand on."""
+"""Frozen dataclasses that are read from decoded JSON: the base of all results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 
 def freeze(value: Any) -> Any:
-    """The same JSON value with lists as tuples and objects as read-only mappings."""
+    """Returns the same JSON value with lists as tuples and objects as read-only mappings."""
     if isinstance(value, dict):
         return MappingProxyType({key: freeze(item) for key, item in cast("Json", value).items()})
     if isinstance(value, list):
@@ -20,19 +20,19 @@ def freeze(value: Any) -> Any:
 
 
 class Record:
-    """Its fields are the JSON object's members of the same names; members without a field are passed over."""
+    """A dataclass whose fields are the JSON object's members of the same names; other members are ignored."""
 
     __slots__ = ()
 
     @classmethod
     def of(cls, json: Json, **given: Any) -> Self:
-        """Takes each field from `given`, else frozen from `json`."""
+        """Makes a record; each field is taken from `given` if it is there, else from `json`, frozen."""
         names = (item.name for item in fields(cast("Any", cls)))
         return cls(**{name: given[name] if name in given else freeze(json[name]) for name in names})
 
     @classmethod
     def of_all(cls, items: list[Json]) -> tuple[Self, ...]:
-        """One record for each object."""
+        """Makes one record for each object."""
         return tuple(cls.of(item) for item in items)
 
 
@@ -44,7 +44,7 @@ class Result(Record):
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
-        """Reads the decoded JSON that `--json` prints."""
+        """Makes the result from the decoded JSON that `--json` prints."""
         return cls.of(json, _json=json)
 
     def to_json(self) -> Json:
@@ -52,17 +52,17 @@ class Result(Record):
         return self._json
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles as the JSON: read-only mappings do not pickle by themselves."""
+        """Pickles the JSON object instead, since read-only mappings cannot be pickled."""
         return type(self).from_json, (self._json,)
 
 
 @dataclass(frozen=True, slots=True)
 class TensorCounts(Record):
-    """How many tensors are dealt with in each way."""
+    """How many tensors of the output are made in each way."""
 
     combined: int
-    """Went through the arithmetic."""
+    """Tensors that the arithmetic computes."""
     copied: int
-    """Written byte for byte as the target has them."""
+    """Tensors copied byte for byte from the target."""
     converted: int
-    """The target's values in another dtype."""
+    """Tensors of the target that are only converted to another dtype."""

@@ -1,6 +1,6 @@
-"""What the verbs return, typed field by field; `to_json()` gives back what `--json` prints.
+"""The results that the verbs return; `to_json()` gives the JSON object that `--json` prints.
 
-Bytes are bytes, `seconds` are wall time, norms are Euclidean over the finite elements, in f64.
+Sizes are in bytes and times in seconds of wall time. Norms are Euclidean, over the finite elements, in f64.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Traffic(Record):
-    """Bytes moved."""
+    """Bytes read and written."""
 
     read: int
     written: int
@@ -25,24 +25,24 @@ class Traffic(Record):
 
 @dataclass(frozen=True, slots=True)
 class Engine(Record):
-    """How the work was done; never what was written."""
+    """How the work was done; none of this changes the output."""
 
     threads: int
     windows: int
-    """Windows in flight at most."""
+    """The largest number of windows (blocks of the output) in memory at once."""
     window_bytes: int
     io: str
     simd: str
     direct_writes: bool
     resumed_bytes: int
-    """Bytes of output found finished from an interrupted run."""
+    """Bytes of output that an interrupted run had finished."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effect(Record):
-    """What rounding did to the request α·v, over finite elements; e = out − target.
+    """How much of the requested change α·v is left after rounding, over the finite elements.
 
-    None where there is nothing to measure.
+    e = out − target is the change that was written. A figure is None if there was nothing to measure.
     """
 
     norm_v: float | None
@@ -56,32 +56,32 @@ class Effect(Record):
     cosine: float | None
     """Cosine of e and α·v."""
     changed: float | None
-    """Share of elements whose value differs from the target's."""
+    """Share of elements whose value differs from the target's, 0 to 1."""
     survival: float | None
-    """Share of the elements asked to change that did."""
+    """Share of the elements with α·v ≠ 0 that changed, 0 to 1."""
     nonfinite_inputs: int | None
-    """Elements with an infinity or NaN in an input."""
+    """Number of elements with an infinity or NaN in an input."""
     overflowed: int | None
-    """Elements whose result is infinite though every input was finite."""
+    """Number of elements whose result is infinite though every input is finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorEffect(Effect):
-    """What rounding did to the request on one tensor."""
+    """How much of the requested change is left after rounding, on one tensor."""
 
     name: str
     dtype: str
-    """Its element type in the target's files."""
+    """Its dtype in the target's files."""
     alpha: tuple[float, ...]
-    """α, for each vector that is applied."""
+    """α of this tensor, one for each vector."""
 
 
 @dataclass(frozen=True, slots=True)
 class Applied(Result):
-    """What is in a live model while a vector is applied to it."""
+    """What `Vector.applied` put into a live model."""
 
     effect: Effect
-    """Over all tensors: what it is with the files' dtype, whatever the model's."""
+    """Over all tensors, computed in the dtype of the files, not of the model."""
     tensors: tuple[TensorEffect, ...]
     """The tensors that the vector changes, in the order of the target's files."""
     notes: tuple[str, ...]
@@ -89,7 +89,7 @@ class Applied(Result):
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
-        """Reads a `taskvec/applied/1`."""
+        """Reads a JSON object of schema `taskvec/applied/1`."""
         return cls.of(
             json,
             _json=json,
@@ -113,13 +113,13 @@ class WriteResult(Result):
     engine: Engine
     effect: Effect
     exceptions: int | None
-    """`extract` only: elements of v that its dtype cannot hold, kept in the exceptions file."""
+    """For `extract`: elements of v that its dtype cannot hold, kept in the exceptions file; else None."""
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
-        """Reads a `taskvec/result/1`."""
+        """Reads a JSON object of schema `taskvec/result/1`."""
         return cls.of(
             json,
             _json=json,
@@ -142,7 +142,7 @@ class WeightFile(Record):
 
 @dataclass(frozen=True, slots=True)
 class DtypeCount(Record):
-    """How much of a checkpoint is of one dtype."""
+    """How many tensors and elements of a checkpoint have one dtype."""
 
     tensors: int
     elements: int
@@ -150,7 +150,7 @@ class DtypeCount(Record):
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo(Record):
-    """One tensor as its header states it."""
+    """One tensor, as the header of its file describes it."""
 
     name: str
     dtype: str
@@ -172,25 +172,25 @@ class InspectResult(Result):
     """Bytes of all tensors."""
     dtypes: Mapping[str, DtypeCount]
     tied: bool | None
-    """Whether the config ties the head to the embedding; None where it does not say."""
+    """Whether the config ties the output head to the embedding; None if it does not say."""
     quantized: str | None
-    """The quantisation method that the config names."""
+    """The quantisation method that the config names; None if it names none."""
     sidecars: tuple[str, ...]
-    """Other files of the folder, which go along with the weights."""
+    """Other files of the folder (config, tokenizer, …), which are copied along with the weights."""
     left_out: tuple[str, ...]
-    """Files that would ship stale weights, and so do not go along."""
+    """Files that are not copied, since they would hold weights that are no longer right."""
     tensors: tuple[TensorInfo, ...]
     vector: Mapping[str, Any] | None
-    """`vector.json`, for a vector."""
+    """The content of `vector.json`, for a vector; else None."""
     adapter: Mapping[str, Any] | None
-    """Base model, rank and alpha, for an adapter; `tensors` are its factors."""
+    """Base model, rank and alpha, for an adapter, whose `tensors` are its factors; else None."""
     manifest: Mapping[str, Any] | None
-    """`taskvec.json`, where there is one."""
+    """The content of `taskvec.json`; None if the folder has none."""
     warnings: tuple[str, ...]
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
-        """Reads a `taskvec/inspect/1`."""
+        """Reads a JSON object of schema `taskvec/inspect/1`."""
         dtypes = {name: DtypeCount.of(count) for name, count in json["dtypes"].items()}
         return cls.of(
             json,
@@ -203,17 +203,18 @@ class InspectResult(Result):
 
 @dataclass(frozen=True, slots=True)
 class Difference(Record):
-    """How elements differ, b against a."""
+    """How the elements of b differ from those of a."""
 
     elements: int
     changed: float
+    """Share of elements whose value differs, 0 to 1."""
     norm: float | None
     """‖b − a‖."""
     cosine: float | None
     """Cosine of a and b."""
     nonfinite: int
     ulps: Mapping[str, int]
-    """Elements by distance in units in the last place: "0", "1", "2-3", "4-7" and so on."""
+    """Number of elements by distance in units in the last place: "0", "1", "2-3", "4-7" and so on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,7 @@ class TensorDifference(Difference):
 
 @dataclass(frozen=True, slots=True)
 class NotCompared(Record):
-    """A tensor that both have and that cannot be compared."""
+    """A tensor that both checkpoints have, but that cannot be compared."""
 
     name: str
     reason: str
@@ -248,7 +249,7 @@ class DiffResult(Result):
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
-        """Reads a `taskvec/diff/1`."""
+        """Reads a JSON object of schema `taskvec/diff/1`."""
         return cls.of(
             json,
             _json=json,
@@ -260,7 +261,7 @@ class DiffResult(Result):
 
 @dataclass(frozen=True, slots=True)
 class Damage(Record):
-    """One way in which a folder is not what its manifest says."""
+    """One difference between a folder and its manifest."""
 
     file: str
     message: str
@@ -268,7 +269,7 @@ class Damage(Record):
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult(Result):
-    """Whether a written folder still is what its manifest says."""
+    """Whether a folder that taskvec wrote is still as its manifest says."""
 
     ok: bool
     files: int
@@ -278,5 +279,5 @@ class VerifyResult(Result):
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
-        """Reads a `taskvec/verify/1`."""
+        """Reads a JSON object of schema `taskvec/verify/1`."""
         return cls.of(json, _json=json, problems=Damage.of_all(json["problems"]))

@@ -1,7 +1,7 @@
-"""The first instants of the command `taskvec`: Ctrl-C while Python is still importing it.
+"""Handles a Ctrl-C that comes while Python is still importing the command `taskvec`.
 
-The package's first line imports this module, before anything that takes time. A program that uses taskvec as
-a library keeps its own handler.
+The package imports this module first, before anything that takes time. A program that uses taskvec as a
+library keeps its own handler.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import sys
 
-# What stands below `signal`, which takes some milliseconds to import.
+# The built-in module behind `signal`; importing `signal` itself takes some milliseconds.
 signal = __import__("_signal")
 
 
 def guard() -> None:
-    """Lets Ctrl-C end the command quietly until it has a handler of its own; what is ignored stays so."""
+    """Lets Ctrl-C end the command without a traceback until `cli.main` installs its own handler.
+
+    An ignored signal stays ignored.
+    """
     if _is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
 
@@ -30,6 +33,6 @@ def _is_command() -> bool:
 
 
 def _stop(_number: int, _frame: object) -> None:
-    # Nothing has been begun that would have to be ended well.
+    # Nothing has been started yet that would need cleaning up.
     os.write(2, b"taskvec: stopped\n")
     os._exit(130)

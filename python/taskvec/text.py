@@ -1,10 +1,10 @@
-"""Figures in words that every wing uses: sizes, and lengths of time that are not known well."""
+"""Formats byte sizes and estimated durations for people; the whole package uses it."""
 
 from __future__ import annotations
 
 
 def readable(size: float) -> str:
-    """Bytes in the largest unit that leaves a digit before the point."""
+    """`size` bytes with a decimal unit, such as `"1.234 GB"`."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.4g} {unit}"
@@ -13,12 +13,12 @@ def readable(size: float) -> str:
 
 
 def time_left(seconds: float) -> str:
-    """How much longer, as people say it."""
+    """The estimated seconds left as text, such as `"about 5 min left"`."""
     return f"{duration(seconds)} left"
 
 
 def duration(seconds: float) -> str:
-    """A length of time that is not known well, as people say it."""
+    """An estimated number of seconds as text, such as `"about 5 min"`."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return "under a minute"

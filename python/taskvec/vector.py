@@ -1,4 +1,4 @@
-"""A saved task vector, opened by its description alone."""
+"""`Vector`: a task vector that is saved in a folder."""
 
 from __future__ import annotations
 
@@ -29,16 +29,20 @@ _SCHEMA = _FAMILY + "1"
 
 
 class Vector:
-    """A vector folder: v = minuend − subtrahend, usable without either.
+    """A saved vector v = minuend − subtrahend; neither model is needed to use it.
 
-    Opening reads `vector.json` and no weights. `MismatchError` where the folder is not a vector, or is one in
-    a form that this version does not know; `CorruptError` where `vector.json` is malformed.
+    Opening it reads `vector.json` and no weights.
+
+    Raises:
+        MismatchError: The folder is not a vector, or its schema is not one that this version reads.
+        CorruptError: `vector.json` is malformed.
+        StorageError: The folder is not available.
     """
 
     __slots__ = ("_folder", "_info", "_written")
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Opens the vector in the folder `path`; one on the Hub is downloaded."""
+        """Opens the vector in the folder `path`, or downloads it if `path` is a ref on the Hub."""
         with Session(Options()) as session:
             self._folder = Fixed(session.whole(path).path)
         self._info: Mapping[str, Any] = freeze(_description(Path(self._folder.path)))
@@ -46,24 +50,24 @@ class Vector:
 
     @classmethod
     def from_result(cls, path: str, result: WriteResult) -> Vector:
-        """The vector that `extract` has just written to the folder `path`."""
+        """Opens the vector that `extract` has just written to the folder `path`."""
         vector = cls(path)
         vector._written = result
         return vector
 
     @property
     def path(self) -> str:
-        """The folder, as it was named."""
+        """The folder, as the caller wrote it; for a vector on the Hub, the folder in the cache."""
         return self._folder.path
 
     @property
     def info(self) -> Mapping[str, Any]:
-        """What `vector.json` says: where the vector comes from and how it is encoded; read-only."""
+        """The content of `vector.json`, read-only: where the vector comes from and how it is stored."""
         return self._info
 
     @property
     def written(self) -> WriteResult | None:
-        """What `extract` reported when it made this object; None for a vector that was opened."""
+        """The result of the `extract` that returned this object; None for a vector that was opened."""
         return self._written
 
     def applied(
@@ -75,34 +79,39 @@ class Vector:
         originals: Originals = "folder",
         **options: Unpack[Keywords],
     ) -> AbstractContextManager[Applied]:
-        """Puts target + α·v into a live torch model, in place, while a `with` block lasts.
+        """Puts target + α·v into a loaded torch model, in place, for the length of a `with` block.
 
-        The model then holds, bit for bit, what loading the checkpoint that `apply(target, vector, …)` writes
-        would give in the model's own dtype: a live float32 copy of a bfloat16 checkpoint gets values rounded
-        to bfloat16. Values go in window by window, so device memory does not grow with the model. At the end
-        of the block, however it ends, the model is again what it was, bit for bit.
+        Inside the block the model holds, bit for bit, what it would hold if the checkpoint that
+        `apply(target, vector, …)` writes were loaded in the model's dtype. (So a float32 model loaded from a
+        bfloat16 checkpoint gets values rounded to bfloat16.) Values are copied window by window, so the
+        device memory needed does not grow with the model. When the block ends, normally or by an exception,
+        the model is as it was before, bit for bit.
 
-        `target` is the folder that the model was loaded from; None asks the model (`model.name_or_path`).
-        `originals` says where the model's own values come from at the end: `"folder"` reads them from the
-        target again, `"cpu"` keeps them in the CPU's memory meanwhile, so that the folder may go. Either way
-        the model must hold what the folder does, and every value is compared before it is changed: a model
-        that was trained since, or has another vector in it, is refused.
-        `options` are those of `apply` except the ones about what is written: rounding, seed, vocab, include,
-        exclude, alpha_rules, strip_prefix, memory, threads, io.
+        Args:
+            model: A model that was loaded from `target`, on any device.
+            alpha: The factor of v.
+            target: The folder that the model was loaded from; None takes `model.name_or_path`.
+            originals: Where the model's own values come from when the block ends. `"folder"` reads them from
+                the target again; `"cpu"` keeps a copy in CPU memory, so that the folder is not needed.
+                Either way every value is compared with the folder before it is changed: a model that was
+                trained since, or has another vector in it, is refused.
+            options: Those of `apply` that are not about output files: rounding, seed, vocab, include,
+                exclude, alpha_rules, strip_prefix, memory, threads, io.
 
-        `MismatchError` names a parameter that cannot be changed (offloaded, quantised, sharded, not in the
-        folder under its name) or differs from the folder; nothing stays changed. `CorruptError` where an
-        input changed meanwhile: if that is the target, at the end of the block, the model is left modified,
-        and the message says so.
+        Raises:
+            MismatchError: A parameter cannot be changed (offloaded, quantised, sharded, not in the folder
+                under its name) or differs from the folder; the model is left as it was.
+            CorruptError: An input changed in the meantime. If that is the target at the end of the block,
+                the model is left modified, and the message says so.
         """
         return applied(self, model, alpha, target=target, originals=originals, **options)
 
     def __fspath__(self) -> str:
-        """A vector stands wherever its folder may, also once the working folder is another."""
+        """The path of the folder, valid even after the working directory has changed."""
         return str(self._folder)
 
     def __repr__(self) -> str:
-        """The call that opens it again."""
+        """The call that opens the vector again."""
         return f"Vector({self._folder.path!r})"
 
 
@@ -112,7 +121,7 @@ def _description(folder: Path) -> Json:
         info: Any = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise MismatchError(
-            f"{folder} is not a vector: it holds no vector.json; make one with `taskvec extract`"
+            f"{folder} is not a vector: it has no vector.json; make one with `taskvec extract`"
         ) from None
     except (ValueError, RecursionError):
         raise CorruptError(f"{path} is not JSON; extract the vector again") from None

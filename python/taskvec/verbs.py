@@ -1,11 +1,18 @@
-"""The verbs that write, extract, apply and transfer, and those that look: inspect, diff and verify.
+"""The verbs that write (extract, apply, transfer) and those that only read (inspect, diff, verify).
 
-A checkpoint or vector is a local folder or a ref on the Hub (`taskvec.inputs.refs`).
+A checkpoint or vector is a local folder or a ref on the Hub, `org/name[@revision][:subfolder]`. Weights are
+bfloat16, float16 or float32 tensors of any shape, and are matched by name.
 
-Weights are bfloat16, float16 or float32 tensors of any shape, matched by name. All verbs raise the errors of
-`taskvec.errors` and let Ctrl-C through as `KeyboardInterrupt`; `taskvec.options.Keywords` tells what the
-options mean. `progress`, if given, is called with (phase, bytes done, bytes in all) some ten times a second.
-What a writing verb would do, `taskvec.dry_run` says.
+`taskvec.options.Keywords` describes the options. `progress`, if given, is called as
+`progress(phase, bytes_done, bytes_total)` about ten times a second. `taskvec.dry_run` plans what a writing
+verb would do.
+
+All verbs raise these errors, of `taskvec.errors`, and let Ctrl-C through as `KeyboardInterrupt`:
+
+- `UsageError`: an argument or option is wrong;
+- `MismatchError`: the inputs do not fit together;
+- `CorruptError`: an input is malformed, or changed while it was read;
+- `StorageError`: a file cannot be read or written, or the Hub cannot be reached.
 """
 
 from __future__ import annotations
@@ -48,10 +55,15 @@ def extract(
 ) -> Vector:
     """Writes the vector v = minuend − subtrahend to the new folder `out`.
 
-    A donor may be a LoRA adapter, which stands for its ΔW: with another on the same base, or with the base.
-    Nothing is lost: `apply` gets the exact float32 difference of every element back. From bfloat16 donors v
-    is stored as bfloat16 with an exceptions file, else as float32; the options that change values (`dtype`,
-    `rounding`, `alpha_rules`) belong to `apply`. `Vector.written` holds what was done.
+    The vector is lossless: `apply` gets the exact float32 difference of every element back. If both donors
+    are bfloat16, v is stored as bfloat16, and the elements that bfloat16 cannot hold in an exceptions file;
+    otherwise v is stored as float32. The options that change values (`dtype`, `rounding`, `alpha_rules`) are
+    refused here; give them to `apply`.
+
+    A donor may be a LoRA adapter, which is read as its weight change ΔW. The other donor is then an adapter
+    on the same base, or the base itself.
+
+    The returned `Vector` has the result as its attribute `written`.
     """
     opts, where = vector_options(make_options(options)), output_path(out)
     with Session(opts, bars=_bars(progress)) as session:
@@ -72,8 +84,8 @@ def apply(
 ) -> WriteResult:
     """Writes the checkpoint target + Σ αᵢ·vᵢ to the new folder `out`.
 
-    `alpha` is one number for all vectors or one for each, in their order; negative ones take a vector away.
-    The sum is taken in that order in float32 and rounded once to the dtype written.
+    `alpha` is one number for all vectors, or one for each in their order; a negative α subtracts its vector.
+    The sum is computed in that order in float32, and rounded once to the output dtype.
     """
     opts, where, names = make_options(options), output_path(out), vector_list(vectors)
     alphas = spread_alphas(alpha, len(names))
@@ -99,7 +111,7 @@ def transfer(
 ) -> WriteResult:
     """Writes the checkpoint target + α·(minuend − subtrahend) to the new folder `out`, in one pass.
 
-    The bytes are those of `extract` followed by `apply`; the vector is never stored.
+    The weights are those of `extract` followed by `apply`, byte for byte, but the vector is not stored.
     """
     opts, where, scale = make_options(options), output_path(out), parse_alpha(alpha)
     with opened(target, (minuend, subtrahend), opts, bars=_bars(progress)) as inputs:
@@ -112,7 +124,7 @@ def transfer(
 
 
 def inspect(path: Folder, **options: Unpack[Keywords]) -> InspectResult:
-    """What is in a checkpoint, vector or adapter: files, tensors, dtypes, sidecars; from headers alone."""
+    """Lists what is in a checkpoint, vector or adapter: files, tensors, dtypes; reads headers, no weights."""
     with Session(make_options(options)) as session:
         found: Json = json.loads(_core.inspect(session.target(path)))
         found["warnings"] += session.unchecked()
@@ -122,7 +134,7 @@ def inspect(path: Folder, **options: Unpack[Keywords]) -> InspectResult:
 def diff(
     a: Folder, b: Folder, *, progress: _core.Progress | None = None, **options: Unpack[Keywords]
 ) -> DiffResult:
-    """How `b` differs from `a`: changed elements, norm, cosine, ulp histogram; per tensor and in all."""
+    """Compares `b` with `a`: changed elements, norm, cosine, ulp histogram; for each tensor and in total."""
     opts = make_options(options)
     with Session(opts, bars=_bars(progress)) as session:
         both = session.whole(a), session.whole(b)
@@ -134,9 +146,9 @@ def diff(
 def verify(
     out: Folder, *, progress: _core.Progress | None = None, **options: Unpack[Keywords]
 ) -> VerifyResult:
-    """Re-reads a folder that taskvec wrote against its manifest: every file, every digest.
+    """Reads every file of a folder that taskvec wrote, and compares its digest with the manifest.
 
-    `ok` is False where something is not as it was written, and `problems` says which file.
+    If a file is not as it was written, `ok` is False and `problems` names the file.
     """
     opts = make_options(options)
     with Session(opts, bars=_bars(progress)) as session:
@@ -144,7 +156,7 @@ def verify(
 
 
 def _bars(progress: object) -> bool:
-    """Whether downloads have bars: the command line's own bar makes room for them, a caller's may not."""
+    """Whether downloads show progress bars: only beside the command line's own bar, not a caller's."""
     return getattr(progress, "shown", False)
 
 

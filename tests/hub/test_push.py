@@ -185,7 +185,7 @@ def test_secrets_that_an_earlier_version_copied_stay_here(hub: Hub, push: Push, 
     (out / "taskvec.json").write_text(json.dumps(said))
     answer = push(out, "org/new")
     assert (answer.code, answer.stdout) == (1, "")
-    assert f"or was left by a training run: {name}; write it again" in answer.stderr
+    assert f"or were left by a training run: {name}; write the folder again" in answer.stderr
     assert hub.requests() == []
 
 
@@ -209,8 +209,7 @@ def test_weights_of_another_checkpoint_do_not_stay_beside_it(hub: Hub, push: Pus
     answer = push(written / "out", "org/m")
     assert answer.code == 0
     assert (
-        f"removed from org/m@main, as they are of another checkpoint: {', '.join(sorted(stale))}"
-        in answer.stdout
+        f"removed from org/m@main, as part of another checkpoint: {', '.join(sorted(stale))}" in answer.stdout
     )
     assert there(hub, "org/m") == {**files(written / "out"), **kept}
     assert hub.files("org/m", before)["model.safetensors"] == b"old"
@@ -228,7 +227,7 @@ def test_private(hub: Hub, push: Push, written: Path, tmp_path: Path) -> None:
     hub.publish("org/open", {"a.txt": b""})
     answer = push(written / "v", "org/open", "--private")
     assert answer.code == 1
-    assert "org/open is there and public already" in answer.stderr
+    assert "org/open already exists and is public" in answer.stderr
     assert hub.files("org/open") == {"a.txt": b""}
 
 
@@ -293,10 +292,10 @@ def test_one_sentence_says_why_not(push: Push, written: Path, more: dict[str, st
 @pytest.mark.parametrize(
     ("method", "path", "code", "says"),
     [
-        ("POST", "repos/create", 500, "problem of its own"),
+        ("POST", "repos/create", 500, "internal error"),
         ("PUT", "upload", 403, "may not write"),
-        ("POST", "commit/main", 503, "problem of its own"),
-        ("POST", "commit/main", 429, "pause"),
+        ("POST", "commit/main", 503, "internal error"),
+        ("POST", "commit/main", 429, "limits requests"),
     ],
 )
 def test_what_the_hub_refuses_on_the_way(
@@ -323,7 +322,7 @@ def test_a_file_that_the_repository_ignores_is_missed(hub: Hub, push: Push, writ
     hub.publish("org/m", {".gitignore": b"vector.json\n"})
     answer = push(written / "v", "org/m")
     assert answer.code == 1
-    assert "lacks vector.json" in answer.stderr
+    assert "does not have vector.json" in answer.stderr
 
 
 def test_a_licence_that_the_hub_does_not_know(hub: Hub, push: Push, family: Path, tmp_path: Path) -> None:
