@@ -106,7 +106,9 @@ def test_a_folder_without_a_checkpoint_hides_the_hub(
 ) -> None:
     hiding(tmp_path / "org" / "name", *files)
     monkeypatch.chdir(tmp_path)
-    said = "hides the model of that name on the Hub; write org/name@main for the Hub's, or ./org/name"
+    said = (
+        "hides the model of that name on the Hub; write org/name@main for the model on the Hub, or ./org/name"
+    )
     for verb in (lambda: taskvec.inspect(text), lambda: taskvec.check(text, "g", "s"),
                  lambda: taskvec.diff(text, text), lambda: taskvec.Vector(text)):  # fmt: skip
         with pytest.raises(CorruptError, match=re.escape(said)):
@@ -138,17 +140,17 @@ def test_a_folder_wins_over_a_ref_of_the_same_name(tmp_path: Path, monkeypatch: 
     ("text", "said"),
     [
         ("", "empty"),
-        ("a/b@", "no revision stands after the @"),
-        ("a/b@main:", "is not a folder of a repository"),
-        ("a/b:../c", "is not a folder of a repository"),
-        ("a/b:c//d", "is not a folder of a repository"),
-        ("a/b:/etc", "is not a folder of a repository"),
-        ("a/b--c", "no repository on the Hub can be called a/b--c"),
-        ("a/b..c", "no repository on the Hub can be called"),
-        ("a/b.git", "no repository on the Hub can be called"),
-        ("s3://bucket/x", "is an address"),
-        ("hf://a/b", "is an address"),
-        ("https://huggingface.co/a/b", "is an address"),
+        ("a/b@", "has no revision after the @"),
+        ("a/b@main:", "is not a valid subfolder"),
+        ("a/b:../c", "is not a valid subfolder"),
+        ("a/b:c//d", "is not a valid subfolder"),
+        ("a/b:/etc", "is not a valid subfolder"),
+        ("a/b--c", "a/b--c is not a valid name of a repository"),
+        ("a/b..c", "is not a valid name of a repository"),
+        ("a/b.git", "is not a valid name of a repository"),
+        ("s3://bucket/x", "is a URL"),
+        ("hf://a/b", "is a URL"),
+        ("https://huggingface.co/a/b", "is a URL"),
     ],
 )
 def test_what_can_be_neither(text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

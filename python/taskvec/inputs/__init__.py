@@ -1,5 +1,5 @@
-"""What a caller names: a ref becomes a folder, here or on the Hub, which is open while a call lasts.
+"""Opens what a caller names: a ref becomes a folder, local or on the Hub, for the length of a call.
 
-It may import the Hub, options and errors. Another place to read from becomes a package beside `hub`, and a
-case in `session`.
+It may import the Hub, options and errors. Another source of models becomes a package beside `hub`, and a case
+in `session`.
 """

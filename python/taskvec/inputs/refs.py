@@ -1,4 +1,4 @@
-"""A ref, as the user writes it, becomes a folder on this machine or a name on the Hub."""
+"""Tells whether a ref, as the user writes it, is a folder on this machine or a model on the Hub."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _CACHED = re.compile(r"models--(?P<org>.+?)--(?P<name>.+)")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LARGEST = 100_000_000
-# What a folder holds that is of some kind that is read, beside weights.
+# Files that show, like weights do, that a folder is a checkpoint, a vector, an adapter or an output.
 _ANY = {"model.safetensors.index.json", "vector.json", "adapter_config.json", "taskvec.json"}
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the Hub has a folder."""
+    """Where a folder is on the Hub."""
 
     repo: str
     """`org/name`."""
     commit: str
     subfolder: str | None
     sha256: dict[str, str] = field(default_factory=dict[str, str])
-    """SHA-256 of its files by name below the folder, as far as the Hub or its cache knows them."""
+    """SHA-256 of its files, by path relative to the folder, as far as the Hub or its cache knows them."""
 
     @property
     def name(self) -> str:
-        """`org/name[:subfolder]`, whatever its commit."""
+        """`org/name[:subfolder]`, without the commit."""
         return self.repo + (f":{self.subfolder}" if self.subfolder else "")
 
     @property
@@ -62,17 +62,17 @@ class Ref:
     """A checkpoint, adapter or vector: a folder on this machine, or one on the Hub."""
 
     path: str
-    """The folder, spelled as the user did, `~` expanded; of one on the Hub its ref, which messages show."""
+    """The folder as the user wrote it, with `~` expanded; for a model on the Hub, its ref (for messages)."""
     name: str
-    """`org/name[:subfolder]` where the Hub has it, else the folder's own name."""
+    """`org/name[:subfolder]` if it comes from the Hub, else the folder's own name."""
     origin: Origin | None = None
-    """Where the Hub has it: of refs, and of folders inside the Hugging Face cache."""
+    """Where it is on the Hub: set for refs, and for folders inside the Hugging Face cache."""
     remote: Remote | None = None
-    """How its files are had, where it is not on this machine."""
+    """Reads its files from the Hub; None for a folder on this machine."""
 
     @property
     def pinned(self) -> str:
-        """How a command names just this state of it: with the commit, where the Hub has it."""
+        """The name to write in a command that can be repeated: with the commit, if it is on the Hub."""
         return self.origin.ref if self.origin else self.name
 
     @property
@@ -82,7 +82,7 @@ class Ref:
 
     @property
     def is_vector(self) -> bool:
-        """Whether it is a vector that `extract` wrote: it holds a `vector.json`."""
+        """Whether it is a vector that `extract` wrote, that is, has a `vector.json`."""
         return kind(self) == "vector"
 
     def holds(self, name: str) -> bool:
@@ -92,48 +92,48 @@ class Ref:
         return (Path(self.path) / name).is_file()
 
     def read(self, name: str) -> bytes | None:
-        """All of a small file; None where there is none of this name.
+        """Reads a small file whole; None if there is no file of this name.
 
-        `OSError` where it cannot be read, is no file (a pipe would be waited for) or has more than 100 MB.
+        Raises `OSError` if it cannot be read, is not a regular file (reading a pipe could block) or has more
+        than 100 MB.
         """
         if self.remote is not None:
             return self.remote.read(name)
         path = Path(self.path) / name
         try:
             if path.exists() and not path.is_file():
-                raise StorageError(None, f"{path} is not a file; put the file itself there", str(path))
+                raise StorageError(
+                    None, f"{path} is not a regular file; replace it by the file itself", str(path)
+                )
             with path.open("rb") as file:
                 data = file.read(_LARGEST + 1)
         except (FileNotFoundError, NotADirectoryError):
             return None
         if len(data) > _LARGEST:
             raise StorageError(
-                None, f"{path} has more than {_LARGEST} bytes; put the real file there", str(path)
+                None, f"{path} has more than {_LARGEST} bytes; replace it by the right file", str(path)
             )
         return data
 
 
 class Fixed:
-    """A folder on this machine, fixed to where its path led when it was given.
-
-    A relative path leads elsewhere once the process has changed its working folder.
-    """
+    """A local folder whose path stays valid after the process has changed its working directory."""
 
     __slots__ = ("_whole", "path")
 
     def __init__(self, path: str) -> None:
-        """Takes the path as the user spelled it."""
+        """Takes the path as the user wrote it, and resolves it in the present working directory."""
         self.path = path
-        """As it was given."""
+        """The path as the user wrote it."""
         self._whole = _whole(path) or path
 
     def __str__(self) -> str:
-        """The path that leads there now: as the user spelled it where that still does, else the whole one."""
+        """The path as the user wrote it if it still leads to the folder, else the absolute path."""
         return self.path if _whole(self.path) == self._whole else self._whole
 
 
 def _whole(path: str) -> str | None:
-    """The absolute path, links in it kept; None where the working folder has been removed."""
+    """The absolute path, with links kept; None if the working directory has been removed."""
     try:
         return str(Path(path).absolute())
     except OSError:
@@ -141,9 +141,10 @@ def _whole(path: str) -> str | None:
 
 
 def named(ref: Folder) -> HubName | Path:
-    """What `ref` names: a folder that exists, and what is written as a path, is one; else the Hub is meant.
+    """Whether `ref` names a local folder or a model on the Hub.
 
-    A path begins with `.`, `/`, `~` or a drive. `UsageError` where it can be neither.
+    A folder that exists is taken first, then anything written as a path (it begins with `.`, `/`, `~` or a
+    drive letter), then a name on the Hub. Raises `UsageError` if it can be none of these.
     """
     text = os.fspath(ref)
     if not text:
@@ -151,45 +152,46 @@ def named(ref: Folder) -> HubName | Path:
     try:
         path = Path(text).expanduser()
     except RuntimeError as error:
-        raise UsageError(f"{text}: {error}; write the folder's whole path") from None
+        raise UsageError(f"{text}: {error}; write the absolute path of the folder") from None
     if path.exists():
         return path
     if _URL.match(text):
         raise UsageError(
-            f"{text} is an address, which is not read; name a model on the Hub as org/name, or download it"
+            f"{text} is a URL, which taskvec does not read; name a model on the Hub as org/name, or download"
+            " it"
         )
-    # A shell completes the names of folders with a slash, and so do people.
+    # Shells complete folder names with a slash at the end.
     return parse(text if ":" in text else text.rstrip("/")) or path
 
 
 def require_content(text: str, folder: Path) -> None:
-    """`CorruptError` where a folder has the name of a model on the Hub and holds nothing to read."""
+    """Raises `CorruptError` if a local folder has the name of a model on the Hub, but holds no model."""
     try:
         hidden = parse(text.rstrip("/"))
         inside = [path.name for path in (*folder.glob("*"), *folder.glob("*/*"))] if hidden else []
-    # What cannot be listed, or is no name on the Hub after all, is for others to say.
+    # If the folder cannot be listed, or its name is not valid on the Hub, other checks report it.
     except (OSError, UsageError):
         return
     if hidden is None or not folder.is_dir() or any(is_weights(name) or name in _ANY for name in inside):
         return
     revision = hidden.revision or "main"
     raise CorruptError(
-        f"{text}: is a folder here that holds no checkpoint, and it hides the model of that name on the Hub;"
-        f" write {hidden.repo}@{revision} for the Hub's, or ./{text} for the folder once a checkpoint is"
-        " in it"
+        f"{text} is a local folder without a checkpoint, and hides the model of that name on the Hub;"
+        f" write {hidden.repo}@{revision} for the model on the Hub, or ./{text} for the folder once it holds"
+        " a checkpoint"
     )
 
 
 def local(path: Path) -> Ref:
-    """A folder on this machine."""
+    """The ref of a folder on this machine."""
     origin = _in_cache(path)
     name = origin.name if origin else path.resolve().name or str(path.resolve())
     return Ref(str(path), name, origin)
 
 
 def _in_cache(path: Path) -> Origin | None:
-    """Where a folder `models--org--name/snapshots/<commit>`, or one inside it, comes from."""
-    # Absolute, not resolved: a cache may itself keep its snapshots behind a link.
+    """Where a folder comes from that is in the cache, at or below `models--org--name/snapshots/<commit>`."""
+    # The path is made absolute, but links are not resolved, as the cache may have its snapshots behind one.
     parts = path.absolute().parts
     for at, (repo, middle) in enumerate(pairwise(parts)):
         if middle == "snapshots" and (match := _CACHED.fullmatch(repo)) and len(parts) > at + 2:
@@ -199,7 +201,7 @@ def _in_cache(path: Path) -> Origin | None:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """The cache calls large files by their SHA-256, and links to them under their names."""
+    """SHA-256 by file name: the cache stores a large file under its SHA-256 and links its name to that."""
     links = folder.glob("*.safetensors") if folder.is_dir() else ()
     found = {link.name: link.readlink().name for link in links if link.is_symlink()}
     return {name: digest for name, digest in found.items() if _DIGEST.fullmatch(digest)}

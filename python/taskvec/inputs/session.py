@@ -1,4 +1,4 @@
-"""The folders of one call, on this machine or on the Hub, there pinned to the commit of this moment."""
+"""Opens the inputs of one call, and pins those on the Hub to the commit that their revision has now."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _commits: ContextVar[dict[tuple[str, str], str] | None] = ContextVar("_commits",
 
 @contextmanager
 def pinned() -> Generator[None]:
-    """What a revision means is asked once for all calls inside: a command may plan first and then run."""
+    """Pins revisions over several calls: a command that plans and then runs sees the same commits."""
     token = _commits.set({})
     try:
         yield
@@ -40,10 +40,10 @@ def pinned() -> Generator[None]:
 
 
 class Session:
-    """Opens refs for as long as a `with` block lasts; at its end downloads that are under way are stopped."""
+    """Opens refs, for the length of a `with` block; if the block fails, running downloads are stopped."""
 
     def __init__(self, options: Options, *, bars: bool = False) -> None:
-        """Opens nothing yet; `bars` shows how downloads go."""
+        """Opens nothing yet; `bars` shows progress bars of downloads."""
         self._options, self._bars = options, bars
         self._downloads: Downloads | None = None
         shared = _commits.get()
@@ -52,55 +52,55 @@ class Session:
         self._ends = ExitStack()
 
     def __enter__(self) -> Self:
-        """The folders themselves."""
+        """Returns the session."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops downloads; where all went well, only when what was wanted has come."""
-        # Closed also where Ctrl-C ends the wait.
+        """Ends downloads: waits for them if the block succeeded, else stops them."""
+        # `with` closes them also if Ctrl-C ends the wait.
         with self._ends:
             if kind is None and self._downloads is not None:
                 self._downloads.finish()
 
     def target(self, ref: Folder) -> Ref:
-        """A checkpoint that gives an output its files."""
+        """Opens a checkpoint whose sidecars are also read, not only its weights."""
         return self._opened(ref, streams=False)
 
     def donors(self, *refs: Folder) -> list[Ref]:
-        """Checkpoints, adapters or vectors whose weights alone are read: by ranges, if that is wished."""
+        """Opens checkpoints, adapters or vectors of which only weights are read; streamed if asked for."""
         found = [self._opened(ref, streams=self._options.stream) for ref in refs]
         if self._options.stream and not any(one.remote and one.remote.streams for one in found):
             raise UsageError(
-                "--stream reads checkpoints from the Hub past the disk, and no donor is one; leave it out"
+                "--stream is for donors that are checkpoints on the Hub, and no donor is one; omit --stream"
             )
         return found
 
     def whole(self, ref: Folder) -> Ref:
-        """A folder whose files are all on this machine: one on the Hub is downloaded first."""
+        """Opens a folder with all its files on this machine; one on the Hub is downloaded first."""
         found = self.target(ref)
         if found.remote is None:
             return found
-        # What is no checkpoint is refused before anything is moved; and what belongs to one, the core says.
+        # `inspect` refuses what is not a checkpoint before it is downloaded, and lists the files to download.
         inside = json.loads(_core.inspect(found))
         wanted = found.remote.shards | {file["name"] for file in inside["files"]} | set(inside["sidecars"])
         wanted |= {name for name, _ in found.remote.files if "/" not in name and name.endswith(".json")}
         return Ref(_downloaded(found.remote, wanted), found.name, found.origin)
 
     def unchecked(self) -> list[str]:
-        """What a result has to say of files whose content could not be compared with the Hub's."""
+        """A warning for each file whose content could not be compared with the Hub's digest."""
         files = sorted(self._downloads.unchecked) if self._downloads else []
         return [
-            f"{file} was taken from the cache by its size alone: the cache does not know its digest; run once"
-            " without HF_HUB_OFFLINE to have it compared"
+            f"{file} is in the cache without a digest, so only its size was checked; run once without"
+            " HF_HUB_OFFLINE to check its content"
             for file in files
         ]
 
     def traffic(self, target: Ref | None, donors: Iterable[Ref]) -> Json:
-        """The bytes that a run would still move from the Hub: to the cache, and past it."""
+        """The bytes that a run would still download to the cache (`bytes`) or stream (`streamed`)."""
         remotes = [(one.remote, one is target) for one in (target, *donors) if one is not None and one.remote]
-        # By file: two refs may name the same.
+        # Counted by file, since two refs may name the same repository.
         kept: dict[tuple[str, str, str], int] = {}
         streamed: dict[tuple[str, str, str], int] = {}
         for one, whole in remotes:
@@ -128,9 +128,9 @@ class Session:
             self._ends.enter_context(quiet(bars=self._bars))
             self._downloads = Downloads(bars=self._bars)
             self._ends.callback(self._downloads.close)
-        # Whole: the working folder may be another when the last file is asked for.
+        # An absolute path, because the working directory may change before the last file is read.
         folder = snapshot(name, str(cache(self._options.cache_dir)), self._commits)
-        # Low-rank factors and a vector's exceptions are read here and there; they are small.
+        # Adapters and vectors are never streamed: their files are small, and are not read in order.
         sha256 = {file: listed.sha256 for file, listed in folder.files.items() if listed.sha256}
         origin = Origin(name.repo, folder.commit, name.subfolder, sha256)
         downloaded = Remote(folder, self._downloads, self._small, streams=False)
@@ -146,7 +146,7 @@ def _downloaded(remote: Remote, wanted: set[str]) -> str:
         remote.want(at)
     root = ""
     for at in places:
-        # Short waits: a thread that waits without end does not see Ctrl-C.
+        # `local` waits only a moment: a thread in an endless wait would not see Ctrl-C.
         while (path := remote.local(at)) is None:
             pass
         root = str(Path(path).parents[remote.files[at][0].count("/")])
