@@ -122,7 +122,7 @@ def test_both_spellings_of_scaling_are_one(tmp_path: Path) -> None:
 def test_tokens_with_another_id_are_counted(tmp_path: Path) -> None:
     donor = model(tmp_path / "g", vocab={"a": 1, "b": 0, "c": 2})
     (message,) = messages(found(model(tmp_path / "t"), donor))
-    assert "2 tokens have another id than in t ('a': 1, there 0)" in message
+    assert "2 tokens have another id than in t ('a': 1 here, 0 there)" in message
 
 
 def test_added_tokens_count_too(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_tokens_of_one_side_alone_are_noted(tmp_path: Path) -> None:
     donor = model(tmp_path / "g", added=[*ADDED, {"id": 5, "content": "<think>"}])
     findings = found(model(tmp_path / "t"), donor)
     assert findings.claims == []
-    assert findings.notes == ["tokens of g that t lacks: 1"]
+    assert findings.notes == ["tokens of g that t does not have: 1"]
 
 
 def test_unigram_vocabularies_are_lists(tmp_path: Path) -> None:
@@ -182,12 +182,12 @@ def test_a_vector_speaks_through_its_description(tmp_path: Path) -> None:
     (vector / "vector.json").write_text(json.dumps({"config": {**CONFIG, "head_dim": 32}}))
     target = model(tmp_path / "t", {**CONFIG, "head_dim": 64})
     (message,) = messages(found(target, vector))
-    assert "head_dim is 32 where t has 64" in message
+    assert "head_dim is 32, but 64 in t" in message
     (vector / "vector.json").write_text("{}")
     findings = found(tmp_path / "t", vector)
     assert findings.claims == []
     assert len(findings.notes) == 2
-    assert "keeps no tokenizer" in findings.notes[1]
+    assert "holds no tokenizer" in findings.notes[1]
 
 
 def test_the_language_model_of_a_nested_config_counts(tmp_path: Path) -> None:
@@ -229,12 +229,12 @@ def test_settings_are_found_wherever_they_are(tmp_path: Path, path: str) -> None
 
     target = model(tmp_path / "t", nested(4))
     (message,) = messages(found(target, model(tmp_path / "g", nested(2))))
-    assert f"num_attention_heads is 2 in {path} where t has 4" in message
+    assert f"num_attention_heads is 2 in {path}, but 4 in t" in message
     # A plain language model against one with a vision tower, both ways round.
     assert found(target, model(tmp_path / "same", CONFIG)) == Findings()
     assert found(tmp_path / "same", target) == Findings()
     (message,) = messages(found(target, model(tmp_path / "other", {**CONFIG, "num_attention_heads": 2})))
-    assert "num_attention_heads is 2 where t has 4" in message
+    assert "num_attention_heads is 2, but 4 in t" in message
 
 
 def test_of_several_language_models_that_of_the_same_sizes_counts(tmp_path: Path) -> None:
@@ -247,15 +247,15 @@ def test_of_several_language_models_that_of_the_same_sizes_counts(tmp_path: Path
     # By path where both have several.
     other = {**omni, "talker": {"text": {**talker, "num_attention_heads": 4}}}
     (message,) = messages(found(target, model(tmp_path / "o", other)))
-    assert "num_attention_heads is 4 in talker.text where t has 2" in message
+    assert "num_attention_heads is 4 in talker.text, but 2 in t" in message
     (warning,) = found(target, model(tmp_path / "x", {**CONFIG, "hidden_size": 8})).warnings
-    assert "cannot be told" in warning
+    assert "cannot be matched" in warning
 
 
 def test_an_id_that_is_another_token_is_counted(tmp_path: Path) -> None:
     donor = model(tmp_path / "g", added=[{"id": 3, "content": "<think>"}, {"id": 4, "content": "<User>"}])
     (claim,) = found(model(tmp_path / "t"), donor).claims
-    assert "2 ids are other tokens than in t (id 3: '<think>', there '<s>')" in claim.message
+    assert "2 ids are other tokens than in t (id 3: '<think>' here, '<s>' there)" in claim.message
     assert "--exclude" in claim.message
     assert claim.row == 3
 
@@ -314,7 +314,7 @@ def test_check_and_the_writing_verbs_agree(case: str, tmp_path: Path) -> None:
     # A vector keeps its donors' config, but not their tokens.
     extract(g, s, tmp_path / "v")
     plan = check(t, tmp_path / "v", **options)
-    assert any("keeps no tokenizer" in note for note in plan.notes)
+    assert any("holds no tokenizer" in note for note in plan.notes)
     if plan.compatible:
         apply(t, tmp_path / "v", tmp_path / "applied", **options)
     else:

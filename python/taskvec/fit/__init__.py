@@ -1,5 +1,4 @@
-"""Whether donors fit a target by their configs and tokenizers; the core compares the tensors.
+"""Checks whether the configs and tokenizers of donors fit those of a target; the core compares the tensors.
 
-It may import refs, options and errors. A setting of a config that needs a rule of its own goes into
-`settings`.
+It may import refs, options and errors. A config setting that needs a rule of its own goes into `settings`.
 """

@@ -1,12 +1,12 @@
-"""What the verbs add to the core's plan: do the configs and tokenizers of the inputs belong together?
+"""Compares the configs and tokenizers of the inputs of a merge.
 
-Headers show that tensors match by name and shape. They do not show attention split into other heads, or an
-id that is another token, either of which makes the sum of two models noise. What is found here is asked of
-every verb that combines weights, `check` as well as those that write, so that they give one answer:
+The core compares names and shapes of tensors in the headers. Headers do not show that attention is split into
+other heads, or that an id is another token; either makes the sum of two models meaningless. `check` and the
+verbs that write use the same comparison, so that they give the same answer. It finds:
 
-- a claim is against the job, and refuses it where a tensor that it concerns is combined (the core says);
-- a warning is of something odd that does not make the sum wrong: the sizes that headers show are what counts;
-- a note tells what else differs, and what could not be compared.
+- claims: reasons against the job, which the core refuses if a tensor concerned is combined;
+- warnings: odd differences that do not make the sum wrong, since the sizes in the headers agree;
+- notes: other differences, and what could not be compared.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ if TYPE_CHECKING:
     from ..options import Options
     from ..records import Json
 
-# Weights mean something else when one of these differs, and no header shows it.
+# If one of these differs, the weights have another meaning, which no header shows.
 _UNSEEN = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim")
-# A name, and what headers show better: models of one architecture go by several names.
+# Sizes that the headers show more reliably, and a name: one architecture may have several names.
 _SEEN = ("model_type", "hidden_size", "intermediate_size")
-# A policy of the plan deals with these, or they bend the model without changing what a weight means.
+# The plan handles these, or they change the model without changing the meaning of its weights.
 _NOTED = ("rope", "tie_word_embeddings", "vocab_size")
 
 
 class Claim(NamedTuple):
-    """What speaks against a job."""
+    """A reason against a job."""
 
     file: str
     message: str
     row: int | None
-    """The first row that means another token, where only the tensors of the vocabulary are concerned."""
+    """The first vocabulary row that is another token; None if the claim concerns all tensors."""
 
 
 @dataclass(slots=True)
 class Findings:
-    """What a comparison found, in the order found."""
+    """The result of a comparison, in the order found."""
 
     claims: list[Claim] = field(default_factory=list[Claim])
     warnings: list[str] = field(default_factory=list[str])
     notes: list[str] = field(default_factory=list[str])
 
     def asked(self, options: Options) -> Options:
-        """The options of a job that is to heed these findings."""
+        """The same options with these claims added, so that the core takes them into account."""
         return replace(options, claims=tuple(self.claims))
 
     def claim(self, ref: Ref, name: str, message: str, row: int | None = None) -> None:
-        """Adds what one of a folder's files has against the job."""
+        """Adds a reason against the job that is found in the file `name` of a folder."""
         file = _path(ref, name)
         self.claims.append(Claim(file, f"{file}: {message}", row))
 
     def beside(self, problems: list[Json]) -> list[str]:
-        """Notes, and the claims that are not among a plan's problems."""
+        """The notes, and as notes the claims that the core has not made problems of the plan."""
         told = {problem["message"] for problem in problems}
         moot = [
             f"{one.message} (no such tensor is combined)" for one in self.claims if one.message not in told
@@ -69,18 +69,18 @@ class Findings:
 
 
 def compare(target: Ref, donors: list[Ref]) -> Findings:
-    """Compares the target's config and tokenizer with each donor's; a vector has `vector.json` alone."""
+    """Compares the target's config and tokenizer with each donor's; a vector has only `vector.json`."""
     found = Findings()
     config, own = _config(target, found), _tokens(target, found)
     for donor in donors:
-        # An adapter needs neither file; copies of its base's may still tell that they differ.
+        # An adapter needs no config or tokenizer, but if it has copies of its base's, they are compared.
         if not donor.is_adapter or donor.holds("config.json"):
             theirs = _config(donor, found)
             if config is not None and theirs is not None:
                 _compare_configs(target, config, donor, theirs, found)
         if donor.is_vector:
             found.notes.append(
-                f"{_path(donor, 'vector.json')} keeps no tokenizer, so no tokens were compared"
+                f"{_path(donor, 'vector.json')} holds no tokenizer, so tokens were not compared"
             )
         elif donor.holds("tokenizer.json") or not donor.is_adapter:
             others = _tokens(donor, found)
@@ -92,31 +92,31 @@ def compare(target: Ref, donors: list[Ref]) -> Findings:
 
 
 def _path(ref: Ref, name: str) -> str:
-    # A place on the Hub is written with `/` on every system.
+    # A path on the Hub is written with `/` on every system.
     return f"{ref.path}/{name}" if ref.remote else str(Path(ref.path) / name)
 
 
 def _load(ref: Ref, name: str, found: Findings) -> Json | None:
-    """The JSON object in a file; what cannot be read is said, since it was not compared."""
+    """The JSON object in a file; None, with a note or warning, if the file is not there or not readable."""
     path = _path(ref, name)
     try:
         text = ref.read(name)
         if text is None:
-            found.notes.append(f"{path} is not there, so it was not compared")
+            found.notes.append(f"{path} does not exist, so it was not compared")
             return None
         value: Any = json.loads(text)
-    # A network that fails is not the file's fault, and is told as what it is.
+    # An error of the network says nothing about the file, so it is raised as it is.
     except (OSError, ValueError, RecursionError) as error:
         if ref.remote is not None and isinstance(error, TaskvecError):
             raise
         found.warnings.append(
-            f"{path}: cannot be read as JSON ({type(error).__name__}), so it was not compared; download or"
+            f"{path} cannot be read as JSON ({type(error).__name__}), so it was not compared; download or"
             " save it again"
         )
         return None
     if not isinstance(value, dict):
         found.warnings.append(
-            f"{path}: holds no JSON object, so it was not compared; download or save it again"
+            f"{path} is not a JSON object, so it was not compared; download or save it again"
         )
         return None
     return cast("Json", value)
@@ -128,7 +128,7 @@ def _config(ref: Ref, found: Findings) -> Json | None:
     config = (_load(ref, "vector.json", found) or {}).get("config")
     if isinstance(config, dict):
         return cast("Json", config)
-    found.notes.append(f"{_path(ref, 'vector.json')} keeps no config, so none was compared")
+    found.notes.append(f"{_path(ref, 'vector.json')} holds no config, so configs were not compared")
     return None
 
 
@@ -137,8 +137,8 @@ def _compare_configs(target: Ref, ours: Json, donor: Ref, theirs: Json, found: F
     pairs = paired(ours, theirs)
     if not pairs:
         found.warnings.append(
-            f"{_path(donor, name)}: it cannot be told which of the language models in it and in {target.name}"
-            " correspond, so their settings were not compared; make sure that their heads are the same"
+            f"{_path(donor, name)}: its language models cannot be matched with those of {target.name}, so"
+            " their settings were not compared; make sure that their attention heads are the same"
         )
     for path, mine, other in pairs:
         mine, other = {**mine, "rope": _rope(mine)}, {**other, "rope": _rope(other)}
@@ -146,26 +146,26 @@ def _compare_configs(target: Ref, ours: Json, donor: Ref, theirs: Json, found: F
             if mine.get(key) is None or other.get(key) is None or mine[key] == other[key]:
                 continue
             where = f" in {path}" if path else ""
-            said = f"{key} is {_short(other[key])}{where} where {target.name} has {_short(mine[key])}"
+            said = f"{key} is {_short(other[key])}{where}, but {_short(mine[key])} in {target.name}"
             if key in _UNSEEN:
-                found.claim(donor, name, f"{said}; choose donors whose layers and heads are the target's")
+                found.claim(donor, name, f"{said}; choose donors with the target's layers and heads")
             elif key in _SEEN:
                 found.warnings.append(
-                    f"{_path(donor, name)}: {said}; names and shapes of tensors decide what is combined: make"
-                    " sure that both have one architecture"
+                    f"{_path(donor, name)}: {said}; tensors are combined by name and shape, so make sure that"
+                    " both have the same architecture"
                 )
             else:
                 found.notes.append(f"{donor.name}: {said}")
 
 
 def _rope(config: Json) -> Any:
-    """The rotary settings, old spelling (`rope_theta`, `rope_scaling`) and new (`rope_parameters`) alike."""
+    """The rotary settings in one form, from the old keys (`rope_theta`, `rope_scaling`) or the new one."""
     rope: Json = {}
     for key in ("rope_scaling", "rope_parameters"):
         if isinstance(settings := config.get(key), dict):
             rope.update(cast("Json", settings))
     rope.setdefault("rope_theta", config.get("rope_theta"))
-    # "type" is the older name of "rope_type", and "default" what is meant where neither is given.
+    # "type" is the older name of "rope_type"; "default" applies if neither is given.
     kind = rope.pop("type", "default")
     rope.setdefault("rope_type", kind)
     return rope if rope["rope_theta"] is not None else None
@@ -181,7 +181,7 @@ def _tokens(ref: Ref, found: Findings) -> Tokens | None:
     except Unreadable as error:
         found.warnings.append(
             f"{_path(ref, str(error))}: its vocabulary is not in the form that the tokenizers library"
-            " writes, so it was not compared; save it again"
+            " writes, so it was not compared; save the tokenizer again"
         )
         return None
 
@@ -198,8 +198,8 @@ def _compare_tokens(target: Ref, own: Tokens, donor: Ref, others: Tokens, found:
         found.claim(
             donor,
             name,
-            f"{len(moved)} tokens have another id than in {target.name} ({token!r}: {theirs[token]}, there"
-            f" {ours[token]}) and would mix up embedding rows; {way_out}",
+            f"{len(moved)} tokens have another id than in {target.name} ({token!r}: {theirs[token]} here,"
+            f" {ours[token]} there), which would mix up embedding rows; {way_out}",
             min(min(ours[one], theirs[one]) for one in moved),
         )
     mine, other = _by_id(ours, moved), _by_id(theirs, moved)
@@ -210,17 +210,17 @@ def _compare_tokens(target: Ref, own: Tokens, donor: Ref, others: Tokens, found:
         found.claim(
             donor,
             name,
-            f"{len(reused)} ids are other tokens than in {target.name} (id {at}: {min(other[at])!r}, there"
-            f" {min(mine[at])!r}) and would mix up embedding rows; {way_out}",
+            f"{len(reused)} ids are other tokens than in {target.name} (id {at}: {min(other[at])!r} here,"
+            f" {min(mine[at])!r} there), which would mix up embedding rows; {way_out}",
             at,
         )
     for one, has, another, lacks in ((target, ours, donor, theirs), (donor, theirs, target, ours)):
         if extra := len(has.keys() - lacks.keys()):
-            found.notes.append(f"tokens of {one.name} that {another.name} lacks: {extra}")
+            found.notes.append(f"tokens of {one.name} that {another.name} does not have: {extra}")
 
 
 def _by_id(ids: dict[str, int], moved: list[str]) -> dict[int, set[str]]:
-    """Id → its tokens, without those that are told of already."""
+    """Id → its tokens, without the tokens in `moved`, which are reported already."""
     found: dict[int, set[str]] = {}
     for token in ids.keys() - set(moved):
         found.setdefault(ids[token], set()).add(token)
@@ -228,15 +228,15 @@ def _by_id(ids: dict[str, int], moved: list[str]) -> dict[int, set[str]]:
 
 
 def _compare_rows(target: Ref, config: Json, ids: dict[str, int], found: Findings) -> None:
-    """The embedding's rows (`transformers` opens it only if they are vocab_size) against the ids in use."""
-    # Of several models the first is the one that is talked to.
+    """Compares the ids in use with vocab_size, which `transformers` requires to be the embedding's rows."""
+    # If there are several models, the first is the one that gets the user's text.
     rows, needed = next(iter(language_models(config).values())).get("vocab_size"), max(ids.values()) + 1
     if not isinstance(rows, int):
         return
     if rows < needed:
         found.warnings.append(
             f"{_path(target, 'config.json')}: vocab_size {rows} is less than the {needed} ids of its"
-            " tokenizer; resize the target's embedding, or use the tokenizer that belongs to it"
+            " tokenizer; resize the target's embedding, or use the tokenizer that belongs to the target"
         )
     elif rows > needed:
         padding = f"{rows - needed} rows of padding"

@@ -1,4 +1,4 @@
-"""What a merge reads, opened and compared: for the verb that writes it and for the dry run that plans it."""
+"""Opens and compares the inputs of a merge, for the verbs that write one and the dry runs that plan one."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """A target and its donors, for as long as their session lasts."""
+    """A target and its donors, valid as long as their session is open."""
 
     session: Session
     target: Ref
     donors: list[Ref]
     options: Options
-    """The options asked for, and with them what speaks against this merge."""
+    """The options of the caller, with the reasons found against this merge added (`Options.claims`)."""
     found: Findings
-    """What the comparison of configs and tokenizers found."""
+    """The result of comparing configs and tokenizers."""
 
 
 @contextmanager
 def opened(
     target: Folder, donors: Iterable[Folder], options: Options, *, bars: bool = False
 ) -> Generator[Inputs]:
-    """Opens a target and its donors, and compares their configs and tokenizers; `bars` shows downloads."""
+    """Opens a target and its donors and compares configs and tokenizers; `bars` shows download progress."""
     with Session(options, bars=bars) as session:
         base, others = session.target(target), session.donors(*donors)
         found = compare(base, others)

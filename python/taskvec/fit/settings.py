@@ -1,7 +1,7 @@
-"""The settings of language models in a `config.json`, wherever they are: at the top or in a sub-config.
+"""Finds the settings of the language models in a `config.json`, at the top level or in a sub-config.
 
-A multimodal config nests them under a name that every family chooses anew, and has settings of vision or
-audio towers beside them. Not names tell them apart: a language model counts its vocabulary, a tower does not.
+A multimodal config has the language model in a sub-config, beside those of vision or audio towers. Its name
+differs between model families, so it is found by content: a language model has a `vocab_size`, a tower none.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ _TOWER = ("patch_size", "image_size", "num_mel_bins")
 
 
 def language_models(config: Json) -> dict[str, Json]:
-    """By path (`thinker_config.text_config`, the top is empty): the settings, with those above as defaults.
+    """The language models of a config, by path (such as `thinker_config.text_config`; the top level is `""`).
 
-    One model where there is one; several where the config has several (thinker and talker, encoder and
-    decoder); the top alone where no object inside looks like a model.
+    The settings of each include those of the levels above as defaults. A config may have several models
+    (thinker and talker, encoder and decoder). If no object looks like a model, the top level is returned.
     """
     found = {path: one for path, one in _objects(config, (), {}) if _counts(one[0])}
     told = {path: one for path, one in found.items() if "vocab_size" in one[0]}
     if not any("num_attention_heads" in own for own, _ in told.values()):
-        # Settings that stop at the vocabulary are a part's; the sizes are then in an object without it.
+        # The object with `vocab_size` is only a part of the model; the sizes are in another object.
         told = {path: one for path, one in found.items() if not any(key in one[0] for key in _TOWER)}
     whole = {path: one for path, one in told.items() if "num_attention_heads" in one[0]} or told
     return {".".join(path): merged for path, (_, merged) in whole.items()} or {"": config}
 
 
 def paired(ours: Json, theirs: Json) -> list[tuple[str, Json, Json]]:
-    """The language models of two configs that correspond: where theirs are, and the settings of both.
+    """Pairs the language models of two configs: the path in `theirs`, our settings, their settings.
 
-    By path where both have one of the same path; else those of the same sizes. Empty where it cannot be told.
+    Models at the same path are a pair; if there are none, models of the same sizes are. The list is empty if
+    no pair can be found.
     """
     mine, others = language_models(ours), language_models(theirs)
     if len(mine) == len(others) == 1:
@@ -58,7 +59,7 @@ def paired(ours: Json, theirs: Json) -> list[tuple[str, Json, Json]]:
 def _objects(
     value: Any, path: tuple[str, ...], above: Json
 ) -> list[tuple[tuple[str, ...], tuple[Json, Json]]]:
-    """Every object: its path, and its own settings without and with those above it."""
+    """Every object in a config: its path, its own settings, and these with those of the levels above."""
     if isinstance(value, list):
         parts = enumerate(cast("list[Any]", value))
         return [one for at, part in parts for one in _objects(part, (*path, str(at)), above)]

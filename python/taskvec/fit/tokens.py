@@ -1,4 +1,4 @@
-"""A folder's tokens and their ids, from the files that tokenizers are saved in."""
+"""Reads the tokens of a folder and their ids from its tokenizer files."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 
 
 class Unreadable(Exception):
-    """A file whose vocabulary is in no known form; its argument is the file's name."""
+    """The vocabulary of a file is not in a known form; the argument is the name of the file."""
 
 
 class Tokens(NamedTuple):
     """The tokens of a folder."""
 
     file: str
-    """The file that names them."""
+    """The file that lists them."""
     ids: dict[str, int]
     """Token → id."""
 
 
 def tokens(ref: Ref, load: Callable[[str], Json | None]) -> Tokens | None:
-    """The folder's tokens; None where no file names them. `load` reads a JSON object.
+    """The tokens of a folder; None if no file lists them. `load` reads a JSON file by its name.
 
-    `tokenizer.json` has all tokens. Without it, `vocab.json` has the model's own, `added_tokens.json` and
-    `tokenizer_config.json` those that were added.
+    `tokenizer.json` has all tokens. If it does not exist, `vocab.json` has the tokens of the model, and
+    `added_tokens.json` and `tokenizer_config.json` have the added ones.
     """
     if ref.holds("tokenizer.json") or not any(ref.holds(name) for name in _SLOW):
         content = load("tokenizer.json")
@@ -45,7 +45,7 @@ def tokens(ref: Ref, load: Callable[[str], Json | None]) -> Tokens | None:
 
 def _fast(content: Json) -> dict[str, int]:
     vocab: Any = content["model"]["vocab"]
-    if isinstance(vocab, list):  # Unigram: [piece, score], the id is its place
+    if isinstance(vocab, list):  # Unigram: a list of [piece, score]; the id is the index.
         vocab = {piece: at for at, (piece, _) in enumerate(cast("list[Any]", vocab))}
     found = {str(token): int(at) for token, at in vocab.items()}
     found.update((str(added["content"]), int(added["id"])) for added in content.get("added_tokens") or ())
