@@ -59,7 +59,7 @@ CASES: dict[str, tuple[list[str], int, list[str]]] = {
     "a file as input": (["transfer", "file", "g", "s", "-o", "o"], 2, ["file: is a file"]),
     "a file as input of check": (["check", "file", "g", "s"], 2, ["file: is a file"]),
     "a file as input of inspect": (["inspect", "file"], 2, ["file: is a file"]),
-    "a ref on the Hub": (["inspect", "org/model"], 4, ["org/model: is no folder here", "HF_HUB_OFFLINE"]),
+    "a ref on the Hub": (["inspect", "org/model"], 4, ["org/model: is neither", "HF_HUB_OFFLINE"]),
     "a URL": (["inspect", "s3://bucket/model"], 2, ["s3://bucket/model"]),
     "alpha no number": ([*TGS, "--alpha", "half"], 2, ["'half' is not a number"]),
     "alpha not finite": ([*TGS, "--alpha", "inf"], 2, ["inf"]),

@@ -80,7 +80,7 @@ def test_a_small_file_is_not_believed(hub: Hub, family: Published, taskvec: Run,
     hub.misbehave("flip", role="hub", method="GET", path="chat_template.jinja", at=3)
     answer = taskvec("transfer", *REFS, "-o", "out", "--no-sync", **hub.env(tmp_path / "home"))
     assert answer.code == 3
-    assert "chat_template.jinja is in the cache with another content" in answer.stderr
+    assert "chat_template.jinja has another content in the cache" in answer.stderr
     assert not (tmp_path / "out" / "config.json").exists()
 
 
@@ -180,7 +180,7 @@ def test_a_sound_cache_is_good_offline(
     assert weights(tmp_path / "again") == weights(tmp_path / "first")
     # Only where neither the list nor a link tells a digest is there nothing to compare with; that is said.
     unknown = change is another_pointer and not links
-    assert answer.stderr.count("was taken from the cache by its size alone") == (6 if unknown else 0)
+    assert answer.stderr.count("is in the cache without a digest") == (6 if unknown else 0)
     if way == () and (links or change is None):
         assert manifest(tmp_path / "again")["inputs"] == manifest(tmp_path / "first")["inputs"]
 
@@ -202,7 +202,7 @@ def test_inspect_compares_what_it_reads_whole(home: dict[str, str], taskvec: Run
     path.write_bytes(path.read_bytes().replace(b"{", b"[", 1))
     answer = taskvec("inspect", REFS[0], **home | OFFLINE)
     assert answer.code == 3, answer.stdout
-    assert "config.json is in the cache with another content" in answer.stderr
+    assert "config.json has another content in the cache" in answer.stderr
 
 
 def test_inspect_says_it_of_what_it_reads_whole(home: dict[str, str], taskvec: Run, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_inspect_says_it_of_what_it_reads_whole(home: dict[str, str], taskvec: R
     assert answer.code == 0, answer.stderr
     warnings = json.loads(answer.stdout)["warnings"]
     assert answer.stderr.splitlines() == [f"taskvec: warning: {one}" for one in warnings]
-    assert [warning.split(" was taken")[0] for warning in warnings] == [f"{REFS[0]}: config.json"]
+    assert [warning.split(" is in the cache")[0] for warning in warnings] == [f"{REFS[0]}: config.json"]
 
 
 @pytest.mark.parametrize("name", ["model-00002-of-00003.safetensors", "chat_template.jinja"])
@@ -233,7 +233,7 @@ def test_another_content_without_links_is_found_offline(
     path.write_bytes(data)
     answer = taskvec("transfer", *REFS, "-o", "again", "--no-sync", **home | OFFLINE)
     assert answer.code == 3, answer.stderr
-    assert f"{name} is in the cache with another content" in answer.stderr
+    assert f"{name} has another content in the cache" in answer.stderr
     assert str(path) in answer.stderr
     assert not (tmp_path / "again").exists()
 
@@ -309,7 +309,7 @@ def test_a_hub_that_is_away_while_the_cache_is_whole(
     hub.misbehave("status", path="/api/models/", code=503)
     answer = taskvec("check", *REFS, **home | how)
     assert answer.code == 4
-    assert "or use what the cache has of it with HF_HUB_OFFLINE=1" in answer.stderr
+    assert "or set HF_HUB_OFFLINE=1 to use the copy in the cache" in answer.stderr
     assert taskvec("check", *REFS, **home | how | OFFLINE).code == 0
     answer = taskvec("check", *REFS, "--cache-dir", tmp_path / "none", **home | how)
     assert answer.code == 4

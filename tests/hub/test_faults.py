@@ -98,7 +98,7 @@ def test_what_passes_is_recovered_from(
         ("headers", {"role": "hub", "method": "HEAD", "path": "safetensors",
                      "headers": {"X-Repo-Commit": "0" * 40}}, 3, "another file"),
         ("status", {"role": "hub", "path": "/resolve/.*safetensors", "code": 403}, 4, "may not read"),
-        ("status", {"role": "hub", "path": "/resolve/.*safetensors", "code": 404}, 4, "not there"),
+        ("status", {"role": "hub", "path": "/resolve/.*safetensors", "code": 404}, 4, "does not exist"),
     ],
 )  # fmt: skip
 def test_what_does_not_pass_ends_in_a_sentence(
@@ -146,16 +146,28 @@ def test_a_flipped_byte_in_a_small_file_is_noticed(
 ) -> None:
     hub.misbehave("flip", role="hub", method="GET", path="config.json", at=3)
     answer = taskvec("check", *REFS, **hub.env(tmp_path / "home"))
-    assert "config.json arrived as something else" in one_sentence(answer, tmp_path, 3)
+    assert "config.json arrived with another content" in one_sentence(answer, tmp_path, 3)
 
 
 @pytest.mark.parametrize(
     ("ref", "token", "said"),
     [
-        ("lab/nothing", None, "is no folder here and not on the Hub, or private, and no token was given"),
-        ("lab/nothing", READER, "is no folder here and not on the Hub, or private and closed to this token"),
-        ("lab/private", None, "is no folder here and not on the Hub, or private, and no token was given"),
-        ("lab/private", OTHER, "is no folder here and not on the Hub, or private and closed to this token"),
+        (
+            "lab/nothing",
+            None,
+            "is neither a local folder nor on the Hub, or it is private and no token was given",
+        ),
+        (
+            "lab/nothing",
+            READER,
+            "is neither a local folder nor on the Hub, or this token has no access to it",
+        ),
+        (
+            "lab/private",
+            None,
+            "is neither a local folder nor on the Hub, or it is private and no token was given",
+        ),
+        ("lab/private", OTHER, "is neither a local folder nor on the Hub, or this token has no access to it"),
         ("lab/gated", None, "is gated, and no token was given"),
         ("lab/gated", OTHER, "is gated, and this token has no access to it"),
         (TARGET, "hf_wrong", "the Hub does not accept this token"),

@@ -210,8 +210,8 @@ def test_nothing_in_the_cache_and_no_hub(taskvec: Run, tmp_path: Path, hub: Hub)
     answer = taskvec("check", *REFS, **hub.env(tmp_path / "home", HF_HUB_OFFLINE="1"))
     assert answer.code == 4
     assert answer.stderr == (
-        f"taskvec: {TARGET}: is no folder here, nor whole in the cache,"
-        " and HF_HUB_OFFLINE forbids asking the Hub: run once without it\n"
+        f"taskvec: {TARGET}: is neither a local folder nor complete in the cache,"
+        " and HF_HUB_OFFLINE forbids asking the Hub; run once without it\n"
     )
 
 
@@ -235,7 +235,7 @@ def test_a_file_in_the_cache_is_hashed_once_and_found_out(
     blob.write_bytes(data)
     answer = taskvec("extract", *REFS[1:], "-o", "w", "--no-sync", **home)
     assert answer.code == 3
-    assert f"{DONORS}:grpo: grpo/model.safetensors is in the cache with another content" in answer.stderr
+    assert f"{DONORS}:grpo: grpo/model.safetensors has another content in the cache" in answer.stderr
     assert f"remove {blob} and run again" in answer.stderr
     assert not (tmp_path / "w").exists()
     blob.unlink()

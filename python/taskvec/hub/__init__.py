@@ -1,7 +1,7 @@
-"""Folders on the Hugging Face Hub: named, listed, read by ranges, downloaded and checked.
+"""Lists, reads, downloads and checks folders on the Hugging Face Hub.
 
-huggingface_hub does what it does: authentication, cache, redirects, retries, transfer. What it leaves undone
-stands here: contents are checked against the Hub's digests, ranges against what was asked for, and a folder
-of which a part is missing is never taken for a whole one. It is imported where it is used first, since it
-takes a second that local folders need not wait for.
+huggingface_hub does authentication, cache, redirects, retries and transfer. This package adds what it does
+not do: it compares contents with the Hub's digests and byte ranges with the request, and never takes an
+incomplete folder for a complete one. huggingface_hub takes a second to import, so it is imported where it is
+first used, and work on local folders does not wait for it.
 """

@@ -1,4 +1,4 @@
-"""Files against the Hub's digests of them, once: huggingface_hub hashes nothing that it downloads."""
+"""Compares downloaded files with the Hub's digests, once for each; huggingface_hub does not do that."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ _POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n
 
 
 def check(path: Path, file: File, what: str, go_on: Callable[[], None]) -> bool:
-    """Whether the cached file is known to be what the Hub has; a large one found good once is not read again.
+    """Whether the cached file is known to have the content that the Hub lists.
 
-    Reads it in blocks of a MiB, however large it is.
+    Reads the file in blocks of 1 MiB. The result for a large file is remembered, so it is read only once.
 
     Args:
-        path: where the cache has it.
-        file: what the Hub lists.
-        what: its name for the message.
+        path: the file in the cache.
+        file: the file as the Hub lists it.
+        what: its name in messages.
         go_on: called for every MiB; may raise to stop.
 
     Returns:
-        False where no digest of its content is known.
+        False if no digest of the content is known.
 
     Raises:
-        CorruptError: its content is another.
+        CorruptError: the content is another.
     """
     at = path.resolve()
     state = at.stat()
     looks = [file.sha256 or file.git, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns]
     memory = _memory(at) if file.sha256 or file.perhaps_large else None
-    # A file that was written to since has another time.
+    # A file that was written to since then has another modification time, and is read again.
     with suppress(OSError, ValueError):
         if memory and json.loads(memory.read_text()) == looks:
             return True
@@ -61,7 +61,7 @@ def check(path: Path, file: File, what: str, go_on: Callable[[], None]) -> bool:
 
 
 def good(pieces: Iterable[bytes | memoryview], file: File) -> bool | None:
-    """Whether these bytes are all of a file, by the Hub's digest of it; None where that is unknown."""
+    """Whether these bytes are the whole file, by its digest on the Hub; None if no digest is known."""
     sha256, git = hashlib.sha256(), _blob(file.size)
     for piece in pieces:
         sha256.update(piece)
@@ -69,7 +69,8 @@ def good(pieces: Iterable[bytes | memoryview], file: File) -> bool | None:
             git.update(piece)
     if file.sha256 is not None:
         return sha256.hexdigest() == file.sha256
-    # The text of a pointer follows from the content, unless an extension of LFS has added to it.
+    # For a large file git may have the digest of its LFS pointer, whose text follows from the content
+    # (unless an LFS extension has added lines to it).
     text = _POINTER.format(sha256.hexdigest(), file.size).encode()
     pointer = _blob(len(text))
     pointer.update(text)
@@ -79,20 +80,20 @@ def good(pieces: Iterable[bytes | memoryview], file: File) -> bool | None:
 
 
 def differs(what: str, path: Path) -> CorruptError:
-    """The error for a file of the cache that is not what the Hub has."""
+    """The error for a file in the cache whose content is not that on the Hub."""
     return CorruptError(
-        f"{what} is in the cache with another content than the Hub has (its digest differs);"
+        f"{what} has another content in the cache than on the Hub (its digest differs);"
         f" remove {path.resolve()} and run again"
     )
 
 
 def _blob(size: int) -> Any:
-    """Git's digest of a content of so many bytes, which are yet to come."""
+    """A hash in progress that becomes git's digest of `size` bytes, once they are fed to it."""
     return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
 def _pieces(path: Path, go_on: Callable[[], None]) -> Iterator[memoryview]:
-    """The content in blocks, each valid until the next."""
+    """The content in blocks; each is valid until the next is read."""
     with path.open("rb", buffering=0) as stream:
         piece = bytearray(_PIECE)
         while got := stream.readinto(piece):
@@ -101,9 +102,9 @@ def _pieces(path: Path, go_on: Callable[[], None]) -> Iterator[memoryview]:
 
 
 def _memory(file: Path) -> Path | None:
-    """Where it is remembered that a file was good; the layout of huggingface_hub's cache is its own."""
+    """The file that remembers a good result; it is outside huggingface_hub's cache, not to disturb that."""
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # A user without a home.
+    except RuntimeError:  # The user has no home directory.
         return None
     return home / "taskvec" / "checked" / hashlib.sha256(os.fsencode(file)).hexdigest()

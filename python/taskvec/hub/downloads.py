@@ -1,4 +1,4 @@
-"""Files on their way from the Hub into its cache, in the order in which a run will read them."""
+"""Downloads files from the Hub into its cache, in the order in which a run will read them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from .snapshot import Snapshot
 
 _AT_ONCE = 4
-# huggingface_hub begins a file again only where its own attempts within one connection allow it.
+# Attempts to download a file, in addition to huggingface_hub's own retries within one connection.
 _ATTEMPTS = 3
-# Seconds that a stopped download gets to clear away what it began.
+# Seconds that a stopped download gets to remove its partial file.
 _PATIENCE = 2
 
 
@@ -33,7 +33,7 @@ class Downloads:
     """The downloads of one run."""
 
     def __init__(self, *, bars: bool) -> None:
-        """Downloads nothing yet; `bars` shows a bar for each file and one for all of them."""
+        """Downloads nothing yet; `bars` shows a progress bar for each file and one for all of them."""
         self._bars = bars
         self._queue: queue.SimpleQueue[tuple[Snapshot, str, Future[Path]]] = queue.SimpleQueue()
         self._known: dict[tuple[str, str, str], Future[Path]] = {}
@@ -41,14 +41,14 @@ class Downloads:
         self._listing, self._listed = threading.Lock(), set[tuple[str, str]]()
         self._closed = threading.Event()
         self.unchecked = set[str]()
-        """Files of the cache whose content could not be compared: no digest of it is known."""
+        """Files in the cache whose content could not be checked, because no digest of it is known."""
         self._workers: list[threading.Thread] = []
         self._coming: dict[tuple[str, str, str], int] = {}
         self._size = 0
         self._total: Any = None
 
     def want(self, snapshot: Snapshot, name: str) -> Future[Path]:
-        """Begins with the file, unless that is so already; `StorageError` where the disk has no room."""
+        """Starts to download a file, if not yet started; `StorageError` if the disk has too little space."""
         file = snapshot.files[name]
         key = (snapshot.name.repo, snapshot.commit, file.path)
         with self._lock:
@@ -62,27 +62,28 @@ class Downloads:
             self._known[key] = future
             self._queue.put((snapshot, name, future))
             if len(self._workers) < _AT_ONCE:
-                # A thread of this kind does not keep the process from ending.
+                # A daemon thread does not keep the process from ending.
                 self._workers.append(threading.Thread(target=self._work, daemon=True))
                 self._workers[-1].start()
         return future
 
     def local(self, snapshot: Snapshot, name: str, patience: float | None = None) -> Path | None:
-        """The whole and checked file; None where it is not here within `patience` seconds."""
+        """The complete, checked file; None if it has not arrived within `patience` seconds."""
         try:
             return self.want(snapshot, name).result(patience)
         except NotYet:
             return None
 
     def finish(self) -> None:
-        """Waits for what is wanted; what fails was not needed by this run, and the next asks again."""
+        """Waits for all downloads; a failure is ignored, as this run did not need the file after all."""
         wait(self._known.values())
 
     def close(self) -> None:
-        """Stops what is under way; half a file is not kept."""
+        """Stops running downloads; partial files are not kept."""
         self._closed.set()
         if any(not future.done() for future in self._known.values()):
-            # A download looks up only every 10 MiB, which may take minutes: its connection is taken away.
+            # A download checks whether to stop only every 10 MiB, which may take minutes. Closing the
+            # connection stops it at once.
             hub().close_session()
         for worker in self._workers:
             worker.join(_PATIENCE)
@@ -106,7 +107,7 @@ class Downloads:
         path = snapshot.cached(name) or self._download(snapshot, name)
         if path.stat().st_size != file.size:
             raise StorageError(
-                errno.EIO, f"{text}: {file.path} came with {path.stat().st_size} bytes, not the {file.size}"
+                errno.EIO, f"{text}: {file.path} has {path.stat().st_size} bytes, not the {file.size}"
                 f" that the Hub lists; remove {path.resolve()} and run again", str(path),
             )  # fmt: skip
         with self._lock:
@@ -136,13 +137,14 @@ class Downloads:
             )  # fmt: skip
 
     def _keep_list(self, snapshot: Snapshot) -> None:
-        """Has the cache remember what is in the repository, which huggingface_hub does for snapshots alone.
+        """Stores the list of the repository's files in the cache.
 
-        Offline, nobody could else tell a snapshot that is whole from one of which a part is missing.
+        Without it, a later run offline could not tell a complete snapshot from an incomplete one.
+        huggingface_hub stores the list only when it downloads a snapshot, so this downloads one of one file.
         """
         key = (snapshot.name.repo, snapshot.commit)
         with self._listing:
-            # Some file has to come with it: the least of those that are no weights.
+            # The snapshot needs at least one file: the smallest that holds no weights.
             harmless = [file for name, file in snapshot.files.items() if not is_weights(name)]
             if key in self._listed or not harmless or constants().is_offline_mode():
                 return
@@ -160,10 +162,13 @@ class Downloads:
             raise Stopped
 
     def _bar(self, title: str | None) -> Any:
-        """The class of bar that huggingface_hub makes for a file (hidden without a title); it also stops."""
+        """The progress bar class for huggingface_hub to use; hidden if `title` is None.
+
+        Its `update` also stops the download, by an exception, once this object is closed.
+        """
         import tqdm
 
-        # tqdm's own meaning of None: shown on a terminal only.
+        # For tqdm, disable=None means: show the bar on a terminal only.
         downloads, bar, hidden = self, cast("type[Any]", tqdm.tqdm), None if self._bars else True
         with self._lock:
             if self._total is None:
@@ -187,7 +192,7 @@ class Downloads:
 
 
 class Stopped(Exception):
-    """The run that wanted the file has ended."""
+    """The run that asked for the file has ended."""
 
 
 def room(snapshot: Snapshot) -> tuple[Path, int]:
@@ -202,7 +207,7 @@ def _require_room(needed: int, snapshot: Snapshot) -> None:
     if needed > free:
         raise StorageError(
             errno.ENOSPC,
-            f"{kept}: has {free / 1e6:,.0f} MB free, and {needed / 1e6:,.0f} MB are to come; make room, or"
-            " name another cache with --cache-dir (or read donors past it, with --stream)",
+            f"{kept} has {free / 1e6:,.0f} MB free, but {needed / 1e6:,.0f} MB are to be downloaded; free"
+            " some space, name another cache with --cache-dir, or read donors with --stream",
             str(kept),
         )

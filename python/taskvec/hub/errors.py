@@ -1,4 +1,4 @@
-"""What the Hub answers, in one sentence that says what to do; never with an address or a token in it."""
+"""Turns errors of huggingface_hub into one sentence that says what to do, without URLs or tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 TRANSIENT = (408, 429, 500, 502, 503, 504)
-"""Statuses that may pass: those that huggingface_hub tries again itself, where it does."""
+"""HTTP statuses that may be temporary: the same for which huggingface_hub itself retries."""
 
 _NOT_THERE = FileNotFoundError | ConnectionError
 _PAGE = "https://huggingface.co/"
@@ -24,7 +24,7 @@ _PAGE = "https://huggingface.co/"
 
 @contextmanager
 def explaining(ref: str, *, writing: bool = False) -> Generator[None]:
-    """Whatever huggingface_hub raises inside becomes one of `taskvec.errors` about `ref`."""
+    """Turns what huggingface_hub raises inside the block into an error of `taskvec.errors` about `ref`."""
     hub, http = errors(), httpx()
     ours = (hub.HfHubHTTPError, hub.EntryNotFoundError, hub.OfflineModeIsEnabled, hub.FileMetadataError)
     cached = (hub.RevisionResolutionError, hub.CachedRepoTreeNotFoundError, hub.HFValidationError)
@@ -32,36 +32,36 @@ def explaining(ref: str, *, writing: bool = False) -> Generator[None]:
         yield
     except TaskvecError:
         raise
-    # ValueError and ImportError: an endpoint, a token or a proxy that cannot be used.
+    # ValueError and ImportError come from an invalid endpoint, token or proxy.
     except (*ours, *cached, http.HTTPError, http.InvalidURL, OSError, ValueError, ImportError) as error:
         raise explained(error, ref, writing=writing) from error
 
 
 def explained(error: BaseException, ref: str, *, writing: bool = False) -> TaskvecError:
-    """The sentence for an error of huggingface_hub or of its HTTP client about the folder `ref`."""
+    """The error to raise for an error of huggingface_hub or its HTTP client; `ref` names the folder."""
     hub = errors()
     chain = list(_causes(error))
     first = chain[0]
     local = isinstance(first, OSError) and first.errno is not None and not isinstance(first, _NOT_THERE)
     if constants().is_offline_mode() and not local:
-        # Of a folder or of one of its files: "org/name: config.json".
-        what = "is not in the cache" if ": " in ref else "is no folder here, nor whole in the cache"
-        return _refused(f"{ref}: {what}, and HF_HUB_OFFLINE forbids asking the Hub: run once without it")
+        # `ref` names a folder, or one of its files as "org/name: config.json".
+        what = "is not in the cache" if ": " in ref else "is neither a local folder nor complete in the cache"
+        return _refused(f"{ref}: {what}, and HF_HUB_OFFLINE forbids asking the Hub; run once without it")
     if isinstance(first, hub.HFValidationError):
-        return UsageError(f"{ref}: no repository on the Hub can be called so; write it as org/name")
+        return UsageError(f"{ref} is not a valid name of a repository on the Hub; write it as org/name")
     answered = next((one for one in chain if isinstance(one, hub.HfHubHTTPError)), None)
     if answered is not None:
         return _refused(f"{ref}: {_answer(answered, ref, writing=writing)}")
     system = next((one for one in chain if isinstance(one, OSError) and one.errno is not None), None)
     if system is not None and not any(isinstance(one, httpx().TransportError) for one in chain):
         name = f" ({system.filename})" if system.filename else ""
-        return StorageError(system.errno, f"{ref}: {system.strerror}{name}; mend that and run again")
+        return StorageError(system.errno, f"{ref}: {system.strerror}{name}; correct that and run again")
     if isinstance(first, httpx().LocalProtocolError | UnicodeError):
-        return UsageError(f"{ref}: the token holds characters that no header may hold; log in again")
+        return UsageError(f"{ref}: the token holds characters that HTTP does not allow; log in again")
     said = " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__
     if isinstance(first, ValueError | ImportError | httpx().UnsupportedProtocol):
         return UsageError(
-            f"{ref}: the Hub cannot be asked ({_plain(said)}); mend HF_ENDPOINT or the proxy settings"
+            f"{ref}: the Hub cannot be asked ({_plain(said)}); correct HF_ENDPOINT or the proxy settings"
         )
     return _refused(
         f"{ref}: the Hub could not be reached ({_plain(said)}); check the network and run again", errno.EIO
@@ -71,7 +71,7 @@ def explained(error: BaseException, ref: str, *, writing: bool = False) -> Taskv
 def _answer(error: Any, ref: str, *, writing: bool) -> str:
     hub = errors()
     repo = ref.partition("@")[0].partition(":")[0]
-    missing = "is not on the Hub" if writing else "is no folder here and not on the Hub"
+    missing = "is not on the Hub" if writing else "is neither a local folder nor on the Hub"
     token, status = library().get_token() is not None, error.response.status_code
     login = "log in with `hf auth login` or set HF_TOKEN"
     if isinstance(error, hub.GatedRepoError):
@@ -79,26 +79,26 @@ def _answer(error: Any, ref: str, *, writing: bool) -> str:
             return f"is gated, and no token was given; accept its terms at {_PAGE}{repo}, then {login}"
         return f"is gated, and this token has no access to it; ask for it at {_PAGE}{repo}"
     if isinstance(error, hub.RevisionNotFoundError):
-        return f"has no such revision; see {_PAGE}{repo}/tree/main for those it has"
+        return f"has no such revision; {_PAGE}{repo}/tree/main lists its revisions"
     if isinstance(error, hub.EntryNotFoundError):
-        return f"has no such file or folder; see {_PAGE}{repo}/tree/main for those it has"
+        return f"has no such file or folder; {_PAGE}{repo}/tree/main lists its files"
     if isinstance(error, hub.DisabledRepoError):
         return "has been disabled on the Hub; choose another repository"
     if isinstance(error, hub.RepositoryNotFoundError):
         if token:
-            return f"{missing}, or private and closed to this token; check the name and the token"
-        return f"{missing}, or private, and no token was given; check the name, or {login}"
+            return f"{missing}, or this token has no access to it; check the name and the token"
+        return f"{missing}, or it is private and no token was given; check the name, or {login}"
     if status == 401:
         return f"the Hub does not accept this token; {login}" if token else f"needs a token; {login}"
     if status == 403:
         what = "write to it" if writing else "read it"
-        return f"this token may not {what}; take one that may, at {_PAGE}settings/tokens"
+        return f"this token may not {what}; make one that may, at {_PAGE}settings/tokens"
     if status == 404:
-        return "is not there; check the name"
+        return "does not exist; check the name"
     if status == 429:
-        return "the Hub asks for a pause (429 Too Many Requests); run again in some minutes"
+        return "the Hub limits requests (429 Too Many Requests); run again in some minutes"
     if status >= 500:
-        return f"the Hub has a problem of its own (status {status}); run again later"
+        return f"the Hub has an internal error (status {status}); run again later"
     return f"the Hub refused with status {status}; check the name and run again"
 
 
@@ -110,7 +110,7 @@ def _causes(error: BaseException) -> Iterator[Any]:
 
 
 def _plain(said: str) -> str:
-    """Without addresses: a signed one opens a file to whoever reads it."""
+    """The text without URLs: a signed URL gives access to a file to everyone who reads it."""
     return " ".join(word if "://" not in word else "…" for word in said.split())
 
 
@@ -128,14 +128,14 @@ def transient(error: BaseException) -> bool:
             return True
         if isinstance(one, hub.HfHubHTTPError):
             return one.response.status_code in TRANSIENT
-        # Another thread has closed the shared connections, or the other side has.
+        # Another thread, or the server, has closed the shared connections.
         if isinstance(one, OSError) and one.errno in (errno.EBADF, errno.ECONNRESET, errno.EPIPE):
             return True
     return False
 
 
 def asked(error: BaseException) -> float | None:
-    """Seconds that the server asks to wait, if it does."""
+    """Seconds to wait, as the server's `Retry-After` header says; None if it does not say."""
     for one in _causes(error):
         if isinstance(one, errors().HfHubHTTPError):
             seconds = str(one.response.headers.get("Retry-After", ""))
@@ -144,6 +144,6 @@ def asked(error: BaseException) -> float | None:
 
 
 def pause(state: RetryCallState) -> float:
-    """Seconds to wait before the next attempt: as many as the server asks for, else one, two, four."""
+    """Seconds to wait before the next attempt: what the server asks for, else 1, 2, 4 and so on."""
     error = state.outcome and state.outcome.exception()
     return (asked(error) if error else None) or float(2 ** (state.attempt_number - 1))

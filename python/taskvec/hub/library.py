@@ -1,4 +1,4 @@
-"""huggingface_hub, imported where it is used first: a second that work on local folders need not wait for."""
+"""Imports huggingface_hub when it is first used: it takes a second, which local folders need not wait for."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ if TYPE_CHECKING:
 
 
 def hub() -> Any:
-    """The library; without types, of which it has many that a strict checker does not know."""
+    """The library, untyped, since a strict type checker does not accept its types."""
     return importlib.import_module("huggingface_hub")
 
 
 def constants() -> Any:
-    """What the environment has set, as the library read it."""
+    """Its settings, as it read them from the environment."""
     return importlib.import_module("huggingface_hub.constants")
 
 
 def utils() -> Any:
-    """What it offers to those who build on it."""
+    """Its helper functions."""
     return importlib.import_module("huggingface_hub.utils")
 
 
 def httpx() -> Any:
-    """Its HTTP client, whose name changes with its versions."""
+    """Its HTTP client library, which differs between its versions."""
     return utils().httpx
 
 
 @contextmanager
 def quiet(*, bars: bool) -> Generator[None]:
-    """Keeps its own words, which show signed addresses, off standard error; its bars too unless wished."""
+    """Silences its log messages, which can show signed URLs, and its progress bars unless `bars`."""
     settings = utils()
     level, hide = settings.logging.get_verbosity(), not bars and not settings.are_progress_bars_disabled()
     settings.logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""How a user names a folder on the Hub: `org/name`, `org/name@revision`, `org/name@revision:subfolder`."""
+"""Parses the name of a folder on the Hub: `org/name[@revision][:subfolder]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REF = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class HubName:
-    """A folder on the Hub, as named; which commit that is, the Hub says."""
+    """A folder on the Hub as the user named it, before its commit is known."""
 
     text: str
     """As the user wrote it."""
@@ -27,20 +27,20 @@ class HubName:
 
 
 def parse(text: str) -> HubName | None:
-    """The name in `text`, or None where it has not the form of one; `UsageError` where it nearly has."""
+    """The name in `text`; None if it does not have the form of one, `UsageError` if it is a faulty one."""
     match = _REF.fullmatch(text)
     if match is None:
         return None
     repo, revision, subfolder = match["repo"], match["revision"], match["subfolder"]
     if revision == "":
-        raise UsageError(f"{text}: no revision stands after the @; write {repo}@main, or leave the @ out")
+        raise UsageError(f"{text} has no revision after the @; write {repo}@main, or omit the @")
     if subfolder is not None:
         parts = subfolder.removesuffix("/").split("/")
         if any(part in ("", ".", "..") for part in parts) or "\\" in subfolder:
             raise UsageError(
-                f"{text}: {subfolder!r} is not a folder of a repository; write it as part/of/path after the :"
+                f"{text}: {subfolder!r} is not a valid subfolder; write it after the : as folder/subfolder"
             )
         subfolder = "/".join(parts)
     if ".." in repo or "--" in repo or repo.endswith(".git"):
-        raise UsageError(f"{text}: no repository on the Hub can be called {repo}; write it as org/name")
+        raise UsageError(f"{text}: {repo} is not a valid name of a repository; write it as org/name")
     return HubName(text, repo, revision, subfolder)

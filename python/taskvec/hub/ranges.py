@@ -1,8 +1,8 @@
-"""Byte ranges of files on the Hub, each answer checked against what was asked for.
+"""Reads byte ranges of files on the Hub, and checks each response against the request.
 
-huggingface_hub's session asks (its authentication, proxies, certificates). Here stands what it has no
-function for: the address of a large file is resolved once and used until it expires, a connection that breaks
-goes on where it was, and a pause that the Hub asks for can be stopped.
+Requests go through huggingface_hub's session, with its authentication, proxies and certificates. This file
+adds what that library has no function for: the URL of a large file is resolved once and used until it
+expires, reading continues where a connection broke, and waiting can be interrupted.
 """
 
 from __future__ import annotations
@@ -24,27 +24,28 @@ if TYPE_CHECKING:
 
     from .snapshot import File, Snapshot
 
-# Attempts without a byte gained.
+# Attempts in a row that bring no byte, before reading fails.
 _ATTEMPTS = 6
-# A signed address has been resolved anew just before: if it is refused again, it is refused for good.
+# Statuses with which the storage refuses a signed URL that has expired.
 _STALE = (400, 401, 403, 404, 410)
-# Seconds after which a wait looks up, so that it can be stopped.
+# Longest sleep in seconds; in between, waiting can be interrupted.
 _TICK = 0.2
 
 
 class Ranges:
-    """Reads from one snapshot; for any number of threads."""
+    """Reads from one snapshot; threads may share it."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        """Asks for nothing yet."""
+        """Sends no request yet."""
         self._snapshot = snapshot
         self._addresses: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def read(self, file: File, begin: int, end: int) -> Iterator[bytes]:
-        """Bytes `[begin, end)` in pieces, in order; a connection is read only as fast as they are taken.
+        """Bytes `[begin, end)` in order, in pieces; reads from the connection only as pieces are taken.
 
-        `StorageError` where they cannot be had, `CorruptError` where the file is not what the Hub lists.
+        Raises `StorageError` if they are not available, and `CorruptError` if the file is not the one that
+        the Hub lists.
         """
         name = f"{self._snapshot.name.text}: {file.path}"
         failed = 0
@@ -62,12 +63,12 @@ class Ranges:
                 if failed == _ATTEMPTS and isinstance(broken, _Stale):
                     raise StorageError(
                         errno.EACCES,
-                        f"{name}: is refused by the Hub's storage (status {broken}), at a new address too;"
+                        f"{name}: the Hub's storage refuses it (status {broken}), at a new URL too;"
                         " run again later",
                     )
                 if failed == _ATTEMPTS:
                     raise explained(broken, name) from broken
-                # An address that has expired, or a server that is gone: ask for another.
+                # The URL has expired or its server does not answer: the next attempt asks for another URL.
                 with self._lock:
                     self._addresses.pop(file.path, None)
                 yield from _waiting(
@@ -75,17 +76,17 @@ class Ranges:
                 )
 
     def whole(self, file: File) -> bytes:
-        """All of a small file, its content checked against the Hub's digest."""
+        """Reads a small file whole, and checks its content against the Hub's digest."""
         data = b"".join(self.read(file, 0, file.size))
         if not good([data], file):
             raise CorruptError(
-                f"{self._snapshot.name.text}: {file.path} arrived as something else than the Hub lists under"
-                f" its digest; run again, and if it stays so tell the repository's owner"
+                f"{self._snapshot.name.text}: {file.path} arrived with another content than the Hub lists"
+                " (its digest differs); run again, and if that does not help, tell the repository's owner"
             )
         return data
 
     def _answer(self, file: File, name: str, begin: int, end: int) -> Iterator[bytes | BaseException]:
-        """The body of one answer; instead of a piece, the reason why it breaks off and may be asked again."""
+        """The body of one response, in pieces; if it breaks off and may be retried, the last is an error."""
         headers = {"Range": f"bytes={begin}-{end - 1}", "Accept-Encoding": "identity"}
         how: Any = {"timeout": constants().HF_HUB_DOWNLOAD_TIMEOUT}
         try:
@@ -93,7 +94,7 @@ class Ranges:
             how["headers"] = _headers(address) | headers
             with utils().get_session().stream("GET", address, **how) as response:
                 if response.status_code in _STALE and not _on_hub(str(response.url)):
-                    # The storage's answer, not the Hub's: most likely the signature has expired.
+                    # The storage refuses it, not the Hub: most likely the signed URL has expired.
                     yield _Stale(response.status_code)
                     return
                 utils().hf_raise_for_status(response)
@@ -109,7 +110,7 @@ class Ranges:
             yield error
 
     def _address(self, file: File, name: str) -> str:
-        """Where to read the file: of a large one the signed address that the Hub gives out."""
+        """The URL of the file; for a large file the signed URL of its storage, which the Hub gives."""
         url = hub().hf_hub_url(self._snapshot.name.repo, file.path, revision=self._snapshot.commit)
         if file.sha256 is None:
             return url
@@ -121,7 +122,7 @@ class Ranges:
         if (found.commit_hash, found.etag, found.size) != (self._snapshot.commit, file.sha256, file.size):
             raise CorruptError(
                 f"{name}: the Hub offers another file than it lists for this commit; run again, and if"
-                " it stays so tell the repository's owner"
+                " that does not help, tell the repository's owner"
             )
         with self._lock:
             self._addresses[file.path] = found.location
@@ -129,7 +130,7 @@ class Ranges:
 
 
 def _headers(address: str) -> dict[str, str]:
-    """The token goes to the Hub alone."""
+    """HTTP headers; the token is sent to the Hub only, never to a storage server."""
     return utils().build_hf_headers(
         token=None if _on_hub(address) else False, library_name="taskvec", library_version=version
     )
@@ -141,7 +142,7 @@ def _on_hub(address: str) -> bool:
 
 
 def _waiting(seconds: float) -> Iterator[bytes]:
-    """Nothing, again and again, for so long: whoever takes it may stop at each."""
+    """Waits; yields empty pieces meanwhile, so that the caller can stop."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         yield b""
@@ -149,29 +150,30 @@ def _waiting(seconds: float) -> Iterator[bytes]:
 
 
 class _Stale(Exception):
-    """The status with which a storage, not the Hub, refuses an address."""
+    """A storage server, not the Hub, refused a URL; the argument is the HTTP status."""
 
 
 def _check(response: Any, file: File, name: str, begin: int, end: int) -> None:
-    """Whether an answer holds just the bytes that were asked for."""
+    """Raises an error unless the response holds exactly the bytes that were requested."""
     length = response.headers.get("Content-Length")
     if (encoding := response.headers.get("Content-Encoding", "identity")) != "identity":
         raise CorruptError(
-            f"{name}: came encoded as {encoding}, which was not asked for; something between here and the Hub"
-            " alters answers, download the model instead"
+            f"{name} arrived encoded as {encoding}, which was not requested: a proxy alters responses of the"
+            " Hub; download the model instead"
         )
     if response.status_code == 200 and (begin, end) == (0, file.size) and length in (None, str(file.size)):
         return
     if response.status_code != 206:
         raise StorageError(
             None,
-            f"{name}: a range was asked for, and answered with status {response.status_code}, not 206;"
-            " if it stays so, download the model instead",
+            f"{name}: the server answered a range request with status {response.status_code}, not 206;"
+            " run again, and if that does not help, download the model instead",
         )
     said = response.headers.get("Content-Range", "")
     right = (f"bytes {begin}-{end - 1}/{file.size}", f"bytes {begin}-{end - 1}/*")
     if said not in right or length not in (None, str(end - begin)):
         raise CorruptError(
             f"{name}: asked for bytes {begin} to {end - 1} of {file.size}, the server sent {said or 'others'}"
-            f" in {length or 'unknown'} bytes; run again, and if it stays so tell the repository's owner"
+            f" in {length or 'unknown'} bytes; run again, and if that does not help, tell the repository's"
+            " owner"
         )

@@ -1,4 +1,4 @@
-"""A folder on the Hub as the core reads it: by ranges of bytes, or file by file once they are downloaded."""
+"""A folder on the Hub as the core reads it: by byte ranges, or file by file after a download."""
 
 from __future__ import annotations
 
@@ -20,49 +20,49 @@ if TYPE_CHECKING:
     from .snapshot import Snapshot
 
 _INDEX = "model.safetensors.index.json"
-# What checks read of every input, beside its shards.
+# Files that the checks read of every input, besides its weights.
 _BESIDE = {_INDEX, "config.json", "tokenizer.json", "README.md", "vector.json", "adapter_config.json"}
 _LARGEST = 100_000_000
 _PIECE = 1 << 20
-# Seconds after which a wait for a file looks up, so that it can be stopped.
+# Seconds to wait for a file at a time; in between, waiting can be interrupted.
 _PATIENCE = 0.2
 
 
 class Remote:
-    """What `taskvec._core.Remote` asks for."""
+    """Implements the protocol `taskvec._core.Remote`, through which the core reads a folder on the Hub."""
 
     def __init__(
         self, snapshot: Snapshot, downloads: Downloads, small: dict[str, bytes], *, streams: bool
     ) -> None:
-        """Asks for nothing yet.
+        """Reads nothing yet.
 
         Args:
             snapshot: the folder.
-            downloads: those of the run.
-            small: contents of small files by digest, shared by all folders of the run, which often have one
-                tokenizer.
-            streams: whether shards are read by ranges alone.
+            downloads: the downloads of the run.
+            small: contents of small files by digest; all folders of the run share it, since they often have
+                the same tokenizer.
+            streams: whether weights are read by ranges only, and not downloaded.
         """
         self._snapshot, self._downloads, self._small = snapshot, downloads, small
         self._ranges = Ranges(snapshot)
         self._names = list(snapshot.files)
         self.files = [(name, file.size) for name, file in snapshot.files.items()]
-        """Name and bytes of every file in and below the folder."""
+        """Name and size in bytes of every file in the folder and its subfolders."""
         self.streams = streams
-        """Whether shards never come to the disk."""
+        """Whether weights are read by ranges only, and not stored on disk."""
 
     def fetch(self, file: int, begin: int, end: int) -> Iterator[bytes]:
-        """Bytes `[begin, end)` of a file in order, in pieces; from the cache where it has the file."""
+        """Bytes `[begin, end)` of a file in order, in pieces; from the cache if the file is in it."""
         name = self._names[file]
         listed = self._snapshot.files[name]
         path = self._snapshot.cached(name)
         whole = (begin, end) == (0, listed.size) and not name.endswith(".safetensors")
         if whole and (path is None or listed.size <= _LARGEST):
-            # Compared with its digest, also where a verb that downloads nothing finds it in the cache.
+            # `read` compares the content with its digest, also if the file is already in the cache.
             yield self.read(name) or b""
         elif path:
             if self.streams:
-                # Of what is not streamed, the download makes sure.
+                # Without streaming, the file goes through the downloads, which check it.
                 what = f"{self._snapshot.name.text}: {listed.path}"
                 unchecked = self._downloads.unchecked
                 if what not in unchecked and not check(path, listed, what, lambda: None):
@@ -76,13 +76,13 @@ class Remote:
             yield from self._ranges.read(listed, begin, end)
 
     def read(self, name: str) -> bytes | None:
-        """All of a small file, checked; None where the folder has none of this name."""
+        """Reads a small file whole and checks it; None if the folder has no file of this name."""
         file = self._snapshot.files.get(name)
         if file is None:
             return None
         what = f"{self._snapshot.name.text}: {file.path}"
         if file.size > _LARGEST:
-            raise StorageError(None, f"{what} has more than {_LARGEST} bytes; put the real file there")
+            raise StorageError(None, f"{what} has more than {_LARGEST} bytes; replace it by the right file")
         if path := self._snapshot.cached(name):
             data = path.read_bytes()
             if (found := good([data], file)) is False:
@@ -97,20 +97,20 @@ class Remote:
 
     @property
     def shards(self) -> set[str]:
-        """The weight files that belong to the folder, as far as its index can be read."""
+        """The weight files of the folder, according to its index."""
         top = {name for name in self._names if "/" not in name}
         weights = {name for name in top if name.endswith(".safetensors")}
         if not {"vector.json", "adapter_config.json"}.isdisjoint(top - {"model.safetensors", _INDEX}):
             return weights
         if _INDEX not in top:
             return weights & {"model.safetensors"}
-        # What is wrong with an index is for the core to say.
+        # If the index is malformed, the core reports it.
         with suppress(ValueError, KeyError, AttributeError, TypeError):
             return weights & set(json.loads(self.read(_INDEX) or b"")["weight_map"].values())
         return set()
 
     def missing(self, *, sidecars: bool) -> dict[tuple[str, str, str], int]:
-        """The shards that the cache has not, with their bytes; with `sidecars`, the files beside them too."""
+        """The weight files that are not in the cache, with their bytes; with `sidecars`, other files too."""
         needed = self.shards | _BESIDE
         if sidecars:
             beside = (name for name in self._names if not _core.is_weights(name))
@@ -120,16 +120,16 @@ class Remote:
         return {(where.name.repo, where.commit, file.path): file.size for file in absent}
 
     def room(self) -> int:
-        """Free bytes on the disk of the cache."""
+        """Free space on the disk of the cache, in bytes."""
         return room(self._snapshot)[1]
 
     def want(self, file: int) -> None:
-        """Begins to download it, and what a later run without the Hub would look for beside it."""
+        """Starts to download a file, and the small files that a later offline run needs with it."""
         self._downloads.want(self._snapshot, self._names[file])
         for name in self._snapshot.files.keys() & _BESIDE:
             self._downloads.want(self._snapshot, name)
 
     def local(self, file: int) -> str | None:
-        """The whole, checked file in the cache; None where it has not arrived yet: ask again."""
+        """The path of the complete, checked file in the cache; None if it has not arrived yet."""
         path = self._downloads.local(self._snapshot, self._names[file], _PATIENCE)
         return None if path is None else str(path)

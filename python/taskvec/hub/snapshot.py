@@ -1,4 +1,4 @@
-"""A folder on the Hub at one commit: what is in it, and what of that the cache already has."""
+"""A folder on the Hub at one commit: its files, and which of them are in the cache."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MAIN = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# Seconds that the Hub has for an answer.
+# Seconds to wait for a response of the Hub.
 _PATIENCE = 30
 
 
@@ -32,15 +32,15 @@ class File:
     """One file, as the Hub lists it."""
 
     path: str
-    """From the repository's root, parts joined by `/`."""
+    """Path from the root of the repository, with `/` between its parts."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
     sha256: str | None = None
-    """Of large files (LFS, Xet); None for those that git keeps itself, and where it is not known."""
+    """Digest of a large file (LFS, Xet); None for a file in git itself, and if it is not known."""
     git: str | None = None
-    """Where that is None: git's digest of what it keeps, the content itself or an LFS pointer to it."""
+    """If `sha256` is None: git's digest of what git stores, the content or an LFS pointer to it."""
     perhaps_large: bool = False
-    """Whether it is not known which of the two git keeps."""
+    """Whether it is not known if `git` is the digest of the content or of an LFS pointer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,14 @@ class Snapshot:
     name: HubName
     commit: str
     cache_dir: str | None
-    """huggingface_hub's cache; None means where that library keeps it."""
+    """The folder of huggingface_hub's cache; None means the library's default."""
     files: dict[str, File] = field(default_factory=dict[str, File])
-    """All files in and below the folder, by name from there."""
+    """All files in the folder and its subfolders, by path relative to the folder."""
 
     def cached(self, name: str) -> Path | None:
-        """Where the cache has this file whole; its content is not looked at.
+        """The path of the file in the cache if it is there with its full size; the content is not checked.
 
-        `CorruptError` where it has another size and the Hub may not be asked for the file.
+        Raises `CorruptError` if the size is another and the run is offline, so the file cannot be downloaded.
         """
         file = self.files[name]
         found = hub().try_to_load_from_cache(
@@ -76,10 +76,10 @@ class Snapshot:
 
 
 def snapshot(name: HubName, cache_dir: str | None, commits: dict[tuple[str, str], str]) -> Snapshot:
-    """Asks the Hub, or with HF_HUB_OFFLINE its cache, for the commit and what is in the folder.
+    """Asks the Hub (with HF_HUB_OFFLINE, its cache) for the commit and the files of a folder.
 
-    `commits` remembers what each revision was, so that all folders of a run that name it see the same one.
-    `StorageError` says why there is no such folder, or why this user may not have it.
+    `commits` remembers the commit of each revision, so that all folders of a run see the same one. Raises
+    `StorageError` if there is no such folder or the user has no access to it.
     """
     try:
         with explaining(name.text):
@@ -90,7 +90,7 @@ def snapshot(name: HubName, cache_dir: str | None, commits: dict[tuple[str, str]
             found = {file.path: file for file in _files(name, commit, cache_dir)}
     except StorageError as error:
         if error.__cause__ and transient(error.__cause__) and _has_weights(name, cache_dir):
-            message = f"{error}, or use what the cache has of it with HF_HUB_OFFLINE=1"
+            message = f"{error}, or set HF_HUB_OFFLINE=1 to use the copy in the cache"
             raise StorageError(error.errno, message) from error.__cause__
         raise
     if name.subfolder is not None:
@@ -99,8 +99,8 @@ def snapshot(name: HubName, cache_dir: str | None, commits: dict[tuple[str, str]
         if not found:
             raise StorageError(
                 None,
-                f"{name.text}: the repository has no folder {name.subfolder} at this revision; see"
-                f" https://huggingface.co/{name.repo}/tree/{name.revision or 'main'} for those it has",
+                f"{name.text}: the repository has no folder {name.subfolder} at this revision;"
+                f" https://huggingface.co/{name.repo}/tree/{name.revision or 'main'} lists its folders",
             )
     return Snapshot(name, commit, cache_dir, found)
 
@@ -116,17 +116,17 @@ def _commit(name: HubName, cache_dir: str | None) -> str:
             name.repo, revision=revision, cache_dir=cache_dir, local_files_only=True
         )
         return cached.resolved
-    # huggingface_hub asks only once here; and its function for revisions answers a Hub that fails with what
-    # the cache remembers, which may be an old commit.
+    # huggingface_hub does not retry `model_info`, so this does. Its `resolve_revision` is not used: if the
+    # Hub fails, it returns the commit in the cache, which may be an old one.
     patiently = Retrying(
         retry=retry_if_exception(transient), stop=stop_after_attempt(4), wait=pause, reraise=True
     )
     found = patiently(hub().HfApi().model_info, name.repo, revision=name.revision, timeout=_PATIENCE)
     ref = repository(name, cache_dir) / "refs" / revision
-    # What a later run without the Hub goes by; where it cannot be written, there is none.
+    # A later offline run finds the commit by this file. If it cannot be written, such a run is not possible.
     with suppress(OSError):
         ref.parent.mkdir(parents=True, exist_ok=True)
-        # Put in place whole: another process may be reading it.
+        # Written under another name and renamed, because another process may be reading the file.
         made = ref.with_name(f"{ref.name}.{os.getpid()}")
         made.write_text(found.sha)
         made.replace(ref)
@@ -134,18 +134,18 @@ def _commit(name: HubName, cache_dir: str | None) -> str:
 
 
 def cache(cache_dir: str | None) -> Path:
-    """Where downloads are kept."""
+    """The folder of the cache, as an absolute path."""
     return Path(cache_dir or constants().HF_HUB_CACHE).expanduser().absolute()
 
 
 def _has_weights(name: HubName, cache_dir: str | None) -> bool:
-    """Whether a run without the Hub would find weights of this folder in the cache."""
+    """Whether an offline run would find weights of this folder in the cache."""
     revision, front = name.revision or _MAIN, f"{name.subfolder}/" if name.subfolder else ""
     try:
         if not _COMMIT.fullmatch(revision):
             revision = (repository(name, cache_dir) / "refs" / revision).read_text()
         listed = hub().get_cached_repo_tree(name.repo, revision=revision, cache_dir=cache_dir)
-    # CachedRepoTreeNotFoundError is of no class of Python's own.
+    # CachedRepoTreeNotFoundError does not derive from a builtin exception that could be named here.
     except Exception:
         return False
     snapshot = repository(name, cache_dir) / "snapshots" / revision
@@ -154,7 +154,7 @@ def _has_weights(name: HubName, cache_dir: str | None) -> bool:
 
 
 def repository(name: HubName, cache_dir: str | None) -> Path:
-    """The folder of the cache that holds all of a repository."""
+    """The folder of the cache that holds the files of a repository."""
     return cache(cache_dir) / f"models--{name.repo.replace('/', '--')}"
 
 
@@ -170,24 +170,25 @@ def _files(name: HubName, commit: str, cache_dir: str | None) -> Iterable[File]:
 
 
 def _offline(name: HubName, commit: str, cache_dir: str | None) -> Iterable[File]:
-    """The files of the cached listing, with the digests that this cache knows.
+    """The files of the listing in the cache, with the digests that the cache knows.
 
-    The SHA-256 of a large file is in the listing, and where the cache has links, it is the name that the link
-    leads to. The `blob_id` of a large file is git's digest of a pointer, not of the content.
+    The SHA-256 of a large file is in the listing. If the cache uses links, it is also the name of the link's
+    target. The `blob_id` of a large file is git's digest of an LFS pointer, not of the content.
     """
     listed = hub().get_cached_repo_tree(name.repo, revision=commit, cache_dir=cache_dir)
     large = _listed_sha256(repository(name, cache_dir) / "trees" / f"{commit}.json")
     for file in listed:
         blob = _linked(name, file.path, commit, cache_dir)
         sha256 = large.get(file.path) or (blob if _SHA256.fullmatch(blob) else None)
-        # A listing without any SHA-256 comes from a writer that left it out; weights are hardly ever in git.
+        # A listing without any SHA-256 was written by a version that leaves them out, so it does not show
+        # that a file is small. Weights are hardly ever stored in git itself.
         small = _COMMIT.fullmatch(blob) or (large and not file.xet_hash and not is_weights(file.path))
         yield File(file.path, file.size, sha256, None if sha256 else file.blob_id, not (sha256 or small))
 
 
 def _listed_sha256(listing: Path) -> dict[str, str]:
-    """SHA-256 by path, as huggingface_hub's list of a commit has them; its own function leaves them out."""
-    # What is wrong with the list itself, the library has said.
+    """SHA-256 by path, from the file in which huggingface_hub lists a commit; its function omits them."""
+    # If the file is malformed, the library has already reported it.
     with suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
         files = json.loads(listing.read_bytes())["files"]
         found = {path: str(file.get("lfs_sha256")) for path, file in files.items()}
@@ -196,8 +197,8 @@ def _listed_sha256(listing: Path) -> dict[str, str]:
 
 
 def _linked(name: HubName, path: str, commit: str, cache_dir: str | None) -> str:
-    """The name of the blob that the cache links to under a file's name; empty where it has no such link."""
+    """The name of the blob to which the cache links a file; empty if there is no such link."""
     found = hub().try_to_load_from_cache(name.repo, path, cache_dir=cache_dir, revision=commit)
-    # One step only: with Xet that blob is itself a link, to a name that is another digest.
+    # Only one link is followed: with Xet the blob is itself a link, whose target is named by another digest.
     link = Path(found) if isinstance(found, str) else None
     return link.readlink().name if link and link.is_symlink() else ""
