@@ -64,7 +64,7 @@ def test_a_model_that_is_rebuilt_in_the_block(qwen: Path, model: PreTrainedModel
         with taskvec.Vector(qwen / "v").applied(model):
             model.to("meta")
 
-    with pytest.raises(CorruptError, match="is left modified: load it anew"):
+    with pytest.raises(CorruptError, match="is left modified: load it again"):
         block()
 
 
@@ -172,7 +172,7 @@ def test_a_target_that_changes_in_between(qwen: Path, tmp_path: Path, change: st
             changed.update(state(model))
             spoil()
 
-    with pytest.raises(CorruptError, match="left modified: load it anew") as caught:
+    with pytest.raises(CorruptError, match="left modified: load it again") as caught:
         block()
     assert str(folder) in str(caught.value)
     assert_state(model, changed)

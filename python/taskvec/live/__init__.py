@@ -1,5 +1,6 @@
-"""A vector in a live torch model, for as long as a `with` block lasts.
+"""Puts a vector into a live torch model for the length of a `with` block.
 
-It may import what opens refs and checks options, never the verbs or a study. `parameters` finds which
-parameter holds which tensor; what a caller asks for is in `inject`.
+`inject` has the functions that a caller uses, `change` changes the model and restores it, and `parameters`
+finds which parameter holds which tensor. It may import what opens refs and checks options, but not the verbs
+or a study.
 """

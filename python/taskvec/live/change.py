@@ -1,4 +1,4 @@
-"""What a `with` block does to a live model, and how everything is undone at its end."""
+"""Changes a live model at the start of a `with` block, and restores it at the end."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from ..records import Json
 
 Originals = Literal["folder", "cpu"]
-"""Where the model's own values come from at the end: read again from the target, or kept on the CPU."""
+"""Where the model's own values come from at the end: read again from the target, or copied to CPU memory."""
 
 
 class Job:
-    """The computation for one `with` block, planned when it is asked for."""
+    """The computation for one `with` block; it is planned before the block is entered."""
 
     def __init__(self, start: Callable[..., _core.Live], given: list[Fixed], found: Findings) -> None:
-        """Plans it where the folders `given`, the base first, are now; `start` takes their paths."""
+        """Plans the computation: `given` are the folders, the base first, whose paths `start` takes."""
         self.base, self.found = given[0], found
         self._start, self._given = start, given
         self._paths = self._now()
@@ -42,13 +42,13 @@ class Job:
         return [str(folder) for folder in self._given]
 
     def ready(self) -> _core.Live:
-        """The computation: planned anew if the block is entered in another working folder."""
+        """The computation; planned again if the working directory has changed, so that paths differ."""
         return self._live if self._now() == self._paths else self._start(*self._now())
 
 
 @contextmanager
 def changed(model: nn.Module, job: Job, originals: Originals, opts: Options) -> Generator[Applied]:
-    """The model with the vector in it; afterwards the model as it was, whatever ends the block."""
+    """Puts the vector into the model, and restores the model when the block ends, whatever ends it."""
     change = _Change(model, job, originals, opts)
     try:
         report = change.put_in()
@@ -60,13 +60,14 @@ def changed(model: nn.Module, job: Job, originals: Originals, opts: Options) -> 
             with _interrupts_held():
                 change.put_back()
         except KeyboardInterrupt:
-            # It came before it could be held, or after all was put back: then nothing is left to do.
+            # It came before Ctrl-C was held back, or after the model was restored. In the second case
+            # `put_back` finds nothing left to do.
             change.put_back()
             raise
 
 
 class _Change:
-    """What one `with` block does to a model, and what it takes to undo it."""
+    """The changes of one `with` block to a model, with what is needed to undo them."""
 
     def __init__(self, model: nn.Module, job: Job, originals: Originals, opts: Options) -> None:
         self._model, self._base, self._opts = model, job.base, opts
@@ -74,35 +75,35 @@ class _Change:
         self._carriers = self._find()
         self._keep = originals == "cpu"
         self._kept: list[tuple[str, int, int, Tensor]] = []
-        """With originals on the CPU: live name, first element, one past the last, and what they held."""
+        """If originals are kept on the CPU: name in the model, first element, one past the last, values."""
         self._written: dict[str, list[tuple[int, int]]] = {}
-        """Otherwise: by live name, the elements that no longer are the folder's."""
+        """Otherwise, by name in the model: the ranges of elements that were changed."""
 
     def _find(self) -> list[Carrier | None]:
         return carriers(self._model, str(self._base), json.loads(self._job.tensors), self._opts.prefixes)
 
     def put_in(self) -> Json:
-        """Makes the model what loading the written checkpoint would give."""
+        """Changes the model to what loading the written checkpoint would give."""
         with writing(), closing(stream(self._job, self._carriers, results=True)) as parts:
             for carrier, first, stop, result, original in parts:
                 live = carrier.flat[first:stop]
                 was = live.to("cpu", copy=self._keep)
                 if not holds(was, original):
                     raise MismatchError(
-                        f"parameter `{carrier.name}` differs from {self._base}, so that what this folder plus"
-                        " the vector is would not be this model plus the vector; leave other `applied` blocks"
-                        " first, load the model anew, or name the folder it was loaded from with target"
+                        f"parameter `{carrier.name}` differs from {self._base}, so the vector cannot be added"
+                        " to that folder's values; leave other `applied` blocks first, load the model again,"
+                        " or name with target the folder it was loaded from"
                     )
                 if not carrier.combined:
                     continue
-                # Noted first: an interruption between the two must not leave a change that nobody knows of.
+                # Recorded before the copy, so that an interruption between the two leaves no unknown change.
                 if self._keep:
                     self._kept.append((carrier.name, first, stop, was))
                 else:
                     self._written.setdefault(carrier.name, []).append((first, stop))
-                # Torch rounds to the model's dtype as it does in loading, and before the values go to a GPU.
+                # torch rounds to the model's dtype as it does when it loads, and before it copies to a GPU.
                 live.copy_(result)
-        # What was written in thousands of windows is one stretch now.
+        # Every element of these tensors was written, so one range replaces thousands.
         self._written = {
             carrier.name: [(0, carrier.flat.numel())]
             for carrier in self._carriers
@@ -111,11 +112,11 @@ class _Change:
         return json.loads(self._job.report())
 
     def put_back(self) -> None:
-        """Makes the model what it was, as far as it was changed."""
+        """Restores what was changed in the model."""
         if not (self._kept or self._written):
             return
         try:
-            # Looked up anew: a model that was moved or cast in the block has other memory now.
+            # Looked up again: if the model was moved or cast inside the block, its memory is elsewhere now.
             self._carriers = self._find()
             with writing():
                 flat = {carrier.name: carrier.flat for carrier in self._carriers if carrier}
@@ -127,8 +128,8 @@ class _Change:
                 self._written = {}
         except (TaskvecError, KeyError) as error:
             raise CorruptError(
-                f"{error}; the model's own values could not be put back from {self._base}, and it is left"
-                " modified: load it anew"
+                f"{error}; the model's own values could not be restored from {self._base}, so it is left"
+                " modified: load it again"
             ) from error
 
     def _read_again(self) -> None:
@@ -149,14 +150,14 @@ class _Change:
 
 @contextmanager
 def writing() -> Generator[None]:
-    """In which parameters of every kind may be written; autograd sees that their version is another."""
+    """Allows to write to parameters of every kind; autograd notices that their values have changed."""
     import torch
 
     threads = torch.get_num_threads()
     try:
-        # The core's threads have the cores: torch's would only wait for each other, and busily.
+        # The core's threads use the cores already; torch's would only compete with them, in busy waiting.
         torch.set_num_threads(1)
-        # Not `no_grad`: models that were made in inference mode can be written in nothing else.
+        # `no_grad` is not enough: a model made in inference mode can only be written to in inference mode.
         with torch.inference_mode():
             yield
     finally:
@@ -166,14 +167,14 @@ def writing() -> Generator[None]:
 def stream(
     job: _core.Live, found: list[Carrier | None], *, results: bool
 ) -> Generator[tuple[Carrier, int, int, Tensor, Tensor]]:
-    """Every part of the carried tensors: carrier, first element, one past the last, result, original.
+    """Yields the tensors of `found` in parts: carrier, first element, one past the last, result, original.
 
-    The original is the folder's own values, and so is the result without `results`. They are in the folder's
-    dtype, on the CPU, and hold until the next part is asked for.
+    `original` holds the folder's own values, and so does `result` if `results` is False. Both are on the CPU,
+    in the folder's dtype, and are valid until the next part is requested.
     """
     import torch
 
-    # Pinned, so that copies to a GPU need no further staging in the driver.
+    # Pinned memory, so that the driver copies to a GPU without another buffer.
     pinned = any(carrier is not None and carrier.flat.is_cuda for carrier in found)
     original = torch.empty(job.window_bytes, dtype=torch.uint8, pin_memory=pinned)
     result = torch.empty_like(original, pin_memory=pinned) if results else original
@@ -183,7 +184,7 @@ def stream(
         while (parts := job.next(*buffers)) is not None:
             for tensor, first, elements, at in parts:
                 carrier = found[tensor]
-                assert carrier is not None, "only what is carried was asked for"
+                assert carrier is not None, "only tensors with a carrier were requested"
                 made, own = (carrier.load(window, at, elements) for window in (result, original))
                 yield carrier, first, first + elements, made, own
     finally:
@@ -191,19 +192,19 @@ def stream(
 
 
 def holds(live: Tensor, stored: Tensor) -> bool:
-    """Whether these live values are, bit for bit, what loading makes of the stored ones."""
+    """Whether the live values are, bit for bit, what loading makes of the stored values."""
     import torch
 
     words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[live.element_size()]
-    # In NumPy, which is on board for the buffers too: torch's `equal` takes ten times as long.
+    # Compared with NumPy, which the buffers need anyway: torch's `equal` takes ten times as long.
     return bool((live.view(words).numpy() == stored.to(live.dtype).view(words).numpy()).all())
 
 
 @contextmanager
 def _interrupts_held() -> Generator[None]:
-    """Lets Ctrl-C wait: a model half put back is of no use to anybody."""
+    """Holds Ctrl-C back until the block ends: a model that is only half restored is useless."""
     seen: list[int] = []
-    # Only Python's main thread gets to see signals, and only it may say what they do.
+    # Only Python's main thread receives signals and may set their handlers.
     mine = (
         threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not None
     )

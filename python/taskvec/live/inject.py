@@ -1,6 +1,6 @@
-"""A vector in a live torch model, in place, for as long as a `with` block lasts.
+"""Puts a vector into a live torch model, in place, for the length of a `with` block.
 
-What goes in are the bits that `apply` or `transfer` would write for the target, streamed window by window.
+The values are bit for bit those that `apply` or `transfer` would write, and are streamed window by window.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def applied(
     originals: Originals = "folder",
     **options: Unpack[Keywords],
 ) -> AbstractContextManager[Applied]:
-    """`Vector.applied`, which see, for a vector given by its folder."""
+    """The implementation of `Vector.applied`, which documents the arguments and errors."""
     opts, alphas = _live_options(options, originals), spread_alphas(alpha, 1)
     with Session(opts) as session:
         base, skill = _target(model, target, session), session.whole(vector)
@@ -67,19 +67,19 @@ def transferred(
     originals: Originals = "folder",
     **options: Unpack[Keywords],
 ) -> AbstractContextManager[Applied]:
-    """Puts target + α·(minuend − subtrahend) into a live model while a `with` block lasts.
+    """Puts target + α·(minuend − subtrahend) into a live model for the length of a `with` block.
 
-    The fused form of `Vector.applied`: the same bits, options and errors, and the vector is never stored.
+    The result, options and errors are those of `Vector.applied`, but the vector is not stored.
     """
     opts, (scale,) = _live_options(options, originals), spread_alphas(alpha, 1)
     with Session(opts) as session:
         base = _target(model, target, session)
         pair = [session.whole(donor) for donor in (minuend, subtrahend)]
-        # The adapter's base: where it is on this machine, whatever the working folder is later.
+        # The path of the adapter's base is made absolute, because the working directory may change later.
         places = {os.fspath(minuend): pair[0].path, os.fspath(subtrahend): pair[1].path}
         if opts.base is not None:
             base_folder = Path(places.get(opts.base, opts.base)).expanduser()
-            # A name on the Hub stays one.
+            # If it is not a folder, it is a name on the Hub, which stays as it is.
             opts = replace(opts, base=str(base_folder.absolute()) if base_folder.is_dir() else opts.base)
         found = _compared(base, pair, session)
 
@@ -91,18 +91,18 @@ def transferred(
 
 
 def _compared(base: Fixed, donors: list[Ref], session: Session) -> Findings:
-    """What configs and tokenizers say, and which files of the Hub's cache were not checked."""
+    """Compares configs and tokenizers; adds warnings for files in the cache that were not checked."""
     found = compare(local(Path(str(base))), donors)
     found.warnings += session.unchecked()
     return found
 
 
 def unlike(model: nn.Module, target: Folder | None = None) -> tuple[str, ...]:
-    """The names of the live parameters whose values are not those of the folder `target`.
+    """The names of the model's parameters whose values differ from those of the folder `target`.
 
     The folder's values are cast to the model's dtype, as loading does, and compared bit for bit, window by
-    window. None means the folder that the model was loaded from. Models that `Vector.applied` refuses are
-    refused here too.
+    window. If `target` is None, it is the folder that the model was loaded from. Raises the errors of
+    `Vector.applied` for models that cannot be compared.
     """
     with Session(Options()) as session:
         base = str(_target(model, target, session))
@@ -118,13 +118,13 @@ def unlike(model: nn.Module, target: Folder | None = None) -> tuple[str, ...]:
 
 
 def _target(model: nn.Module, target: Folder | None, session: Session) -> Fixed:
-    """The folder on this machine: the model's own values are read from it again at the end."""
+    """The target as a local folder, from which the model's own values are read again at the end."""
     if target is not None:
         return Fixed(session.whole(target).path)
     path = getattr(model, "name_or_path", "")
     if not isinstance(path, str) or not path or not Path(path).is_dir():
         raise UsageError(
-            f"the model was loaded from {path!r}, which is not a folder here; name the folder with target"
+            f"the model was loaded from {path!r}, which is not a local folder; name the folder with target"
         )
     return Fixed(path)
 
@@ -134,5 +134,5 @@ def _live_options(options: Keywords, originals: Originals) -> Options:
         raise UsageError(f"originals {originals!r} is not one of {', '.join(get_args(Originals))}")
     for name in _WRITING:
         if name in options:
-            raise UsageError(f"{name} is for checkpoints that are written; leave it out for a live model")
+            raise UsageError(f"{name} is for checkpoints that are written; omit it for a live model")
     return make_options(options)

@@ -1,4 +1,4 @@
-"""Which tensor of a live model carries which tensor of a checkpoint, and which models cannot be changed."""
+"""Finds which tensor of a live model holds which tensor of a checkpoint; refuses models it cannot change."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TYPES = {
     "F8_E5M2": "float8_e5m2",
     "F8_E4M3": "float8_e4m3fn",
 }
-"""The format's names of element types and torch's; what is packed below a byte no live parameter holds."""
+"""Dtypes by their name in safetensors and in torch; types below one byte do not occur in live models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ class Carrier:
     name: str
     """Its name in the model."""
     flat: Tensor
-    """All its elements in a row: a view, so that what is written here is in the model."""
+    """A view of all its elements in one dimension, so that writing to it changes the model."""
     stored: torch.dtype
-    """What the folder stores."""
+    """The dtype in the folder."""
     combined: bool
     """Whether the vector changes it."""
 
     def load(self, window: Tensor, at: int, elements: int) -> Tensor:
-        """Elements at byte `at` of a window, as the folder stores them."""
+        """`elements` elements from byte `at` of a window, in the folder's dtype."""
         return window[at : at + elements * self.stored.itemsize].view(self.stored)
 
 
@@ -59,14 +59,15 @@ def carriers(
 ) -> list[Carrier | None]:
     """The carrier of each of the folder's tensors (`Live.tensors`), in their order.
 
-    None for what no tensor of the model carries, and for the repetition of a tied one, which is there once.
-    `MismatchError` names a parameter that cannot be changed, or has no tensor in the folder, and a tensor
-    that the vector changes and nothing carries.
+    It is None for a tensor that is not in the model, and for the second of two tied tensors, which share one
+    memory. Raises `MismatchError` for a parameter that cannot be changed or has no tensor in the folder, and
+    for a tensor that the vector changes but the model does not have.
     """
     import torch
 
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    # Buffers that are saved count too. Parameters come after: a wrapper may hand out copies of them here.
+    # Saved buffers count too. Parameters are added last and replace entries of the state dict, in which a
+    # wrapper may have put copies.
     saved = model.state_dict(keep_vars=True)
     live = {name: value for name, value in saved.items() if isinstance(value, torch.Tensor)} | parameters
     for name, parameter in parameters.items():
@@ -91,8 +92,8 @@ def carriers(
         if first["base"] != tensor["base"]:
             _refuse(
                 f"parameter `{name}`",
-                f"shares its memory with `{first['name']}`, but {folder} stores two tensors; set"
-                " tie_word_embeddings in its config.json if they are one, or load the model untied",
+                f"shares its memory with `{first['name']}`, but {folder} stores two tensors; if they are one,"
+                " set tie_word_embeddings in its config.json, else load the model untied",
             )
         repeated = first is not tensor
         found.append(
@@ -105,14 +106,14 @@ def carriers(
 
 
 _ELSEWHERE = (
-    "; names differ where transformers rebuilds a model as it loads it (it fuses the experts of a mixture),"
-    " where the model is wrapped (give the inner model) and where the folder is another model's; otherwise"
-    " write the checkpoint with taskvec.apply or taskvec.transfer and load that"
+    "; if the model is wrapped, give the inner model; if the folder is another model's, name the right one;"
+    " if transformers renames tensors when it loads this model (as for fused experts), write the checkpoint"
+    " with taskvec.apply or taskvec.transfer and load that"
 )
 
 
 def _place(name: str, value: Tensor) -> Any:
-    """Equal for two names of one tensor; what has no elements has no address either."""
+    """A key that is equal for two names of one tensor; an empty tensor has no address, but its name."""
     return (value.device, value.data_ptr()) if value.numel() else name
 
 
@@ -121,20 +122,20 @@ def _require_plain(name: str, value: Tensor) -> None:
 
     what = f"parameter `{name}`"
     if value.is_meta:
-        _refuse(what, "is not in memory (on the meta device, as offloading leaves it); load the model whole")
+        _refuse(what, "is not in memory but offloaded (on the meta device); load the whole model to memory")
     if type(value) not in (torch.nn.Parameter, torch.Tensor) or value.layout is not torch.strided:
         kind = type(value).__name__
         _refuse(
             what,
-            f"is a {kind}, quantised or sharded, and no plain tensor; load the model unquantised and whole,"
+            f"is a {kind} (quantised or sharded), not a plain tensor; load the model unquantised and whole,"
             " or write the checkpoint with taskvec.apply or taskvec.transfer and load that",
         )
     if not value.is_contiguous():
-        _refuse(what, "does not lie in one piece in memory; make it contiguous first")
+        _refuse(what, "is not contiguous in memory; make it contiguous first")
 
 
 def _stored(name: str, value: Tensor, folder: str, tensor: Json) -> torch.dtype:
-    """The folder's dtype of a tensor, once the model's is known to fit."""
+    """The dtype of a tensor in the folder; `MismatchError` if the tensor of the model does not fit it."""
     import torch
 
     what = f"parameter `{name}`"
@@ -156,7 +157,7 @@ def _stored(name: str, value: Tensor, folder: str, tensor: Json) -> torch.dtype:
 
 
 def _is_float(dtype: torch.dtype) -> bool:
-    """Whether its values are numbers and not codes that only mean something with their scales."""
+    """Whether values of this dtype are plain numbers, not 8-bit codes that need a scale."""
     return dtype.is_floating_point and dtype.itemsize > 1
 
 
