@@ -125,7 +125,7 @@ WRONG: dict[str, tuple[dict[str, Any], int, str]] = {
     "no such task": ({"benchmarks": [{"id": "x", "task": "tiny_word"}]}, 2, "tiny_words"),
     "no data": ({"benchmarks": [{"id": "x", "task": "sciq"}]}, 4, "allenai/sciq"),
     "a folder that is not there": ({"target": "./nowhere"}, 4, "nowhere"),
-    "a ref": ({"target": "org/name"}, 4, "org/name: is no folder here"),
+    "a ref": ({"target": "org/name"}, 4, "org/name: is neither a local folder"),
     "a cap beyond the context": (
         {"benchmarks": [{"id": "x", "task": "tiny_words", "max_new_tokens": 4000}]}, 2, "lower max_new",
     ),
@@ -177,10 +177,7 @@ def test_without_the_extra(
     for args in (("check",), ("run", "-o", tmp_path / "RUN")):
         code, out, err = command(capfd, "study", *args, root / "study.yaml")
         assert (code, out) == (2, "")
-        assert (
-            err
-            == f'taskvec: {absent} not installed; get what scores models with: pip install "taskvec[eval]"\n'
-        )
+        assert err == f'taskvec: {absent} not installed; run pip install "taskvec[eval]"\n'
     assert command(capfd, "study", "show", root / "study.yaml")[0] == 0
 
 
@@ -232,7 +229,7 @@ def test_a_run_that_is_stopped_goes_on(number: int, root: Path, tmp_path: Path) 
     assert out == ""
     if number == signal.SIGINT:
         assert process.returncode == 130
-        assert err.splitlines()[-1] == "taskvec: stopped; the same command goes on from here"
+        assert err.splitlines()[-1] == "taskvec: stopped; run the same command again to continue"
     first = run / "samples" / "baseline.first.jsonl"
     # Hidden: answers of a cell that is not finished.
     assert sorted(path.name for path in (run / "samples").glob("[!.]*.jsonl")) == [first.name]

@@ -1,11 +1,11 @@
-"""Studies: does a vector do what it is meant to, against controls, on benchmarks that lm-eval scores.
+"""Studies measure, with controls, what a vector does to a model, on benchmarks that lm-eval scores.
 
     import taskvec.study
 
     taskvec.study.check("mini")
     taskvec.study.run("mini", "RUN")
 
-All of it but `load` needs the extra `eval`: `pip install "taskvec[eval]"`.
+`check` and `run` need the extra `eval`: `pip install "taskvec[eval]"`; `report` needs only `report`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ __all__ = ["check", "load", "report", "run"]
 
 
 def load(study: str | Path) -> Study:
-    """Reads a study file, or by its name one that ships with taskvec, with defaults filled in.
+    """Reads a study, given the path of its file or the name of one that ships with taskvec.
+
+    The returned value has defaults filled in and absolute paths.
 
     Raises:
-        UsageError: there is no such study, or something in it is not as it must be ("FILE:LINE: …").
+        UsageError: there is no such study, or its file is not valid (the message begins with FILE:LINE).
         StorageError: the file cannot be read.
     """
     from .spec import study_file as file
@@ -45,21 +47,21 @@ def check(
     target: str | None = None,
     measure: bool = True,
 ) -> Checked:
-    """Whether a study can run, what it would do, and how long it would take.
+    """Checks whether a study can run, what it would do, and how long it would take.
 
     Args:
-        study: name or path.
-        offline: allow no network, whatever the study says.
-        device: `cpu`, `cuda`, `cuda:1` or `auto` instead of the study's.
-        limit: documents of each task at most.
-        target: the model that receives v, instead of the study's: a folder or a ref.
-        measure: load the target and ask it one batch of each kind, to estimate time, memory and disk; without
-            it no weight is read.
+        study: the name or path of the study.
+        offline: use no network, whatever the study file says.
+        device: `cpu`, `cuda`, `cuda:1` or `auto`, instead of the study file's device.
+        limit: the most documents of each task.
+        target: the model that receives v, instead of the study file's target: a folder or a ref.
+        measure: load the target and time one batch of each kind, to estimate time, memory and disk; if False,
+            no weights are read.
 
     Raises:
-        UsageError: the study asks for what makes no sense, or the extra `eval` is missing.
-        MismatchError: its inputs do not fit together, or its target cannot chat.
-        StorageError: the data of a benchmark cannot be had.
+        UsageError: the study is not valid, or the extra `eval` is not installed.
+        MismatchError: its inputs do not fit together, or its target has no chat template.
+        StorageError: an input or the data of a benchmark is not available.
     """
     from .running.check_result import Checked
     from .running.preflight import look
@@ -87,30 +89,31 @@ def run(
 ) -> Results:
     """Runs a study in the folder `out` and writes its `results.json` and `report.html`.
 
-    All arms but the donors are made in memory on one loaded target. A cell (an arm on a benchmark) is
-    finished when its file in `samples` is there; the same call takes an interrupted run up after the last
-    batch that was finished, and asks nothing twice.
+    All arms except the donors are made in memory, from one loaded target. A cell (an arm on a benchmark) is
+    finished when its file in `samples` exists. The same call continues an interrupted run after the last
+    finished batch, and asks nothing twice.
 
-    A run without the network leaves the process so: the libraries read that switch once, when imported.
+    After a run offline, the process stays offline, because the libraries read that setting only once, when
+    they are imported.
 
     Args:
-        study: name or path.
+        study: the name or path of the study.
         out: the folder of the run.
-        offline: allow no network, whatever the study says.
-        device: `cpu`, `cuda`, `cuda:1` or `auto` instead of the study's.
-        limit: documents of each task at most.
-        target: the model that receives v, instead of the study's: a folder or a ref.
-        overwrite: start anew where `out` holds a run.
-        allow_code_execution: your consent to running code that the model wrote, in a sandbox; benchmarks such
-            as `humaneval` need it. No study file can give it.
-        command: the command line to write down, where there is one.
-        progress: called with (arm, benchmark, documents done, documents in all, seconds left or None) as
-            batches finish.
+        offline: use no network, whatever the study file says.
+        device: `cpu`, `cuda`, `cuda:1` or `auto`, instead of the study file's device.
+        limit: the most documents of each task.
+        target: the model that receives v, instead of the study file's target: a folder or a ref.
+        overwrite: discard a run that `out` holds and start again.
+        allow_code_execution: allow code that the model wrote to run in a sandbox; benchmarks such as
+            `humaneval` need it. A study file cannot allow it.
+        command: the command line to record in the results; None for a call from Python.
+        progress: called as `progress(arm, benchmark, documents_done, documents_total, seconds_left)` after
+            each batch; `seconds_left` is None if it is not known.
 
     Raises:
-        UsageError: as `check`; or `out` holds something else than a run.
-        MismatchError: as `check`; or `out` holds another run.
-        StorageError: as `check`; or a file cannot be written, or another run is at work in `out`.
+        UsageError: as for `check`; or `out` holds something else than a run.
+        MismatchError: as for `check`; or `out` holds another run.
+        StorageError: as for `check`; or a file cannot be written, or another run is active in `out`.
     """
     from .running import preflight, runner
 
@@ -122,13 +125,14 @@ def run(
 
 
 def report(run: str | os.PathLike[str]) -> tuple[Results, Path]:
-    """Makes the report of a run anew: also of one that is not finished, or of its results.json alone.
+    """Makes the report of a run again; the run need not be finished.
 
     Args:
-        run: the folder of the run, whose results.json is then made anew too, or a results.json.
+        run: the folder of the run, whose results.json is then also made again from the samples; or a
+            results.json alone.
 
     Returns:
-        The results, and the path of report.html, beside results.json.
+        The results, and the path of report.html, which is beside results.json.
 
     Raises:
         UsageError: `run` is neither of the two.

@@ -1,4 +1,7 @@
-"""What the process must be before lm-eval is imported: it is there, offline if asked, and silent."""
+"""Prepares the process before lm-eval is imported: checks that it is installed, sets offline mode and quiet.
+
+lm-eval, transformers and datasets read their environment variables once, when they are imported.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ if TYPE_CHECKING:
     from ..records import Json
 
 DEVICE = r"auto|cpu|cuda(:[0-9]{1,3})?"
-"""What a device is called."""
+"""The names that a device may have, as a regular expression."""
 
 SCORING = ("torch", "transformers", "lm_eval", "datasets", "accelerate")
-"""What scores models."""
-# matplotlib too: its lack must not be found out after hours of scoring.
+"""Packages needed to score models."""
+# With matplotlib, so that a run does not fail at its report after hours of scoring.
 STUDYING = (*SCORING, "matplotlib")
-"""What a whole study needs, its report included."""
-# Without the third, building some tasks calls out although the first two forbid it.
+"""Packages needed for a whole study, including its report."""
+# Without the third, some tasks use the network when they are built, although the first two forbid it.
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE")
 _FLAGS = (
     ("huggingface_hub.constants", "HF_HUB_OFFLINE"),
@@ -39,19 +42,18 @@ _LOUD = ("lm_eval", "transformers", "datasets", "evaluate", "huggingface_hub", "
 
 
 def missing(needed: tuple[str, ...] = STUDYING) -> str | None:
-    """The one sentence to say where what is needed is not installed; None where it is."""
+    """A sentence that names the needed packages that are not installed; None if all are."""
     absent = [name for name in needed if find_spec(name) is None]
     if not absent:
         return None
-    return f'{", ".join(absent)} not installed; get what scores models with: pip install "taskvec[eval]"'
+    return f'{", ".join(absent)} not installed; run pip install "taskvec[eval]"'
 
 
 def prepare(*, offline: bool, needed: tuple[str, ...] = STUDYING) -> bool:
-    """Call before anything heavy is imported; returns whether the process is offline from now on.
+    """Must be called before the libraries are imported; returns whether the process is offline from now on.
 
     Raises:
-        UsageError: the extra `eval` is not installed, or a library that reads the flags when it is imported
-            was imported without them.
+        UsageError: the extra `eval` is not installed, or a library was imported before without offline mode.
     """
     if said := missing(needed):
         raise UsageError(said)
@@ -61,7 +63,7 @@ def prepare(*, offline: bool, needed: tuple[str, ...] = STUDYING) -> bool:
     for module, flag in _FLAGS:
         if module in sys.modules and not getattr(sys.modules[module], flag, True):
             raise UsageError(
-                f"{module.partition('.')[0]} was imported with the network on, too late to run offline;"
+                f"{module.partition('.')[0]} was imported without offline mode, and cannot change to it now;"
                 " set HF_HUB_OFFLINE=1 before the first import, or use the command line"
             )
     return True
@@ -72,7 +74,9 @@ def _is_on(name: str) -> bool:
 
 
 def about(device: str) -> Json:
-    """What here decides answers: `versions`, and of the device its torch name and what it is called.
+    """What can change answers on this machine: `versions`, torch's name of the `device`, and `named`.
+
+    `named` is the device with the name of the GPU.
 
     Raises:
         UsageError: there is no such device.
@@ -85,7 +89,7 @@ def about(device: str) -> Json:
     if device == "auto":
         device = "cuda" if there else "cpu"
     if device != "cpu" and (not there or int(device.partition(":")[2] or 0) >= torch.cuda.device_count()):
-        raise UsageError(f"device {device} is not there; give cpu, or auto to take what there is")
+        raise UsageError(f"device {device} does not exist here; give cpu, or auto to use what is available")
     versions = {
         "taskvec": version,
         "python": ".".join(map(str, sys.version_info[:3])),
@@ -99,7 +103,7 @@ def about(device: str) -> Json:
 
 
 def library(name: str) -> Any:
-    """A module of lm-eval, transformers or datasets; they come without types that a checker could follow."""
+    """A module of lm-eval, transformers or datasets, untyped, since a type checker cannot follow them."""
     return import_module(name)
 
 
@@ -109,7 +113,7 @@ def _no_bar(items: Any, **_: Any) -> Any:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Bars, advice and warnings of the libraries stay away; what they print goes to standard error."""
+    """Silences the libraries' progress bars, log messages and warnings; their prints go to standard error."""
     datasets, task = library("datasets"), library("lm_eval.api.task")
     transformers_logging = library("transformers.utils.logging")
     loggers = [logging.getLogger(name) for name in _LOUD]
@@ -123,7 +127,7 @@ def quiet() -> Generator[None]:
         transformers_logging.set_verbosity(logging.CRITICAL)
         transformers_logging.disable_progress_bar()
         datasets.disable_progress_bars()
-        # The one bar that lm-eval has no switch for.
+        # lm-eval has no setting to hide this bar.
         task.tqdm = _no_bar
         with warnings.catch_warnings(), redirect_stdout(sys.stderr):
             warnings.simplefilter("ignore")

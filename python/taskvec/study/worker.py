@@ -1,4 +1,4 @@
-"""`python -m taskvec.study.worker JOB`: how the process of another environment is started."""
+"""`python -m taskvec.study.worker JOB`: the entry point of the process that runs in another environment."""
 
 import sys
 

@@ -69,9 +69,9 @@ WRONG = {
     ),
     "a benchmark": ([{"arm": "plus", "benchmark": "c"}], "primary names the benchmark 'c', which the study"),
     "itself": ([{"arm": "plus", "against": "plus", "benchmark": "a"}], "primary compares plus with itself"),
-    "unasked": ([{"arm": "minus", "benchmark": "a-typos"}], "which is asked of baseline, plus only"),
+    "unasked": ([{"arm": "minus", "benchmark": "a-typos"}], "on which only baseline, plus are run"),
     "nothing": ([], "List should have at least 1 item"),
-    "twice": ([{"arm": "plus", "benchmark": "a"}] * 2, "primary names plus baseline a twice"),
+    "twice": ([{"arm": "plus", "benchmark": "a"}] * 2, "primary lists plus baseline a twice"),
 }
 
 

@@ -93,9 +93,9 @@ WRONG = {
     "no α": ("alpha: 0.7", "alpha: 0", 8, "α must be a finite number other than 0"),
     "an infinite α": ("alpha: 0.7", "alpha: .inf", 8, "α must be a finite number other than 0"),
     "too few seeds": ("[4, 5, 6]", "[4, 5]", 9, "random needs at least 3 seeds, or none at all: []"),
-    "a seed twice": ("[4, 5, 6]", "[4, 5, 4]", 9, "random names a value twice"),
-    "the same α twice": ("[0.25, -1]", "[0.25, 0.25]", 9, "sweep names a value twice"),
-    "+v in the sweep": ("[0.25, -1]", "[0.25, 0.7]", 1, "arms.sweep holds 0.7, which is the α of +v"),
+    "a seed twice": ("[4, 5, 6]", "[4, 5, 4]", 9, "random holds a value twice"),
+    "the same α twice": ("[0.25, -1]", "[0.25, 0.25]", 9, "sweep holds a value twice"),
+    "+v in the sweep": ("[0.25, -1]", "[0.25, 0.7]", 1, "arms.sweep holds 0.7, which is already the α of +v"),
     "an odd id": ("id: chain", "id: Chain!", 14, "'Chain!' is not of the form"),
     "an id twice": ("id: order", "id: chain", 1, "two benchmarks have the id 'chain'"),
     "no benchmark": (TEXT[TEXT.index("  - id") :], "  []\n", 13, "at least 1 item"),
@@ -105,9 +105,9 @@ WRONG = {
     "an unknown backend": ("backend: hf", "backend: gpu", 12, "backend: should be 'hf'"),
     "a backend half named": ("backend: hf", "backend: {vllm: {}}", 12, "backend.vllm has no 'python'"),
     "a device of no number": ("backend: hf", "device: cuda:x", 12, "device: 'cuda:x' is not of the form"),
-    "−v in the sweep": ("[0.25, -1]", "[-0.7]", 1, "arms.sweep holds -0.7, which is the α of −v already"),
-    "α that share a name": ("[0.25, -1]", "[0.25, 0.2500000000000001]", 9, "sweep names a value twice"),
-    "an α that is text": ("alpha: 0.7", "alpha: 1e-1", 8, "'1e-1'); YAML takes it for text, write 0.1"),
+    "−v in the sweep": ("[0.25, -1]", "[-0.7]", 1, "arms.sweep holds -0.7, which is already the α of −v"),
+    "α that share a name": ("[0.25, -1]", "[0.25, 0.2500000000000001]", 9, "sweep holds a value twice"),
+    "an α that is text": ("alpha: 0.7", "alpha: 1e-1", 8, "'1e-1'); YAML reads it as text, write 0.1"),
     "a small one": ("alpha: 0.7", "alpha: 1e-9", 8, "write 1.0e-09"),
     "nobody's home": ("target: ./instruct", "target: ~nosuchuser/x", 4, "(it is '~nosuchuser/x')"),
     "nobody's tasks": ("backend: hf", "tasks: ~nosuchuser/x", 12, "tasks: "),
@@ -121,12 +121,12 @@ WRONG = {
     ),
     "no argument": ("backend: hf", "backend: {vllm: {python: p, args: {a: !!binary /w==}}}", 12, "args"),
     "an odd device": ("backend: hf", "device: gpu", 12, "device: 'gpu' is not of the form"),
-    "a key twice": ("alpha: 0.7", "name: other", 8, "'name' is there twice"),
-    "a key of a benchmark twice": ("    sweep: false", "    task: x", 19, "'task' is there twice"),
+    "a key twice": ("alpha: 0.7", "name: other", 8, "'name' is given twice"),
+    "a key of a benchmark twice": ("    sweep: false", "    task: x", 19, "'task' is given twice"),
     "a merge": ("alpha: 0.7", "<<: {alpha: 1}", 8, "a key must be a plain word"),
     "a key that is a list": ("alpha: 0.7", "? [alpha]\n: 1", 8, "a key must be a plain word"),
-    "no YAML": ("about: Does it help?", "about: [Does", 4, "this is not YAML"),
-    "an unknown tag": ("alpha: 0.7", "alpha: !frob 1", 8, "this is not YAML"),
+    "no YAML": ("about: Does it help?", "about: [Does", 4, "not valid YAML"),
+    "an unknown tag": ("alpha: 0.7", "alpha: !frob 1", 8, "not valid YAML"),
     "an impossible date": ("about: Does it help?", "about: 2020-02-31", 3, "day"),
     "two lines to think": ("backend: hf", 'think: "a\\nb"', 12, "one line of text"),
 }  # fmt: skip
@@ -183,7 +183,7 @@ def test_a_study_by_name_by_path_and_not_at_all(tmp_path: Path, monkeypatch: pyt
     write(tmp_path)
     assert file.shipped() == ["small"]
     assert load("small").name == "small"
-    with pytest.raises(UsageError, match="there is no study 'big'; those that ship are small"):
+    with pytest.raises(UsageError, match="there is no study 'big'; those that ship with taskvec are small"):
         load("big")
     with pytest.raises(StorageError, match="No such file") as caught:
         load(tmp_path / "none.yaml")

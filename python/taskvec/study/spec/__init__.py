@@ -1,1 +1,1 @@
-"""What a study asks: the study file, the arms that follow from it, and where in the YAML each key stands."""
+"""Reads a study file: its sections, the arms and benchmarks that follow from it, and the line of each key."""

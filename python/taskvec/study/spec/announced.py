@@ -1,4 +1,4 @@
-"""What a study announces before it begins: its primary comparisons, and figures of others to stand beside."""
+"""Checks what a study fixes before it begins: its primary comparisons, and published figures of others."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def primary(study: Study) -> list[Json]:
-    """The comparisons of the primary family: those of the file, else +v on each benchmark that it names.
+    """The primary comparisons: those that the file lists, else +v against the baseline on each benchmark.
 
     Raises:
-        UsageError: one of them cannot be made in this study, or stands there twice; or what others published
-            is of an arm that the study does not have.
+        UsageError: a comparison is not possible in this study, or is listed twice; or `published` names an
+            arm that the study does not have.
     """
     _must_have(
         study, "published", {arm for each in _published(study).values() for arm in each}, _names(study)
@@ -31,7 +31,7 @@ def primary(study: Study) -> list[Json]:
     found = [one.model_dump() for one in study.primary]
     if twice := [one for one in found if found.count(one) > 1]:
         what = " ".join(twice[0].values())
-        raise UsageError(f"study {study.name}: primary names {what} twice; leave one of them out")
+        raise UsageError(f"study {study.name}: primary lists {what} twice; remove one of them")
     return found
 
 
@@ -48,8 +48,8 @@ def _must_be_asked(study: Study, one: Primary) -> None:
     of = [arm.id for arm, benchmark in cells(study) if benchmark.id == one.benchmark]
     if lacking := {one.arm, one.against} - {*of}:
         raise UsageError(
-            f"study {study.name}: primary names {min(lacking)} on {one.benchmark}, which is asked of"
-            f" {', '.join(of)} only; choose among these"
+            f"study {study.name}: primary names {min(lacking)} on {one.benchmark}, on which only"
+            f" {', '.join(of)} are run; choose among these"
         )
 
 

@@ -1,4 +1,4 @@
-"""The arms of a study: each one variant of the target (or a donor) with one prompt."""
+"""The arms of a study: each is a variant of the target, or a donor, with one prompt."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ Prompt = Literal["plain", "think"]
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One variant."""
+    """One arm."""
 
     id: str
     label: str
-    """What tables and plots call it."""
+    """Its name in tables and plots."""
     kind: Kind
     prompt: Prompt = "plain"
     alpha: float | None = None
-    """Factor of v, or of the random vector; None where no vector is added."""
+    """Factor of v, or of the random vector; None if no vector is added."""
     seed: int | None = None
-    """Seed of the random vector."""
+    """Seed of the random vector; None for other arms."""
 
     def to_json(self) -> Json:
-        """The fields."""
+        """The fields as a JSON object."""
         return asdict(self)
 
 
 def arms(study: Study) -> tuple[Arm, ...]:
-    """The arms in the order in which they run: what answers the first question comes first."""
+    """The arms in the order in which they run, the most important first."""
     chosen, alpha = study.arms, study.alpha
     target = Path(study.target).name
     found = [Arm("baseline", target, "baseline"), Arm("plus", "+v", "plus", alpha=alpha)]
@@ -52,7 +52,7 @@ def arms(study: Study) -> tuple[Arm, ...]:
         Arm(f"random-{seed}", f"random {seed}", "random", alpha=alpha, seed=seed) for seed in chosen.random
     ]
     found += [Arm(f"alpha-{one:.12g}", f"{_signed(one)} v", "sweep", alpha=one) for one in chosen.sweep]
-    # Last: they are other models, for which the target makes room.
+    # Last, since they are other models: the target must be unloaded for them.
     if study.donors is not None and chosen.donors is not False:
         found += [
             Arm(role, Path(ref).name, "donor")
@@ -62,10 +62,10 @@ def arms(study: Study) -> tuple[Arm, ...]:
 
 
 def cells(study: Study) -> tuple[tuple[Arm, Asked], ...]:
-    """What is to be scored, in order.
+    """The pairs of arm and benchmark to score, in order.
 
-    All arms on all benchmarks, but the sweep on those alone that take part in it, and of benchmarks that
-    follow from others only the baseline and +v with the plain prompt.
+    All arms run on all benchmarks, with two exceptions: arms of the sweep run only on benchmarks with
+    `sweep`, and on benchmarks derived from others only the baseline and +v run, with the plain prompt.
     """
     return tuple(
         (arm, benchmark)

@@ -1,8 +1,8 @@
-"""What is asked in the end: the benchmarks of a study file, and those that follow from them.
+"""The benchmarks that a study runs: those of the study file, and those that are derived from them.
 
-`perturb` asks a benchmark once more for each perturbation. `gsm_plus` consists of variations of seed
-questions, so it brings these along, and the variations that cannot be answered stand apart, since no number
-is right there.
+`perturb` derives a benchmark for each perturbation. `gsm_plus` consists of variations of seed questions, so
+the seed questions are a derived benchmark. So are its questions that have no answer, since they cannot be
+scored by a number.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
     from .sections import Study
 
 NO_CONSENT = (
-    "this study runs code that the model wrote; allow that with --allow-code-execution (it is confined, see"
-    " docs/code-execution.md), or leave out the benchmarks that do"
+    "this study runs code that the model wrote; allow it with --allow-code-execution (it runs in a sandbox,"
+    " see docs/code-execution.md), or remove these benchmarks from the study"
 )
-# Variations of each seed question that have a number for an answer.
+# Variations of each seed question whose answer is a number.
 _VARIATIONS = 7
 
 
 class Asked(Benchmark):
-    """A benchmark as it is asked."""
+    """A benchmark that is run: one of the study file, or one that is derived from it."""
 
     of: str | None = None
-    """The benchmark whose questions these are harder variants of."""
+    """The benchmark of which its questions are harder variants."""
     perturbation: str | None = None
-    """What was done to the questions; None where the documents are as the data set has them."""
+    """The kind of change made to the questions; None if they are as in the data set."""
     parent: str | None = None
-    """The benchmark of the study file that it follows from; then only baseline and +v are asked, plainly."""
+    """The benchmark of the study file from which it is derived; None for one of the file itself."""
 
     @property
     def derived(self) -> bool:
-        """Whether it follows from another."""
+        """Whether it is derived; then only the baseline and +v run on it, with the plain prompt."""
         return self.parent is not None
 
 
 def asked(study: Study) -> tuple[Asked, ...]:
-    """The benchmarks in order, each followed by those that follow from it.
+    """The benchmarks in order, each followed by those derived from it.
 
     Raises:
-        UsageError: two of them have one id, or `primary` names an arm or a benchmark that is not there.
+        UsageError: two of them have the same id.
     """
     found = tuple(one for benchmark in study.benchmarks for one in _expanded(benchmark))
     ids = [one.id for one in found]
@@ -66,7 +66,7 @@ def _expanded(benchmark: Benchmark) -> Iterator[Asked]:
         yield _derived(named, f"{benchmark.id}-{kind}", f"{benchmark.name}, {kind}", of=benchmark.id,
                        perturbation=kind)  # fmt: skip
     if benchmark.task == "gsm_plus":
-        # As many as the variations within the limit were made from.
+        # The number of seed questions from which the variations within the limit were made.
         fewer = None if benchmark.limit is None else -(-benchmark.limit // _VARIATIONS)
         for task, id in ((SEEDS, seeds), (CRITICAL, f"{benchmark.id}-unanswerable")):
             own = {} if task == SEEDS else {"filter": None, "metric": None, "also": None}

@@ -1,7 +1,8 @@
-"""Benchmarks that a study calls by name: what they are called, and the settings that a study may leave out.
+"""The benchmarks that taskvec knows by name, with titles and defaults.
 
-A name here comes before lm-eval's own task of that name. How each is built from lm-eval's configuration is
-in `scoring.known`; this file needs no library, so that `taskvec study show` works without the extra `eval`.
+A name listed here takes precedence over lm-eval's own task of that name. `scoring.known` builds each from
+lm-eval's configuration; this file imports no library, so that `taskvec study show` works without the extra
+`eval`.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from typing import Literal
 
 SEEDS = "gsm_plus_seed"
 CRITICAL = "gsm_plus_critical"
-"""What `gsm_plus` brings with it: the questions it was made from, and those that cannot be answered."""
+"""Derived from `gsm_plus`: the seed questions it was made from, and the questions that have no answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One benchmark by name."""
+    """The title and the defaults of one benchmark."""
 
     title: str
     cap: int | None
-    """Tokens to generate at most, unless the study says otherwise; None where nothing is generated."""
+    """Default for the most tokens to generate; None if no text is generated."""
     filter: str | None = None
-    """The reading that is the score; None for the task's first."""
+    """The reading (lm-eval filter) that gives the score; None for the task's first."""
     also: tuple[str, ...] = ()
     """Further readings of the same answers."""
     code: bool = False
@@ -30,8 +31,8 @@ class Known:
 
 
 CATALOGUE: dict[str, Known] = {
-    # The last number of the answer is the score. Whether it stands after "####" is a matter of form, which an
-    # arm can change without reasoning better.
+    # The score takes the last number of the answer. Requiring it after "####" would score the form, which an
+    # arm can change without better reasoning; that is only a further reading.
     "gsm8k": Known("GSM8K", 512, "flexible-extract", ("strict-match",)),
     "gsm8k_platinum": Known("GSM8K-Platinum", 512, "flexible-extract", ("strict-match",)),
     "gsm_plus": Known("GSM-Plus", 512, "flexible-extract", ("strict-match",)),
@@ -46,4 +47,4 @@ CATALOGUE: dict[str, Known] = {
 Perturbation = Literal[
     "distractor", "distractor-number", "typos", "number-words", "instruction", "surface", "options"
 ]
-"""Changes of a question that leave its answer as it is; `scoring.perturb.kinds` makes them."""
+"""Changes of a question that do not change its answer; made by `scoring.perturb.kinds`."""

@@ -1,4 +1,4 @@
-"""The sections of a study file: every key, what it may hold, and what it is by default."""
+"""The sections of a study file: every key with its type, its limits and its default."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ID = r"[a-z0-9]+(-[a-z0-9]+)*"
 NAME = r"[a-z0-9]+([.-][a-z0-9]+)*"
-"""Of a study; models are called so, versions included."""
+"""The form of a study's name; dots are allowed since model names contain versions."""
 
 
 def _factor(alpha: float) -> float:
@@ -25,7 +25,7 @@ def _factor(alpha: float) -> float:
 
 
 def _one_line(text: str) -> str:
-    # The last are halves of characters, which an escape can spell and no file can hold.
+    # The last are surrogates, which a YAML escape can spell but no UTF-8 file can hold.
     if not text.strip() or any(one in "\n\r\0" or "\ud800" <= one <= "\udfff" for one in text):
         raise ValueError("give one line of text")
     return text
@@ -38,7 +38,7 @@ Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
 
 
 class _Section(BaseModel):
-    """No unknown keys, no types guessed from others, no changes afterwards."""
+    """A section without unknown keys, without conversion between types, and immutable."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -51,31 +51,32 @@ class Donors(_Section):
 
 
 class ArmChoice(_Section):
-    """Which arms there are beside the baseline and +v."""
+    """The arms to run besides the baseline and +v."""
 
     think: bool = True
-    """Both of them also with the think line."""
+    """Whether both also run with the think line."""
     minus: bool = True
+    """Whether −v runs."""
     random: list[Seed] = Field(default=[1, 2, 3])
-    """A norm-matched random vector for each seed; one or two could not tell luck from effect."""
+    """Seeds of norm-matched random vectors: none or at least 3, as fewer cannot tell chance from effect."""
     donors: bool | None = None
-    """The donors themselves; by default wherever the study names them."""
+    """Whether the donors themselves run; by default they do if the study names them."""
     sweep: list[Factor] = Field(default=[])
-    """Further α of +v, with the plain prompt."""
+    """Further α for +v, with the plain prompt."""
 
     @model_validator(mode="after")
     def _sound(self) -> ArmChoice:
         if len(self.random) in (1, 2):
             raise ValueError("random needs at least 3 seeds, or none at all: []")
-        # As many digits as tell the arms of a sweep apart.
+        # Compared with the digits that the arms of a sweep have in their names.
         for name, values in (("random", self.random), ("sweep", [f"{one:.12g}" for one in self.sweep])):
             if len(set(values)) < len(values):
-                raise ValueError(f"{name} names a value twice")
+                raise ValueError(f"{name} holds a value twice")
         return self
 
 
 class Vllm(_Section):
-    """vLLM, in the environment of another Python."""
+    """The vLLM backend, which runs in the environment of another Python."""
 
     python: Line
     args: dict[str, JsonValue] = {}
@@ -84,7 +85,7 @@ class Vllm(_Section):
     @model_validator(mode="after")
     def _sound(self) -> Vllm:
         if ours := sorted({"pretrained", "tokenizer", "dtype", "batch_size"} & {*self.args}):
-            raise ValueError(f"args must not hold {ours[0]}, which the study itself says")
+            raise ValueError(f"args must not hold {ours[0]}, which the study sets itself")
         return self
 
 
@@ -95,54 +96,55 @@ class VllmBackend(_Section):
 
 
 class Benchmark(_Section):
-    """One benchmark: one that is known by name, or a task or group of lm-eval, and how it is run."""
+    """One benchmark and how it is run; `task` is a name in the catalogue, or a task or group of lm-eval."""
 
     id: Annotated[str, Field(pattern=f"^{ID}$")]
     task: Line
     title: Line | None = None
     max_new_tokens: Count | None = None
-    """The cap on generated tokens, which every task that generates text must be given."""
+    """The most tokens to generate; required for every task that generates text."""
     shots: Annotated[int, Field(ge=0)] | None = None
     limit: Count | None = None
-    """The first so many documents (of each task, for a group)."""
+    """The number of documents to run, from the first (of each task, for a group)."""
     metric: Line | None = None
     filter: Line | None = None
     also: list[Line] | None = None
     """Further readings of the same answers: names of filters or metrics of the task."""
     sweep: bool = True
+    """Whether the arms of the sweep run on it."""
     data: Line | dict[str, Line] | None = None
-    """Files in place of the download: one for each split, or a folder that holds them."""
+    """Local files instead of the download: one for each split, or a folder that holds them."""
     data_revision: Line | None = None
-    """The commit, branch or tag of the data's repository; by default the newest, which is written down."""
+    """The commit, branch or tag of the data's repository; by default the newest, which is recorded."""
     perturb: list[Perturbation] = []
-    """Perturbed copies to ask as well, of baseline and +v."""
+    """Perturbed copies to run as well, with the baseline and +v."""
 
     @model_validator(mode="after")
     def _sound(self) -> Benchmark:
         if twice := [one for one in self.perturb if self.perturb.count(one) > 1]:
-            raise ValueError(f"perturb names {twice[0]} twice")
+            raise ValueError(f"perturb lists {twice[0]} twice")
         if self.data is not None and self.data_revision is not None:
-            raise ValueError("data_revision is of a download, and data puts files in its place; give one")
+            raise ValueError("data names local files, which have no data_revision; give one of the two")
         return self
 
     @property
     def known(self) -> Known | None:
-        """The entry of the catalogue, where it is known by name."""
+        """The entry of the catalogue; None if the task is not in it."""
         return CATALOGUE.get(self.task)
 
     @property
     def name(self) -> str:
-        """What to call it in tables."""
+        """Its name in tables."""
         return self.title or (self.known.title if self.known else self.id)
 
     @property
     def cap(self) -> int | None:
-        """Tokens to generate at most."""
+        """The most tokens to generate; None if not set."""
         return self.max_new_tokens or (self.known.cap if self.known else None)
 
 
 class Primary(_Section):
-    """A comparison of the primary family, which Holm's correction is over."""
+    """A comparison of the primary family, over which Holm's correction is made."""
 
     arm: Line
     against: Line = "baseline"
@@ -150,15 +152,15 @@ class Primary(_Section):
 
 
 class Published(_Section):
-    """What others reported of a sum like this one, to stand beside what is found."""
+    """What others reported of the same arithmetic, to be shown beside the results."""
 
     source: Line
     changes: dict[str, dict[str, Annotated[float, Field(allow_inf_nan=False)]]]
-    """By benchmark and arm: the change against the baseline with the plain prompt, in points."""
+    """By benchmark and arm: the change against the baseline with the plain prompt, in percentage points."""
 
 
 class Study(_Section):
-    """A study file as read: defaults filled in, folders absolute."""
+    """A study file as read, with defaults filled in and absolute paths."""
 
     form: Literal["taskvec/study/1"] = Field(alias="schema")
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
@@ -175,23 +177,23 @@ class Study(_Section):
     device: Annotated[str, Field(pattern=f"^({DEVICE})$")] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch_size: Count | Literal["auto"] = "auto"
-    """auto: 16 on a CPU, found by trial on a GPU."""
+    """`"auto"` is 16 on a CPU; on a GPU it is found by trial."""
     rounding: Literal["nearest", "stochastic"] = "nearest"
     benchmarks: Annotated[list[Benchmark], Field(min_length=1)]
     published: Published | None = None
     primary: Annotated[list[Primary], Field(min_length=1)] | None = None
-    """The comparisons that the study is for; by default +v against the baseline on each benchmark."""
+    """The comparisons that the study is made for; by default +v against the baseline on each benchmark."""
 
     @model_validator(mode="after")
     def _sound(self) -> Study:
         if (self.donors is None) == (self.vector is None):
             raise ValueError("give either donors, with minuend and subtrahend, or vector")
         if self.vector is not None and self.arms.donors:
-            raise ValueError("arms.donors needs donors, and this study names a vector")
+            raise ValueError("arms.donors needs donors, but this study names a vector")
         taken = {"+v": self.alpha} | ({"−v": -self.alpha} if self.arms.minus else {})
         for arm, alpha in taken.items():
             if alpha in self.arms.sweep:
-                raise ValueError(f"arms.sweep holds {alpha:.12g}, which is the α of {arm} already")
+                raise ValueError(f"arms.sweep holds {alpha:.12g}, which is already the α of {arm}")
         ids = [one.id for one in self.benchmarks]
         if twice := [one for one in ids if ids.count(one) > 1]:
             raise ValueError(f"two benchmarks have the id {twice[0]!r}")
@@ -200,5 +202,5 @@ class Study(_Section):
         return self
 
     def to_json(self) -> Json:
-        """The study as JSON, defaults filled in."""
+        """The study as a JSON object, with defaults filled in."""
         return self.model_dump(mode="json", by_alias=True)

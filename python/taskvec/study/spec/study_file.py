@@ -1,7 +1,7 @@
-"""The study file: what to compare with what on which benchmarks, in YAML; checked key by key.
+"""Reads and checks a study file: YAML that says what to compare on which benchmarks.
 
-`load` takes the name of a study that ships with taskvec, or a path. Paths inside a study file that begin with
-`.`, `/` or `~` are folders, relative to the file itself; anything else is a ref as the verbs take it.
+`load` takes the name of a study that ships with taskvec, or a path. A model in a study file is a folder if it
+begins with `.`, `/` or `~` (relative to the file), else a ref as the verbs take it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ SHIPPED = Path(__file__).parents[2] / "studies"
 
 
 def load(study: str | Path) -> tuple[Study, str]:
-    """Reads a study and its text; `UsageError` says "FILE:LINE: …" for whatever is not as it must be."""
+    """Reads a study; returns it and its text. A `UsageError` about its content begins with FILE:LINE."""
     try:
         path = find(study)
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise UsageError(f"{study} is not a text file in UTF-8; name a study file") from None
+        raise UsageError(f"{study} is not a UTF-8 text file; name a study file") from None
     except OSError as error:
         raise StorageError(
             error.errno, f"{study}: {error.strerror}; name a study file that can be read", str(study)
         ) from None
     except (RuntimeError, ValueError) as error:
-        # No such user's home, or a NUL.
+        # The path begins with `~` and an unknown user, or holds a NUL.
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"{str(study)!r} cannot be a path: {error}; name a study file") from None
@@ -50,8 +50,8 @@ def load(study: str | Path) -> tuple[Study, str]:
 
 
 def find(study: str | Path) -> Path:
-    """The file of a shipped study, by name, or of any other, by path."""
-    # The name of a model's version may hold a dot, as a file's end does.
+    """The file of a study, given the name of one that ships with taskvec or a path."""
+    # A name may contain a dot (of a model's version), so only these endings mark a file.
     is_file = Path(study).suffix in (".yaml", ".yml")
     if isinstance(study, str) and not is_file and re.fullmatch(NAME, study):
         path = SHIPPED / f"{study}.yaml"
@@ -59,14 +59,14 @@ def find(study: str | Path) -> Path:
             return path
         if not Path(study).exists():
             raise UsageError(
-                f"there is no study {study!r}; those that ship are {', '.join(shipped()) or 'none'},"
-                " any other is named by the path of its file"
+                f"there is no study {study!r}; those that ship with taskvec are"
+                f" {', '.join(shipped()) or 'none'}; for any other, give the path of its file"
             )
     return Path(study).expanduser()
 
 
 def shipped() -> list[str]:
-    """The names of the studies that come with the package."""
+    """The names of the studies that ship with taskvec."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
@@ -75,7 +75,7 @@ def _with_folders(study: Study, folder: Path, lines: Lines) -> Study:
         try:
             return str((folder / Path(ref).expanduser()).resolve())
         except (OSError, RuntimeError) as error:
-            # No such user's home, or links in a circle.
+            # The path begins with `~` and an unknown user, or its links form a loop.
             where = ".".join(map(str, place))
             raise UsageError(f"{lines.file}:{lines.at(place)}: {where}: {error} (it is {ref!r})") from None
 
@@ -107,8 +107,8 @@ def _with_folders(study: Study, folder: Path, lines: Lines) -> Study:
 
 
 def _sentence(error: ValidationError, lines: Lines) -> str:
-    """The first problem in the file's order, with its line, in one sentence."""
-    # Of `backend` pydantic tells why it is neither of the two forms; one of them is not what was meant.
+    """One sentence, with the line, on the first problem in the order of the file."""
+    # For `backend` pydantic reports an error for each of its two forms; drop that of the form not used.
     meant = [
         one
         for one in error.errors()
@@ -133,12 +133,12 @@ def _sentence(error: ValidationError, lines: Lines) -> str:
     given = found["input"]
     shown = f" (it is {given!r})" if isinstance(given, str | int | float | None) and where else ""
     meant_number = spelled(given) if found["type"] == "float_type" and isinstance(given, str) else None
-    hint = f"; YAML takes it for text, write {meant_number}" if meant_number else ""
+    hint = f"; YAML reads it as text, write {meant_number}" if meant_number else ""
     return f"{start}{f'{where}: ' if where else ''}{message}{shown}{hint}"
 
 
 def _keys(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that the section at this place may have."""
+    """The keys that are allowed in the section at this place."""
     sections: dict[str, type[BaseModel]] = {
         "donors": Donors,
         "arms": ArmChoice,

@@ -1,4 +1,4 @@
-"""YAML with the line of every key and value, so that an error can say where it is."""
+"""Parses YAML and records the line of every key and value, so that an error message can name the line."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Place = tuple[int | str, ...]
 
 
 class Lines:
-    """The line on which each place of a file stands, counted from 1."""
+    """The line of each place in a file, counted from 1."""
 
     def __init__(self, file: str) -> None:
-        """Knows the top of the file alone."""
+        """Starts with the top of the file only."""
         self.file = file
         self._lines: dict[Place, int] = {(): 1}
 
     def note(self, place: Place, node: yaml.Node) -> None:
-        """Remembers where a place is."""
+        """Records the line of a place."""
         self._lines[place] = node.start_mark.line + 1
 
     def known(self, place: Place) -> Place:
-        """The longest beginning of `place` that is in the file.
+        """The longest prefix of `place` that is in the file.
 
-        Parts that name a choice of the schema rather than a place in the file are passed over.
+        pydantic adds parts that name an alternative of the schema; these are skipped.
         """
         found: Place = ()
         for part in place:
@@ -37,30 +37,30 @@ class Lines:
         return found
 
     def at(self, place: Place) -> int:
-        """The line of a place, or of the nearest thing around it that is in the file."""
+        """The line of a place, or of the nearest enclosing place that is in the file."""
         return self._lines[self.known(place)]
 
 
 def parse(text: str, lines: Lines) -> dict[str, Any]:
-    """The mapping that a YAML file holds; `UsageError` for what is malformed or says a thing twice."""
+    """The mapping in a YAML file; `UsageError` if it is malformed or holds a key twice."""
     try:
         root = yaml.compose(text, yaml.SafeLoader)
-        # Nested to absurd depths, it ends the recursion that reads it.
+        # Very deep nesting raises RecursionError here.
         content = None if root is None else _value(root, (), lines)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(f"{lines.file}:{line}: this is not YAML: {error.problem or error}") from None
+        raise UsageError(f"{lines.file}:{line}: not valid YAML: {error.problem or error}") from None
     except yaml.YAMLError as error:
-        raise UsageError(f"{lines.file}: this is not YAML: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"{lines.file}: not valid YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
-        raise UsageError(f"{lines.file}: this is nested too deeply to be a study") from None
+        raise UsageError(f"{lines.file}: nested too deeply for a study") from None
     if not isinstance(content, dict):
         raise UsageError(f"{lines.file}:1: a study is a mapping of keys to values, beginning with 'schema:'")
     return cast("dict[str, Any]", content)
 
 
 def spelled(text: str) -> str | None:
-    """The number that a text spells, as YAML 1.1 reads it: with a point before an exponent."""
+    """A text that is a number, spelled as YAML 1.1 requires (a point before an exponent); None for others."""
     try:
         value = float(text)
     except ValueError:
@@ -74,12 +74,12 @@ def _value(node: yaml.Node, place: Place, lines: Lines) -> Any:
         content: dict[str, Any] = {}
         for key, value in node.value:
             name = str(key.value)
-            # "<<" would merge in what stands elsewhere, and a list could not be a key at all.
+            # "<<" would merge in another mapping, and a list cannot be a key.
             if not isinstance(key, yaml.ScalarNode) or name == "<<":
                 raise UsageError(f"{lines.file}:{key.start_mark.line + 1}: a key must be a plain word")
             if name in content:
                 raise UsageError(
-                    f"{lines.file}:{key.start_mark.line + 1}: {name!r} is there twice; keep one of them"
+                    f"{lines.file}:{key.start_mark.line + 1}: {name!r} is given twice; keep one of them"
                 )
             lines.note((*place, name), key)
             content[name] = _value(value, (*place, name), lines)
@@ -94,7 +94,7 @@ def _value(node: yaml.Node, place: Place, lines: Lines) -> Any:
     try:
         return loader.construct_object(node)  # pyright: ignore[reportUnknownMemberType]
     except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
-        # What PyYAML's constructors fail with, each in its way, on a value that its tag cannot be.
+        # PyYAML's constructors raise various errors for a value that does not fit its tag.
         tag = node.tag.rpartition(":")[2]
         raise UsageError(
             f"{lines.file}:{node.start_mark.line + 1}: {str(node.value)[:40]!r} cannot be read as a {tag}"
