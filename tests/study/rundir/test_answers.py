@@ -323,7 +323,9 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match=r"journal cannot be written: No space left on device; make room"):
+    with pytest.raises(
+        StorageError, match=r"journal cannot be written: No space left on device; free some space"
+    ):
         written(tmp_path / "journal", 2)
 
 
@@ -361,9 +363,9 @@ def test_no_memory_on_the_device(
     with monkeypatch.context() as patch:
         patch.setattr(StudyLM, forward, full)
         says = (
-            r"task \w+: cpu ran out of memory at batch_size 4; make room there and give the same command,"
-            " which goes on after the last finished batch, or set batch_size: 2 or auto and begin anew with"
-            " --overwrite"
+            r"task \w+: cpu ran out of memory at batch_size 4; free memory there and run the same command"
+            " again, which continues after the last finished batch, or set batch_size: 2 or auto and start"
+            " again with --overwrite"
         )
         with pytest.raises(MismatchError, match=says):
             taskvec.study.run(path, tmp_path / "RUN")
@@ -400,7 +402,7 @@ def test_one_prompt_is_too_much(root: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(StudyLM, "_model_generate", full)
     with (
         quiet(),
-        pytest.raises(MismatchError, match=r"at batch_size 1; .* take another device or a smaller dtype"),
+        pytest.raises(MismatchError, match=r"at batch_size 1; .* use another device or a smaller dtype"),
     ):
         lm.generate_until(asked)
 

@@ -54,7 +54,7 @@ def test_what_was_announced_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("primary", "says"),
-    [([GSM8K], "now asks for plus against baseline on gsm8k;"), ([], "now asks for none;"),
+    [([GSM8K], "now has plus against baseline on gsm8k;"), ([], "now has none;"),
      ([GSM8K, SCIQ, THINK], "plus-think against baseline-think on gsm8k;")],
 )  # fmt: skip
 def test_another_primary_family_is_refused(primary: Any, says: str, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_another_primary_family_is_refused(primary: Any, says: str, tmp_path: Pa
         begun(tmp_path, primary=primary)
     said = str(caught.value)
     assert "primary tests were fixed when it began" in said
-    assert "as plus against baseline on gsm8k, plus against baseline on sciq" in said
+    assert "began: plus against baseline on gsm8k, plus against baseline on sciq" in said
     assert says in said
     assert "--overwrite" in said
     assert (tmp_path / "run.json").read_bytes() == before

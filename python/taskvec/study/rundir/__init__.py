@@ -1,1 +1,1 @@
-"""The folder of a run: who may write to it, its sample files, the digests of its inputs, its results."""
+"""The folder of a run: its lock, its sample files, the digests of its inputs, and its results."""

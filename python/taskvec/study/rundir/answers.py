@@ -1,8 +1,7 @@
-"""The answers of a cell that is being scored, one line each, written down as batches finish.
+"""The answers of a cell that is being scored: one line for each, written batch by batch.
 
-A batch is what an interruption can lose. A cell that is taken up again keeps the batches that are whole and
-answers the others in the composition that they would have had: in bfloat16 an answer depends on the rows that
-are computed beside it.
+An interruption loses one batch at most. A run that continues keeps complete batches and answers the others
+again, each in the same composition: in bfloat16 an answer depends on the other rows of its batch.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from ...records import Json
 
-# Seconds of answers that a power failure may cost; a process that is killed loses nothing written.
+# Seconds between syncs to disk: a power failure loses so much at most, a killed process nothing written.
 _SYNC_AFTER = 5.0
 _FIELDS: dict[str, type] = {
     "task": str,
@@ -39,32 +38,32 @@ _MADE: dict[str, type] = {"tokens": int, "truncated": bool, "prompt_tokens": int
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request to the model; a document that is a choice has several."""
+    """One request to the model; a multiple-choice document has several."""
 
     task: str
     doc_id: int
     request: int
-    """Which of the document's requests."""
+    """The index among the document's requests."""
     batch: int
-    """Which batch of the cell it is answered in."""
+    """The batch of the cell in which it is answered."""
     asked: str
-    """Digest of what is asked."""
+    """Digest of the request's text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said to a question."""
+    """The model's answer to a question."""
 
     answer: Any
-    """The text, or log-likelihood and whether it is the greedy continuation."""
+    """The generated text, or for a choice its log-likelihood and whether it is the greedy continuation."""
     made: Json | None
-    """Of a text: `tokens`, `truncated`, `prompt_tokens`."""
+    """For a generated text: `tokens`, `truncated`, `prompt_tokens`; else None."""
     seconds: float
     """The batch's wall time divided by its requests."""
 
 
 def digest(*parts: str) -> str:
-    """A digest of what is asked."""
+    """A digest of the parts of a request: 32 hexadecimal digits."""
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -72,28 +71,28 @@ class Answers:
     """The file of answers of one cell; `with` closes it."""
 
     def __init__(self, path: Path) -> None:
-        """Touches nothing yet."""
+        """Does not touch the file yet."""
         self._path = path
         self._file: IO[str] | None = None
         self._synced = 0.0
 
     def __enter__(self) -> Self:
-        """The file itself."""
+        """Returns this object."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes the file; what is in it stays."""
+        """Closes the file, and keeps it."""
         if self._file is not None:
             self._file.close()
         self._file = None
 
     def take_up(self, questions: Sequence[Question]) -> dict[Question, Answer]:
-        """The answers of whole batches that an earlier run left, and the file ready for further ones.
+        """Opens the file for further answers; returns those of complete batches from an earlier run.
 
         Args:
-            questions: all of the cell.
+            questions: all questions of the cell.
 
         Raises:
             CorruptError: a line is malformed, or answers something that is not asked here.
@@ -103,7 +102,7 @@ class Answers:
         lacking = {one.batch for one in questions if one not in found}
         kept = {one: answer for one, answer in found.items() if one.batch not in lacking}
         if self._path.exists():
-            # Lines of a batch that has to be answered again would stand there twice.
+            # Batches that are answered again would otherwise be in the file twice.
             write(self._path, "".join(_line(*one) for one in kept.items()))
         with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,9 +116,9 @@ class Answers:
             StorageError: they cannot be written.
         """
         if self._file is None:
-            raise RuntimeError(f"{self._path} was not taken up")
+            raise RuntimeError(f"take_up was not called for {self._path}")
         with writing(self._path):
-            # At once, so that a process that is killed leaves all of a batch or none of it.
+            # In one write, so that a killed process leaves either all of a batch or none of it.
             self._file.write("".join(_line(*one) for one in answers))
             self._file.flush()
             if time.monotonic() - self._synced > _SYNC_AFTER:
@@ -136,7 +135,7 @@ class Answers:
                 str(self._path),
             ) from error
         found: dict[Question, Answer] = {}
-        # After the last line break there is nothing, or a line that was cut short.
+        # What follows the last line break is empty, or a line that was cut short; it is ignored.
         for number, line in enumerate(lines[:-1], 1):
             place = f"{self._path}:{number}"
             row, answer = _parsed(place, line)
@@ -152,12 +151,12 @@ class Answers:
 
 
 def _line(question: Question, answer: Answer) -> str:
-    # ASCII: what a model says need not be text that UTF-8 can hold.
+    # As ASCII, since a model's answer may hold characters that UTF-8 cannot encode.
     return json.dumps(asdict(question) | asdict(answer)) + "\n"
 
 
 def _parsed(place: str, line: bytes) -> tuple[Json, Answer]:
-    """A line's object, and the answer in it."""
+    """Parses a line: its JSON object, and the answer in it."""
     try:
         decoded: Any = json.loads(line)
     except (ValueError, RecursionError):
@@ -176,7 +175,7 @@ def _parsed(place: str, line: bytes) -> tuple[Json, Answer]:
 
 
 def _has(value: Any, fields: dict[str, type]) -> bool:
-    """Whether an object has these fields, each of exactly this type."""
+    """Whether the value is an object with these fields, each of exactly this type."""
     return isinstance(value, dict) and all(
         type(cast("Json", value).get(key)) is kind for key, kind in fields.items()
     )

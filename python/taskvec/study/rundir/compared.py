@@ -1,6 +1,7 @@
-"""What came of comparing arms: the records of `results.json` that put answers side by side.
+"""The parts of `results.json` that compare arms.
 
-Scores, rates and differences are shares between 0 and 1 (0.01 is a point); intervals are 95 % intervals.
+Scores, rates and differences are shares from 0 to 1 (0.01 is one percentage point); intervals are 95 %
+intervals.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ...records import Json, Record
 
 @dataclass(frozen=True, slots=True)
 class Comparison(Record):
-    """One arm against another on one benchmark, paired by document."""
+    """One arm compared with another on one benchmark, paired by document."""
 
     arm: str
     against: str
@@ -24,26 +25,26 @@ class Comparison(Record):
     wrong_to_right: int
     right_to_wrong: int
     test: str | None
-    """`"mcnemar"` or `"sign-flip"`; None, like both p values, where the comparison is only described."""
+    """`"mcnemar"` or `"sign-flip"`; None, like both p values, if the comparison is not tested."""
     family: str
-    """`"primary"`, `"secondary"`, or `"described"`: outside every family of tests, as the α sweep is."""
+    """`"primary"` or `"secondary"`; `"described"` if it is not tested, as for the α sweep."""
     p: float | None
     p_holm: float | None
-    """Corrected by Holm's method within the family; None where the comparison is only described."""
+    """p corrected by Holm's method within the family."""
 
 
 @dataclass(frozen=True, slots=True)
 class Families(Record):
-    """How many tests each family holds, that Holm's correction is within."""
+    """The number of tests in each family, over which Holm's correction is made."""
 
     primary: int
-    """As frozen at the first run: tests whose cells are still to be scored count too."""
+    """The number fixed at the first run: tests whose cells are not yet scored count too."""
     secondary: int
 
 
 @dataclass(frozen=True, slots=True)
 class TokenChange(Record):
-    """Mean length of one arm's answers against another's, paired by document, in tokens."""
+    """The mean length of one arm's answers compared with another's, paired by document, in tokens."""
 
     arm: str
     against: str
@@ -52,56 +53,56 @@ class TokenChange(Record):
     other: float
     difference: float
     interval: tuple[float, float]
-    """Of the difference."""
+    """Interval of `difference`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RandomMean(Record):
-    """The mean of all random vectors against the baseline, and how it compares with v."""
+    """The mean of all random vectors compared with the baseline, and with v."""
 
     benchmark: str
     seeds: int
-    """Random vectors that have been scored."""
+    """Number of random vectors that have been scored."""
     difference: float
-    """Mean over the seeds of random vector − baseline."""
+    """Mean of (random vector − baseline) over the seeds."""
     interval: tuple[float, float]
     share: float | None
-    """`difference` over v's own; None where v's is not clearly different from zero."""
+    """`difference` divided by that of v; None if that of v is not clearly different from zero."""
     share_interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Robustness(Record):
-    """What is left of v's gain under a perturbation, over the documents that the perturbation changed."""
+    """How much of v's gain is left under a perturbation, over the documents that the perturbation changed."""
 
     benchmark: str
     """The perturbed benchmark."""
     original: str
-    """The clean one, `of` in JSON."""
+    """The clean benchmark; its key in JSON is `of`."""
     perturbation: str
     touched: float
     """Share of the benchmark's documents that the perturbation changed."""
     n: int
-    """Documents that it changed; all figures here are over them."""
+    """Number of documents that it changed; all figures here are over them."""
     clean: float
     """v's gain, +v − baseline, on the clean questions."""
     perturbed: float
     """v's gain on the perturbed questions."""
     change: float
-    """perturbed − clean: a difference of differences. Below zero v loses under the perturbation."""
+    """perturbed − clean, a difference of differences; below zero, the perturbation reduces v's gain."""
     interval: tuple[float, float]
-    """Of `change`."""
+    """Interval of `change`."""
     p: float | None
-    """Exact sign-flip test of `change`."""
+    """p of the exact sign-flip test of `change`."""
     p_holm: float | None
-    """Corrected within the secondary family."""
+    """p corrected within the secondary family."""
     left: float | None
-    """perturbed / clean; None where the clean gain is not clearly different from zero."""
+    """perturbed / clean; None if the clean gain is not clearly different from zero."""
     left_interval: tuple[float, float] | None
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
-        """Reads one of `robustness`."""
+        """Reads an entry of `robustness`."""
         return cls.of(json, original=json["of"])
 
 
@@ -116,18 +117,18 @@ class Answer(Record):
 
 @dataclass(frozen=True, slots=True)
 class ChangedAnswer(Record):
-    """A document that the baseline and +v are scored differently on."""
+    """A document on which the baseline and +v have different scores."""
 
     benchmark: str
     doc_id: int
     task: str
     target: str
     question: str
-    """As the task asks it, without the chat template."""
+    """The task's prompt, without the chat template."""
     baseline: Answer
     plus: Answer
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
-        """Reads one of `changed_answers`."""
+        """Reads an entry of `changed_answers`."""
         return cls.of(json, baseline=Answer.of(json["baseline"]), plus=Answer.of(json["plus"]))

@@ -1,4 +1,4 @@
-"""What the checkpoints of a study are: digests that tell one from another without reading all of it."""
+"""Digests that tell checkpoints from one another without reading all of their bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 16
 _PIECES = 256
-# What decides how a checkpoint answers, beside its weights.
+# Files other than weights that affect how a checkpoint answers.
 _BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")
 
 
@@ -26,10 +26,10 @@ def described(role: str, ref: Ref) -> Json:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 over the names, sizes and contents of a checkpoint's or vector's files.
+    """SHA-256 over the names, sizes and contents of a checkpoint's or vector's files: 32 hexadecimal digits.
 
-    Of a file larger than 16 MiB only 256 pieces, spread evenly over it, header first: weights
-    that were trained anew differ everywhere, and hundreds of gigabytes need not be read to see it.
+    Of a file larger than 16 MiB only 256 evenly spread pieces are read, the header among them. Training
+    changes weights everywhere, so this tells checkpoints apart without reading hundreds of gigabytes.
     """
     whole = hashlib.sha256()
     try:

@@ -1,4 +1,4 @@
-"""Reading a run's files: one that is damaged is told by its name, with what to do."""
+"""Reads JSON files of a run; the error for a damaged file names it and says what to do."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 @contextmanager
 def as_written(what: str, remedy: str) -> Generator[None]:
-    """Whatever JSON of another shape than ours breaks inside is damage to a file, and told as that.
+    """Reports errors inside the block, which reads JSON of an unexpected form, as damage to a file.
 
     Args:
-        what: The file.
-        remedy: What to do.
+        what: The file, for the message.
+        remedy: What to do, for the message.
 
     Raises:
-        CorruptError: Something broke that is no error of taskvec's own.
+        CorruptError: The block raised an error that is not one of taskvec's own.
     """
     try:
         yield
     except TaskvecError:
         raise
-    # A generator turns the StopIteration of a search in vain into a RuntimeError.
+    # RuntimeError is what a generator makes of the StopIteration of a search that finds nothing.
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise CorruptError(f"{what} is not as taskvec writes it ({error!r}); {remedy}") from error
 
 
 def read_json(path: Path) -> Json:
-    """A file's JSON object."""
+    """Reads a file that holds a JSON object."""
     try:
         decoded: Any = json.loads(path.read_bytes())
     except OSError as error:
@@ -44,7 +44,7 @@ def read_json(path: Path) -> Json:
             error.errno, f"{path}: {error.strerror}; name a RUN folder, or the results.json in one", str(path)
         ) from error
     except (ValueError, RecursionError):
-        raise CorruptError(f"{path}: not JSON; make it again") from None
+        raise CorruptError(f"{path} is not JSON; make it again") from None
     if not isinstance(decoded, dict):
-        raise CorruptError(f"{path}: not a JSON object; make it again")
+        raise CorruptError(f"{path} is not a JSON object; make it again")
     return cast("Json", decoded)

@@ -1,6 +1,7 @@
-"""A study's results (`taskvec/results/1`), typed field by field, as they are written and read.
+"""The results of a study: the content of `results.json` (schema `taskvec/results/1`) as dataclasses.
 
-Scores, rates and differences are shares between 0 and 1 (0.01 is a point); intervals are 95 % intervals.
+Scores, rates and differences are shares from 0 to 1 (0.01 is one percentage point); intervals are 95 %
+intervals.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SCHEMA = "taskvec/results/1"
 
 @dataclass(frozen=True, slots=True)
 class Input(Record):
-    """A checkpoint or vector that went in."""
+    """A checkpoint or vector that the study used."""
 
     role: str
     name: str
@@ -31,19 +32,19 @@ class Input(Record):
 
 @dataclass(frozen=True, slots=True)
 class LayerNorm(Record):
-    """How large v is in one layer."""
+    """The norm of v in one layer."""
 
     layer: str
     norm: float
     relative: float | None
-    """Norm over that of the target's same tensors."""
+    """The norm divided by that of the same tensors of the target."""
     cosine: float | None
-    """Of α·v and the change of +v's weights after rounding; None where one of them is zero."""
+    """Cosine of α·v and the change of the weights after rounding; None if one of them is zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class VectorShape(Record):
-    """How large v is, and where."""
+    """The norm of v as a whole and by layer."""
 
     norm: float
     layers: tuple[LayerNorm, ...]
@@ -56,7 +57,7 @@ class VectorShape(Record):
 
 @dataclass(frozen=True, slots=True)
 class Data(Record):
-    """Where the documents of one task come from; None is what is not known of them."""
+    """Where the documents of one task come from; a field is None if it is not known."""
 
     task: str
     repository: str | None
@@ -64,14 +65,14 @@ class Data(Record):
     revision: str | None
     """The commit of the repository."""
     fingerprint: str | None
-    """SHA-256 over all rows in order, the same wherever they were loaded from."""
+    """SHA-256 over all rows in order; it does not depend on where they were loaded from."""
     files: tuple[str, ...] | None
-    """Local files in place of the repository."""
+    """Local files that were used instead of the repository."""
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark(Record):
-    """What was asked, and what its documents can show."""
+    """What was asked, and how small a difference its documents can show."""
 
     id: str
     title: str
@@ -85,13 +86,13 @@ class Benchmark(Record):
     max_new_tokens: int | None
     limit: int | None
     n: int
-    """Documents."""
+    """Number of documents."""
     note: str | None
-    """Why no chain of steps can show here."""
+    """Why a chain of thought cannot have an effect on this benchmark; None if it can."""
     parent: str | None
-    """The benchmark of the study file that this one follows from; None for those that the file names."""
+    """The benchmark of the study file from which this one is derived; None for one of the file itself."""
     original: str | None
-    """The benchmark whose questions these are harder variants of, `of` in JSON; None where there is none."""
+    """The benchmark of which these questions are harder variants, or None; its key in JSON is `of`."""
     perturbation: str | None
     """The kind of perturbation; None for a clean benchmark."""
     readings: tuple[str, ...]
@@ -99,20 +100,20 @@ class Benchmark(Record):
     data: tuple[Data, ...]
     """One entry for each task."""
     subtasks: tuple[str, ...]
-    """Names of the tasks of a group; empty where there is one task."""
+    """Names of the tasks of a group; empty if there is only one task."""
     power: Mapping[str, Any]
-    """`level`, `power`, and under `smallest` the difference within reach by share of changed answers."""
+    """`level`, `power`, and `smallest`: the smallest detectable difference by share of changed answers."""
     power_note: str
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
-        """Reads one of `benchmarks`."""
+        """Reads an entry of `benchmarks`."""
         return cls.of(json, original=json["of"], data=Data.of_all(json["data"]))
 
 
 @dataclass(frozen=True, slots=True)
 class Reading(Record):
-    """A further reading of a cell's answers: another filter or metric. It is described, not tested."""
+    """A further reading of a cell's answers, by another filter or metric; it is not tested."""
 
     score: float
     interval: tuple[float, float]
@@ -134,28 +135,28 @@ class Cell(Record):
     score: float
     interval: tuple[float, float]
     extraction_failures: float | None
-    """Share of outputs from which no answer could be read, the empty ones included."""
+    """Share of outputs from which no answer could be extracted, including blank ones."""
     empty: float | None
     """Share of outputs that are blank."""
     truncated: float | None
-    """Share of outputs cut off at the cap."""
+    """Share of outputs cut off at the token limit."""
     mean_tokens: float | None
     tokens_interval: tuple[float, float] | None
     """Interval of the mean number of tokens."""
     seconds: float | None
-    """Wall time of the cell's batches, model loading left out."""
+    """Wall time of the cell's batches, without loading the model."""
     touched: float | None
     """Share of documents that the perturbation changed; None for a clean benchmark."""
     readings: Mapping[str, Reading]
     """By the reading's name."""
     subtasks: Mapping[str, SubtaskScore]
-    """By task; empty where there is one task."""
+    """By task; empty if there is only one task."""
     samples: str
-    """The sample file, below the RUN folder."""
+    """The path of the sample file in the run folder."""
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
-        """Reads one of an arm's `cells`."""
+        """Reads an entry of an arm's `cells`."""
         readings = {name: Reading.of(one) for name, one in json["readings"].items()}
         subtasks = {name: SubtaskScore.of(one) for name, one in json["subtasks"].items()}
         return cls.of(json, readings=MappingProxyType(readings), subtasks=MappingProxyType(subtasks))
@@ -174,15 +175,15 @@ class ArmResult(Record):
     alpha: float | None
     seed: int | None
     effect: Effect | None
-    """What rounding did to the request."""
+    """How much of the requested change is left after rounding; None if no vector is added."""
     seconds: float | None
-    """To make the arm's weights."""
+    """Seconds to make the arm's weights."""
     cells: Mapping[str, Cell]
     """By benchmark."""
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
-        """Reads one of `arms`."""
+        """Reads an entry of `arms`."""
         cells = {benchmark: Cell.from_json(cell) for benchmark, cell in json["cells"].items()}
         effect = json["effect"] and Effect.of(json["effect"])
         return cls.of(json, effect=effect, cells=MappingProxyType(cells))
@@ -190,16 +191,16 @@ class ArmResult(Record):
 
 @dataclass(frozen=True, slots=True)
 class Results(Result):
-    """Everything that a study found."""
+    """All results of a study."""
 
     study: Mapping[str, Any]
-    """The study file, defaults filled in."""
+    """The study file, with defaults filled in."""
     sandbox: str | None
-    """What code that a model wrote was confined by; None where none was run."""
+    """The sandbox in which code that a model wrote was run; None if none was run."""
     batch_sizes: Mapping[str, int]
-    """By benchmark, where `batch_size` is auto: how many prompts were asked at a time."""
+    """The batch size by benchmark, if `batch_size` is `"auto"`."""
     generation: Mapping[str, Mapping[str, Any]]
-    """What the target's generation config sets: `used` by greedy answers of every arm, and `unused`."""
+    """Settings of the target's generation config: those `used` for the greedy answers, and those `unused`."""
     study_digest: str
     """First 32 hexadecimal digits of the SHA-256 of the study file's text, as it was at the first run."""
     command: str | None
@@ -217,22 +218,23 @@ class Results(Result):
     comparisons: tuple[Comparison, ...]
     families: Families
     tests: int
-    """Tests of both families."""
+    """Number of tests in both families."""
     token_changes: tuple[TokenChange, ...]
-    """Of benchmarks whose answers are generated."""
+    """For benchmarks with generated answers."""
     random_means: tuple[RandomMean, ...]
     robustness: tuple[Robustness, ...]
     changed_answers: tuple[ChangedAnswer, ...]
-    """Up to three gained and three lost of each benchmark, in order of their documents."""
+    """For each benchmark up to three gained and three lost answers, in the order of the documents."""
     conclusions: tuple[str, ...]
-    """What the data do and do not show, in words."""
+    """Sentences on what the data show and do not show."""
     complete: bool
+    """Whether all cells are scored."""
     missing: tuple[str, ...]
-    """Cells still to be scored, as ARM.BENCHMARK."""
+    """Cells that are not scored yet, as ARM.BENCHMARK."""
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
-        """Reads a `taskvec/results/1`."""
+        """Reads a JSON object of schema `taskvec/results/1`."""
         return cls.of(
             json,
             _json=json,
@@ -249,7 +251,7 @@ class Results(Result):
         )
 
     def arm(self, name: str) -> ArmResult | None:
-        """The arm of this id, if the study has it."""
+        """The arm with this id; None if the study does not have it."""
         return next((arm for arm in self.arms if arm.id == name), None)
 
     def of_kind(self, kind: str) -> tuple[ArmResult, ...]:
@@ -257,7 +259,7 @@ class Results(Result):
         return tuple(arm for arm in self.arms if arm.kind == kind)
 
     def compared(self, arm: str, against: str, benchmark: str) -> Comparison | None:
-        """A comparison, if both of its cells have been scored."""
+        """The comparison of two arms on a benchmark; None if it has not been made."""
         wanted = (arm, against, benchmark)
         return next(
             (one for one in self.comparisons if (one.arm, one.against, one.benchmark) == wanted), None

@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, who may write to it, and whether it is a run of this very study."""
+"""The folder of a run: its files, its lock, and the check that it belongs to the same study."""
 
 from __future__ import annotations
 
@@ -23,59 +23,59 @@ SCHEMA = "taskvec/run/1"
 _OURS = ("study.yaml", "run.json", "vector", "controls", "checkpoints", "arms", "samples", "job.json",
          "worker.log", "results.json", "report.html")  # fmt: skip
 _LOCK = "run.lock"
-# What the first run says for all later ones.
+# Entries of run.json that the first run sets, and later runs keep.
 _FIRST = ("started", "study_digest", "primary")
 
 
 class RunFolder:
-    """A folder RUN. A cell whose sample file is there is finished: the file appears whole or not at all."""
+    """The folder of a run. A cell is finished when its sample file exists; the file is written atomically."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Touches nothing yet."""
+        """Does not touch the folder yet."""
         self.path = Path(path).expanduser().absolute()
         self.held: tuple[int, ...] = ()
-        """The descriptor of the lock while it is held. A process that inherits it holds the lock too."""
+        """The file descriptor of the lock while it is held; a child process that inherits it holds it too."""
 
     @property
     def vector(self) -> Path:
-        """Where v is kept."""
+        """The folder of v."""
         return self.path / "vector"
 
     def control(self, arm: Arm) -> Path:
-        """Where a random vector is kept."""
+        """The folder of a random vector."""
         return self.path / "controls" / arm.id
 
     def checkpoint(self, arm: Arm) -> Path:
-        """Where a backend that needs files finds an arm's weights."""
+        """The folder of an arm's weights, for a backend that loads them from files."""
         return self.path / "checkpoints" / arm.id
 
     def samples(self, arm: Arm, benchmark: Benchmark) -> Path:
-        """The answers of a cell."""
+        """The sample file of a cell."""
         return self.path / "samples" / f"{arm.id}.{benchmark.id}.jsonl"
 
     def answers(self, arm: Arm, benchmark: Benchmark) -> Path:
-        """What of a cell is answered while it is not finished."""
+        """The file of the answers so far of a cell that is not finished."""
         return self.path / "samples" / f".{arm.id}.{benchmark.id}.answers.jsonl"
 
     def write_samples(self, arm: Arm, benchmark: Benchmark, rows: Iterable[Json]) -> None:
-        """Finishes a cell."""
+        """Writes the sample file of a cell, which finishes it."""
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write(self.samples(arm, benchmark), text)
         self.answers(arm, benchmark).unlink(missing_ok=True)
 
     def write_arm(self, arm: Arm, made: Json) -> None:
-        """Says how an arm's weights were made."""
+        """Records how an arm's weights were made."""
         write(self.path / "arms" / f"{arm.id}.json", as_text(made))
 
     def begin(self, run: Json, study: str, *, overwrite: bool) -> None:
-        """Starts a run, or takes up one of the same identity.
+        """Starts a run, or continues one of the same identity.
 
-        When it was started, by which text and with which primary tests stays what the first run said: arms
-        that are added later change no test that was announced before.
+        The start time, the digest of the study file and the primary tests stay as the first run set them, so
+        that arms added later do not change tests that were fixed before.
 
         Raises:
-            MismatchError: it holds a run of another study, of this one on other inputs or with other primary
-                tests, or what is left of a run that nothing says which it was.
+            MismatchError: the folder holds a run of another study, or of this study with other inputs or
+                other primary tests, or files of a run whose run.json is missing.
         """
         path = self.path / "run.json"
         if overwrite:
@@ -83,29 +83,28 @@ class RunFolder:
         left = [name for name in _OURS if os.path.lexists(self.path / name)]
         if left and not path.is_file():
             raise MismatchError(
-                f"{self.path} holds {left[0]} of a run whose run.json is gone; give another folder, or"
+                f"{self.path} holds {left[0]} of a run whose run.json is missing; give another folder, or"
                 " --overwrite"
             )
         if path.is_file():
             old = read_run(self.path)
             if found := _difference(old["identity"], run["identity"], ""):
                 raise MismatchError(
-                    f"{self.path} holds a run that is not this one: {found}; give another folder, or"
-                    " --overwrite"
+                    f"{self.path} holds another run: {found}; give another folder, or --overwrite"
                 )
             if "primary" in old and _sorted(old["primary"]) != _sorted(run.get("primary")):
                 raise MismatchError(
-                    f"{self.path} holds a run whose primary tests were fixed when it began, as"
-                    f" {_named(old['primary'])}, and the study now asks for {_named(run.get('primary'))};"
+                    f"{self.path} holds a run whose primary tests were fixed when it began:"
+                    f" {_named(old['primary'])}; the study file now has {_named(run.get('primary'))};"
                     " change `primary` back, give another folder, or --overwrite"
                 )
-            # What is known only once the target has been read stays known.
+            # `old | run` below also keeps entries that are known only after the target has been loaded.
             earlier = {key: old[key] for key in _FIRST if key in old}
             if old.get("sandbox") and old["sandbox"] != run.get("sandbox"):
-                # Some of the code ran behind other walls.
+                # Some of the code ran in another sandbox, so both are recorded.
                 earlier["sandbox"] = "; then ".join(filter(None, (old["sandbox"], run.get("sandbox"))))
             run = old | run | earlier
-        # What a run that was killed was at work on: no other is, as long as the lock is held.
+        # Remove what a killed run was working on. No other run uses it, since the lock is held.
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         for scratch in (self.path / "controls").glob(".control-*"):
             shutil.rmtree(scratch, ignore_errors=True)
@@ -116,11 +115,11 @@ class RunFolder:
         write(self.path / "study.yaml", study)
 
     def note(self, **found: Any) -> None:
-        """Adds to what `run.json` says."""
+        """Adds entries to `run.json`."""
         write(self.path / "run.json", as_text(read_run(self.path) | found))
 
     def _clear(self) -> None:
-        # Last what makes it a run, so that a clearing cut short can be taken up.
+        # run.json is removed last, so that the folder is still a run if this is interrupted.
         for name in sorted(_OURS, key=lambda name: name == "run.json"):
             one = self.path / name
             if one.is_dir() and not one.is_symlink():
@@ -130,17 +129,17 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Generator[None]:
-        """Makes the folder, and keeps a second run out of it.
+        """Creates the folder and locks it against a second run.
 
         Raises:
-            UsageError: it holds something else than a run; nothing is put there.
-            StorageError: it cannot be written, or another run is at work in it.
+            UsageError: the folder holds something else than a run; it is left as it is.
+            StorageError: the folder cannot be written, or another run is active in it.
         """
         try:
             others = [one.name for one in self.path.iterdir()] if self.path.is_dir() else []
             if others and not {"run.json", _LOCK} & {*others}:
                 raise UsageError(
-                    f"{self.path} is there already and holds {min(others)}, not a run; give another folder"
+                    f"{self.path} exists and holds {min(others)}, not a run; give another folder"
                 )
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / _LOCK).open("a")
@@ -156,16 +155,16 @@ class RunFolder:
 
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except ImportError:
-                # Without this call two runs are not told apart; one at a time is the rule.
+                # Windows has no such call; there the user must not start two runs at a time.
                 pass
             except BlockingIOError:
                 raise StorageError(
                     errno.EBUSY,
-                    f"{self.path}: another run is at work there; wait for it or give another folder",
+                    f"{self.path}: another run is active there; wait for it or give another folder",
                     str(self.path),
                 ) from None
             except OSError:
-                # Some network file systems have no locks; going on without is the lesser evil.
+                # Some network file systems have no locks; running without one is better than not at all.
                 pass
             self.held = (file.fileno(),)
             try:
@@ -175,12 +174,12 @@ class RunFolder:
 
 
 def read_run(folder: Path) -> Json:
-    """`run.json` of a folder.
+    """Reads `run.json` of a folder.
 
     Raises:
         UsageError: the folder holds no run.
         CorruptError: its run.json is malformed.
-        MismatchError: it is in a form that this version does not know.
+        MismatchError: its schema is not one that this version reads.
     """
     path = folder / "run.json"
     try:
@@ -195,16 +194,18 @@ def read_run(folder: Path) -> Json:
         raise CorruptError(f"{path} is not the record of a run; run the study again with --overwrite")
     if cast("Json", run).get("schema") != SCHEMA:
         raise MismatchError(
-            f"{path}: this version of taskvec reads {SCHEMA!r}; update taskvec, or run it again"
+            f"{path}: this version of taskvec reads {SCHEMA!r}; update taskvec, or run the study again"
         )
     return cast("Json", run)
 
 
 def write(path: Path, text: str, errors: str = "strict") -> None:
-    """Writes a file aside and renames it into place; `errors` is for characters that UTF-8 has not.
+    """Writes a file atomically: under another name first, then renamed.
+
+    `errors` says what to do with characters that UTF-8 cannot encode, as for `open`.
 
     Raises:
-        StorageError: it cannot be written; nothing of it is left.
+        StorageError: the file cannot be written; no part of it is left.
     """
     aside = path.with_name(f".{path.name}.partial")
     with writing(path):
@@ -223,29 +224,30 @@ def write(path: Path, text: str, errors: str = "strict") -> None:
 
 @contextmanager
 def writing(path: Path) -> Generator[None]:
-    """While this lasts, what the system refuses is told with the file's name.
+    """Turns an `OSError` inside the block into a `StorageError` that names the file.
 
     Raises:
-        StorageError: something was refused.
+        StorageError: the block raised an `OSError`.
     """
     try:
         yield
     except OSError as error:
-        # Written or synced through a descriptor, it would not say which file.
+        # The error of a write or sync through a descriptor names no file.
         raise StorageError(
             error.errno,
-            f"{path} cannot be written: {error.strerror}; make room or give a folder that can be written",
+            f"{path} cannot be written: {error.strerror}; free some space, or give a folder that can be"
+            " written",
             str(path),
         ) from error
 
 
 def as_text(value: Json) -> str:
-    """JSON as it is written to a run's files."""
+    """A JSON object as text, in the form of a run's files."""
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
 
 
 def _sorted(primary: Any) -> list[str]:
-    """Tests in an order of their own: which stands first in the file is of no matter."""
+    """The tests, sorted, so that their order in the study file does not matter."""
     return sorted(json.dumps(one, sort_keys=True) for one in primary or ())
 
 
@@ -257,7 +259,7 @@ def _named(primary: Any) -> str:
 
 
 def _difference(old: Any, new: Any, place: str) -> str | None:
-    """Where and how two identities first differ."""
+    """The first difference between two identities, in words; None if they are equal."""
     if isinstance(old, dict) and isinstance(new, dict):
         first, second = cast("Json", old), cast("Json", new)
         for key in first | second:

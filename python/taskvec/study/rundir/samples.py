@@ -1,8 +1,8 @@
-"""Sample files, and the pairing of two arms' answers document by document.
+"""Reads sample files, and pairs the answers of two arms document by document.
 
-Pairing fails closed: two arms are compared only if they were asked about the very same documents, and arms
-with the same prompt only if they were asked in the very same words. A perturbed question is paired with its
-clean one by the clean document's hash, which both rows hold.
+Two arms are compared only if they were asked about exactly the same documents, and arms with the same prompt
+only if their prompts are equal word for word; anything else is an error. A perturbed question is paired with
+its clean one by the clean document's hash, which both rows hold.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ class Samples:
 
     file: Path
     rows: Mapping[int, Json]
-    """By document, in the order of their numbers."""
+    """One row for each document, by its number and in that order."""
 
     @property
     def scores(self) -> tuple[float, ...]:
-        """The metric, document by document."""
+        """The value of the metric for each document."""
         return tuple(float(row["correct"]) for row in self.rows.values())
 
     def mean(self, key: str) -> float | None:
-        """Mean of a field over the documents that have it; None where none does."""
+        """The mean of a field over the documents that have it; None if no document does."""
         values = [float(row[key]) for row in self.rows.values() if row[key] is not None]
         return sum(values) / len(values) if values else None
 
@@ -67,7 +67,7 @@ def read(file: Path) -> Samples:
 
     Raises:
         StorageError: It cannot be read.
-        CorruptError: A line is not a sample, a document stands there twice, or there is none.
+        CorruptError: A line is not a sample, a document occurs twice, or the file is empty.
     """
     try:
         text = file.read_bytes()
@@ -78,26 +78,26 @@ def read(file: Path) -> Samples:
         row = _row(f"{file}:{number}", line)
         if row["doc_id"] in rows:
             raise CorruptError(
-                f"{file}:{number}: document {row['doc_id']} stands here a second time; delete the file and"
+                f"{file}:{number}: document {row['doc_id']} occurs a second time; delete the file and"
                 f" run again"
             )
         rows[row["doc_id"]] = row
     if not rows:
-        raise CorruptError(f"{file}: holds no sample; delete it and run again")
+        raise CorruptError(f"{file} holds no sample; delete it and run again")
     return Samples(file, dict(sorted(rows.items())))
 
 
 def paired(
     arm: Samples, other: Samples, *, same_prompt: bool, same_target: bool = True
 ) -> list[tuple[Json, Json]]:
-    """Both arms' rows of each document, in the order of their numbers.
+    """The rows of both arms for each document, in the order of the documents' numbers.
 
     Args:
         arm: One arm's samples.
         other: Another arm's samples of the same benchmark, or the samples of a benchmark that is a
             perturbation of the same documents.
-        same_prompt: Whether both were asked in the same words, which is then checked.
-        same_target: Whether the right answers are the same, which is then checked.
+        same_prompt: Whether to check that the prompts are equal.
+        same_target: Whether to check that the right answers are equal.
 
     Raises:
         CorruptError: The documents, their subtasks, clusters, right answers or prompts differ.
@@ -120,7 +120,7 @@ def paired(
 
 def _row(place: str, line: bytes) -> Json:
     try:
-        # Bad UTF-8 and endless digits are a ValueError too, endless brackets a RecursionError.
+        # Bad UTF-8 and too many digits raise ValueError too; very deep brackets raise RecursionError.
         decoded: Any = json.loads(line)
     except (ValueError, RecursionError):
         raise CorruptError(f"{place}: not a JSON object; delete the file and run again") from None
@@ -140,5 +140,5 @@ def _row(place: str, line: bytes) -> Json:
 def _is_finite(value: Any) -> bool:
     try:
         return isinstance(value, int | float) and isfinite(value)
-    except OverflowError:  # A whole number beyond every float.
+    except OverflowError:  # An integer too large for a float.
         return False
