@@ -133,7 +133,8 @@ def test_not_even_one(lm: Any, auto: Any, run: RunFolder, monkeypatch: pytest.Mo
     words, _ = tasks.load(auto)
     device = Small(lm, 3, monkeypatch)
     with pytest.raises(
-        MismatchError, match=r"'words': .* has not the memory for one prompt of \d+ tokens and 12 new"
+        MismatchError,
+        match=r"'words': .* does not have enough memory for one prompt of \d+ tokens and 12 new",
     ):
         set_batch_size(lm, words, auto, run)
     assert device.shares[-1] == 1.0

@@ -135,13 +135,13 @@ def estimate(**changes: Any) -> measure.Estimate:
 
 def test_in_words() -> None:
     assert list(estimate().lines()) == [
-        "  time        about 40 min; about 2 h 13 min if answers run to their caps",
+        "  time        about 40 min; about 2 h 13 min if answers reach their token limits",
         "  memory      20 GB of 85 GB on the device",
         "  disk        5 MB of 10 MB that are free",
     ]
     assert list(estimate(most_seconds=2400.0, memory=None, free=1000).lines()) == [
         "  time        about 40 min",
-        "  disk        5 MB of 1 kB that are free: too little, make room or give another disk",
+        "  disk        5 MB of 1 kB that are free: too little, free some space or use another disk",
     ]
     assert next(estimate(seconds=None, most_seconds=None).lines()) == (
         "  time        not measured: the backend is in another environment"

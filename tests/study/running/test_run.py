@@ -292,7 +292,9 @@ def test_what_is_left_of_a_run_is_no_run(root: Path, tmp_path: Path, scored: lis
     before = families.files(run)
     scored.clear()
     other = small(root, tmp_path, alpha=0.5)
-    with pytest.raises(MismatchError, match=r"whose run\.json is gone; give another folder, or --overwrite"):
+    with pytest.raises(
+        MismatchError, match=r"whose run\.json is missing; give another folder, or --overwrite"
+    ):
         taskvec.study.run(other, run)
     assert families.files(run) == before
     assert taskvec.study.run(other, run, overwrite=True).complete
@@ -314,7 +316,7 @@ def test_one_run_at_a_time(root: Path, tmp_path: Path) -> None:
     run.mkdir()
     with (run / "run.lock").open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(StorageError, match="another run is at work there"):
+        with pytest.raises(StorageError, match="another run is active there"):
             taskvec.study.run(small(root, tmp_path), run)
     assert taskvec.study.run(small(root, tmp_path), run, limit=2).complete
 
@@ -408,5 +410,5 @@ def test_a_limit_for_a_trial(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_device_that_is_not_there(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="device cuda is not there"):
+    with pytest.raises(UsageError, match="device cuda does not exist here"):
         taskvec.study.run(small(root, tmp_path), tmp_path / "RUN", device="cuda")

@@ -142,7 +142,9 @@ def test_a_worker_that_fails(root: Path, tmp_path: Path) -> None:
         "print('loading', file=sys.stderr)\n"
         "sys.exit('CUDA is on strike')"
     )
-    with pytest.raises(MismatchError, match=r"CUDA is on strike \(all that .*worker\.log\)"):
+    with pytest.raises(
+        MismatchError, match=r"CUDA is on strike \(the worker's whole output is in .*worker\.log\)"
+    ):
         taskvec.study.run(vllm(root, tmp_path, tmp_path / "python", script), tmp_path / "RUN")
     assert list((tmp_path / "RUN").glob("checkpoints/*")) == []
 
@@ -150,7 +152,7 @@ def test_a_worker_that_fails(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "says"),
     [("import sys\nsys.exit('No module named taskvec')", "No module named taskvec"),
-     ("print('hello')", "does not say what is in its environment")],
+     ("print('hello')", "does not report its versions")],
 )  # fmt: skip
 def test_an_environment_that_has_not_what_it_takes(
     script: str, says: str, root: Path, tmp_path: Path
@@ -198,7 +200,7 @@ def test_a_worker_that_is_left_behind_keeps_other_runs_out(tmp_path: Path) -> No
         parent.kill()
     left = int((tmp_path / "pid").read_text())
     try:
-        with pytest.raises(StorageError, match="another run is at work there"), RunFolder(run).lock():
+        with pytest.raises(StorageError, match="another run is active there"), RunFolder(run).lock():
             pass
     finally:
         os.kill(left, signal.SIGKILL)

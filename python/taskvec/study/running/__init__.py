@@ -1,1 +1,1 @@
-"""A study at work: what is checked beforehand, the cells in order, the process of another backend."""
+"""Runs a study: the checks beforehand, the cells in order, and the worker process of another backend."""

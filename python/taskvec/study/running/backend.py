@@ -1,4 +1,4 @@
-"""The environment of a backend that runs apart: what it is, and what its errors mean here."""
+"""Asks the Python environment of a separate backend for its versions, and translates its errors."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _BY_CODE = {1: MismatchError, 2: UsageError, 3: CorruptError}
 
 
 def failed(code: int, said: str, more: str) -> TaskvecError:
-    """The error that a worker ended with: its exit code tells the kind, its last line is the sentence."""
-    last = (said.strip().splitlines() or ["the worker said nothing"])[-1]
+    """The error to raise for a failed worker: its exit code gives the type, its last line the sentence."""
+    last = (said.strip().splitlines() or ["the worker printed nothing"])[-1]
     if code == StorageError.exit_code:
         return StorageError(None, last)
     return _BY_CODE.get(code, MismatchError)(f"{last}{more}")
 
 
 def ask_about(python: str, device: str) -> Json:
-    """What `environment.about` says in the backend's environment, the version of vLLM added.
+    """The result of `environment.about` in the backend's environment, with the version of vLLM added.
 
     Raises:
-        UsageError: that environment has not what it takes, or no such device.
-        MismatchError: it cannot say.
+        UsageError: the environment lacks a package, or there is no such device.
+        MismatchError: the environment gives no valid answer.
     """
     if ":" in device:
         raise UsageError(
-            f"device {device} cannot be asked of vLLM; set CUDA_VISIBLE_DEVICES and let device be auto"
+            f"device {device} cannot be chosen with vLLM; set CUDA_VISIBLE_DEVICES, and device to auto"
         )
     command = [python, "-m", "taskvec.study.worker", "--about", device]
     try:
@@ -39,9 +39,11 @@ def ask_about(python: str, device: str) -> Json:
     except OSError as error:
         raise UsageError(f"backend: python {python} cannot be run: {error.strerror}") from None
     if done.returncode:
-        raise failed(done.returncode, done.stderr, f" (this said {python}, the Python of the backend)")
-    # Libraries may have said something before.
+        raise failed(done.returncode, done.stderr, f" (the message is from {python}, the backend's Python)")
+    # Libraries may have printed other lines before.
     try:
         return json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
-        raise MismatchError(f"backend: python {python} does not say what is in its environment") from None
+        raise MismatchError(
+            f"backend: python {python} does not report its versions; check that taskvec is installed there"
+        ) from None

@@ -1,4 +1,4 @@
-"""How many prompts are asked at a time: as the study says, or as many as the device holds, found by trial."""
+"""Sets the batch size: the study file's, or the largest that fits on the device, found by trial."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from ..spec.sections import Study
 
 ON_CPU = 16
-"""More rows at a time are hardly faster there."""
+"""The batch size on a CPU, where larger batches are hardly faster."""
 MOST = 512
-"""Beyond this a batch takes as long as the rows that it saves, and an interruption loses more."""
-# Of the device's memory, while a size is tried: what later batches fragment must fit too.
+"""The largest batch size tried: larger ones save no time, and an interruption would lose more."""
+# Share of the device's memory allowed during a trial; the rest is for fragmentation by later batches.
 _SHARE = 0.9
 
 
 def set_batch_size(lm: Any, loaded: Loaded, study: Study, folder: RunFolder | None = None) -> None:
-    """Lets a `StudyLM` ask a benchmark as many prompts at a time as the study says.
+    """Sets the batch size of a `StudyLM` for a benchmark.
 
-    `auto` is found once for each benchmark and written to the run's `batch_sizes`: every later run forms the
-    same batches, whose answers are then the same bits.
+    For `"auto"` the size is found once for each benchmark and recorded in `batch_sizes` of run.json, so that
+    every later run forms the same batches and gets the same answers bit for bit.
 
     Raises:
-        MismatchError: the device has not the memory for one prompt at a time.
+        MismatchError: the device does not have enough memory for one prompt.
     """
     size: Any = study.batch_size
     if size == "auto":
@@ -48,9 +48,9 @@ def set_batch_size(lm: Any, loaded: Loaded, study: Study, folder: RunFolder | No
 
 
 def largest(attempt: Callable[[int], None], most: int) -> int | None:
-    """The first of `most`, half of it, and so on for which an attempt does not run out of memory.
+    """The first size of `most`, `most` / 2, `most` / 4, … for which `attempt` does not run out of memory.
 
-    None where not even 1 does.
+    None if even size 1 runs out of memory.
     """
     size = most
     while size:
@@ -68,13 +68,13 @@ def largest(attempt: Callable[[int], None], most: int) -> int | None:
 
 
 def attempt(lm: Any, kind: str, rows: int, length: int, new: int) -> None:
-    """What a batch can cost at most: prompts all of the longest, and answers all up to the cap.
+    """Runs the most expensive batch that is possible: all prompts and all answers of the greatest length.
 
     Args:
         lm: a `StudyLM`.
         kind: `generate` or `choice`.
-        rows: prompts in the batch.
-        length: tokens of each prompt; for choices, with what is scored after it.
+        rows: number of prompts in the batch.
+        length: tokens of each prompt; for choices, including the continuation that is scored.
         new: tokens to generate.
     """
     torch = library("torch")
@@ -94,14 +94,14 @@ def attempt(lm: Any, kind: str, rows: int, length: int, new: int) -> None:
 
 
 def cap(loaded: Loaded) -> int:
-    """The most tokens that an answer may have; 0 for choices."""
+    """The most tokens that may be generated for an answer; 0 for choices."""
     if loaded.kind == "choice":
         return 0
     return max(task.get_config("generation_kwargs")["max_gen_toks"] for task in loaded.tasks)
 
 
 def _tried(lm: Any, loaded: Loaded, study: Study) -> int:
-    # The longer of the two prompts that arms have.
+    # With the think line, if any arm has it: that is the longer prompt.
     with quiet():
         asked = render(loaded, lm.tokenizer, study.think if study.arms.think else None)
     longest = max(count(lm.tokenizer, prompt + rest) for prompt, rest in asked)
@@ -111,8 +111,8 @@ def _tried(lm: Any, loaded: Loaded, study: Study) -> int:
         found = largest(lambda rows: attempt(lm, loaded.kind, rows, longest, new), most)
     if found is None:
         raise MismatchError(
-            f"benchmark {loaded.benchmark.id!r}: {lm.device} has not the memory for one prompt of {longest}"
-            f" tokens and {new} new ones; take another device, or a smaller dtype or max_new_tokens"
+            f"benchmark {loaded.benchmark.id!r}: {lm.device} does not have enough memory for one prompt of"
+            f" {longest} tokens and {new} new ones; use another device, or a smaller dtype or max_new_tokens"
         )
     return found
 

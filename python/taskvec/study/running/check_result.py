@@ -1,4 +1,4 @@
-"""What `taskvec study check` says: what a study would do, and how small an effect it could show."""
+"""The result of `taskvec study check`: what a study would do, and how small an effect it can detect."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Checked:
 
     ready: Ready
     estimate: Estimate | None = None
-    """What it will take; None where no batch was measured."""
+    """The estimated time, memory and disk space; None if no batch was measured."""
 
     def to_json(self) -> Json:
-        """What `--json` prints."""
+        """The JSON object that `--json` prints."""
         run = self.ready.run
         return {
             "schema": "taskvec/study-check/1",
@@ -47,7 +47,7 @@ class Checked:
         }
 
     def lines(self) -> Iterator[str]:
-        """The same for people."""
+        """The same as lines of text."""
         ready, run = self.ready, self.ready.run
         yield f"{ready.study.name}: {ready.study.about}"
         inputs = ", ".join(f"{one['role']} {one['name']}" for one in run["inputs"])
@@ -70,12 +70,12 @@ class Checked:
         yield from (f"warning: {warning}" for warning in ready.plan.warnings)
 
     def _data(self, benchmarks: list[Json]) -> Iterator[str]:
-        """Where the documents come from, a line for each source."""
+        """One line for each source of documents."""
         seen: dict[str, None] = {}
         for data in (each for one in benchmarks for each in one["data"]):
             where = data["repository"] or "files of its own"
             if data["files"]:
-                where = f"{', '.join(data['files'])} in place of {where}"
+                where = f"{', '.join(data['files'])} instead of {where}"
             elif data["revision"]:
                 where += f" at {data['revision'][:12]}"
             seen[where] = None
@@ -83,10 +83,10 @@ class Checked:
             yield f"data: {where}"
         if self.ready.judge.described:
             allowed = "allowed" if self.ready.judge.allowed else "run needs --allow-code-execution"
-            yield f"code of the model: confined by {self.ready.judge.described}; {allowed}"
+            yield f"code of the model: sandboxed by {self.ready.judge.described}; {allowed}"
 
     def _power(self) -> Iterator[str]:
-        """How small an effect the primary family could show."""
+        """Lines on how small an effect the primary comparisons can detect."""
         primary = self.ready.run["primary"]
         sizes = {one["id"]: (one["title"], one["n"]) for one in self.ready.run["benchmarks"]}
         asked = list(dict.fromkeys(one["benchmark"] for one in primary))

@@ -1,4 +1,4 @@
-"""What a study will take, from one measured batch of each kind: time, memory, and room on the disk."""
+"""Estimates the time, memory and disk space of a study from one measured batch of each kind."""
 
 from __future__ import annotations
 
@@ -25,55 +25,56 @@ if TYPE_CHECKING:
     from ..scoring.tasks import Loaded
     from .preflight import Ready
 
-# Prompts that are counted to know how long those of a benchmark are.
+# Number of prompts whose tokens are counted to estimate the mean length.
 _SAMPLE = 64
-# A sample row beside the answer, and a token of an answer, in bytes; both are generous.
+# Bytes of a sample row without its answer, and of a token of the answer; both are upper estimates.
 _ROW, _TOKEN = 1000, 8
 _One = TypeVar("_One")
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One batch of one benchmark."""
+    """The measurement of one batch of one benchmark."""
 
     benchmark: str
     kind: str
     rows: int
-    """Answers in the batch, or choices."""
+    """Number of answers or choices in the batch."""
     seconds: float
     tokens: int
-    """New tokens, or tokens of prompts with what is scored after them."""
+    """Generated tokens; for choices, tokens of the prompts and continuations."""
     prefill: float
-    """Seconds for each token of a prompt."""
+    """Seconds for each token of the prompts."""
     step: float
-    """Seconds for each new token of all rows together; 0 for choices."""
+    """Seconds for one generation step, which adds a token to each row; 0 for choices."""
     steps: float
-    """Tokens of the longest answer, as a share of the cap."""
+    """Tokens of the longest answer as a share of the token limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a study will take."""
+    """The estimated time, memory and disk space of a study."""
 
     measured: tuple[Measured, ...]
     seconds: float | None
-    """If answers are as long as the measured ones; None where another environment would have to measure."""
+    """Time if answers are as long as the measured ones; None if the backend is in another environment."""
     most_seconds: float | None
-    """If in every batch one answer runs to its cap."""
+    """Time if in every batch one answer reaches the token limit."""
     memory: int | None
-    """Peak of a run in bytes: on the device, or of the process where that is a CPU."""
+    """Peak memory of a run in bytes: of the GPU, or of the process on a CPU."""
     device_memory: int | None
-    """What the device has."""
+    """Memory of the GPU in bytes; None on a CPU."""
     disk: int
-    """Bytes that the run's folder needs."""
+    """Disk space that the folder of the run needs, in bytes."""
     free: int
+    """Free space on that disk, in bytes."""
 
     def to_json(self) -> Json:
-        """What `--json` prints."""
+        """The JSON object that `--json` prints."""
         return dataclasses.asdict(self)
 
     def lines(self) -> Iterator[str]:
-        """The same for people."""
+        """The same as lines of text."""
         for one in self.measured:
             what = ("answer" if one.kind == "generate" else "choice") + ("" if one.rows == 1 else "s")
             tokens = f", {one.tokens / one.seconds:,.0f} tokens/s" if one.kind == "generate" else ""
@@ -82,24 +83,24 @@ class Estimate:
         if self.seconds is None or self.most_seconds is None:
             yield "  time        not measured: the backend is in another environment"
         else:
-            most = f"; {duration(self.most_seconds)} if answers run to their caps"
+            most = f"; {duration(self.most_seconds)} if answers reach their token limits"
             yield f"  time        {duration(self.seconds)}{most if self.most_seconds > self.seconds else ''}"
         if self.memory is not None:
             of = "" if self.device_memory is None else f" of {readable(self.device_memory)} on the device"
             yield f"  memory      {readable(self.memory)}{of}"
-        short = "" if self.disk <= self.free else ": too little, make room or give another disk"
+        short = "" if self.disk <= self.free else ": too little, free some space or use another disk"
         yield f"  disk        {readable(self.disk)} of {readable(self.free)} that are free{short}"
 
 
 def estimate(ready: Ready, where: Path | None = None) -> Estimate:
-    """Loads the target, asks it one batch of each kind, and reckons what the whole study takes.
+    """Loads the target, asks it one batch of each kind, and estimates what the whole study takes.
 
     Args:
         ready: the study.
-        where: the folder of the run, there already or not; by default the working folder.
+        where: the folder of the run, which need not exist; by default the working directory.
 
     Raises:
-        MismatchError: the target cannot be loaded, or the device has not the memory for it.
+        MismatchError: the target cannot be loaded, or the device does not have enough memory for it.
     """
     where = (where or Path.cwd()).absolute()
     room = next(one for one in (where, *where.parents) if one.is_dir())
@@ -121,7 +122,7 @@ def estimate(ready: Ready, where: Path | None = None) -> Estimate:
 
 
 def _measured(ready: Ready, peak: Peak) -> tuple[dict[str, Measured], dict[str, float]]:
-    """By kind the measured batch; by benchmark the mean tokens of a document's prompts."""
+    """The measured batch by kind, and the mean tokens of a document's prompts by benchmark."""
     # Imported here: lm-eval's models take seconds to import.
     from ..scoring.study_lm import StudyLM
 
@@ -138,7 +139,7 @@ def _measured(ready: Ready, peak: Peak) -> tuple[dict[str, Measured], dict[str, 
             for kind, ask in (("generate", _generated), ("choice", _chosen)):
                 alike = [one for one in ready.loaded if one.kind == kind]
                 if alike:
-                    # That which weighs most.
+                    # Measure the benchmark that takes the most time.
                     most = max(alike, key=lambda one: cells[one.benchmark.id] * one.n * max(1, cap(one)))
                     set_batch_size(lm, most, ready.study)
                     found[kind] = ask(lm, most)
@@ -156,12 +157,12 @@ def _length(loaded: Loaded, asked: Sequence[tuple[str, str]], lm: Any) -> float:
 
 def _generated(lm: Any, loaded: Loaded) -> Measured:
     requests = [one for task in loaded.tasks for one in task.instances]
-    # Of equal settings, so that they are one batch.
+    # Requests with equal settings, so that they form one batch.
     batch = _spread([one for one in requests if one.args[1] == requests[0].args[1]], lm.batch_size)
     first = [
         dataclasses.replace(one, arguments=(one.args[0], {**one.args[1], "max_gen_toks": 1})) for one in batch
     ]
-    # Once before it counts: the first time much is set up.
+    # One run that is not measured, since the first run sets much up.
     lm.generate_until(first)
     prefill = _timed(lambda: lm.generate_until(first))
     seconds = _timed(lambda: lm.generate_until(batch))
@@ -189,7 +190,7 @@ def _chosen(lm: Any, loaded: Loaded) -> Measured:
 
 
 def _seconds(loaded: Loaded, measured: dict[str, Measured], lengths: dict[str, float]) -> tuple[float, float]:
-    """Of a cell: with answers like the measured ones, and with one in each batch that runs to its cap."""
+    """Seconds for a cell: with answers as measured, and with one in each batch that reaches the limit."""
     one = measured[loaded.kind]
     prompts = loaded.n * lengths[loaded.benchmark.id] * one.prefill
     batches = -(-loaded.n // one.rows)
@@ -198,7 +199,7 @@ def _seconds(loaded: Loaded, measured: dict[str, Measured], lengths: dict[str, f
 
 
 def _disk(ready: Ready, where: Path) -> int:
-    """Of a run's folder, with all that stands there at one time."""
+    """Bytes of the folder of a run, at its largest."""
     if ready.study.donors is None:
         own, vector = 0, sum(one.stat().st_size for one in Path(ready.donors[0].path).glob("*.safetensors"))
     else:
@@ -206,13 +207,13 @@ def _disk(ready: Ready, where: Path) -> int:
         own = vector = dry_run.extract(minuend, subtrahend, where / "vector").disk.needed
     controls = vector * sum(arm.kind == "random" for arm in ready.arms)
     samples = sum(loaded.n * (_ROW + _TOKEN * cap(loaded)) for _, loaded in ready.cells())
-    # Another backend reads one arm's weights at a time from files.
+    # Another backend loads each arm from a checkpoint, of which one exists at a time.
     checkpoint = ready.plan.disk.needed if ready.study.backend != "hf" else 0
     return own + controls + samples + checkpoint
 
 
 def _spread(items: Sequence[_One], most: int) -> list[_One]:
-    """So many items, at equal distances."""
+    """At most `most` items, evenly spaced."""
     number = min(most, len(items))
     return [items[at * len(items) // number] for at in range(number)]
 

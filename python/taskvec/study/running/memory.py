@@ -1,4 +1,4 @@
-"""The most memory that something takes: on a GPU as torch counts it, else of the process."""
+"""Measures peak memory: on a GPU as torch counts it, else the anonymous memory of the process."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ _EVERY = 0.02
 
 
 class Peak:
-    """A `with` block in which a model is loaded and asked.
+    """Measures the peak memory of a `with` block in which a model is loaded and asked.
 
-    torch counts what a GPU holds. Of a CPU it counts nothing, so anonymous memory is looked up again and
-    again; weights that are mapped from a file are not in it until a vector is put into them, and are added.
+    torch counts the memory on a GPU. On a CPU it counts none, so a thread reads the anonymous memory of the
+    process every 20 ms. Weights mapped from a file are not in that figure until a vector is put into them,
+    so they are added.
 
     Attributes:
-        bytes: the peak, a model's weights included; None where the system does not tell.
-        there: memory of the GPU; None without one.
+        bytes: the peak in bytes, including the model's weights; None if the system does not report memory.
+        there: the memory of the GPU in bytes; None without a GPU.
     """
 
     def __init__(self, device: str) -> None:
-        """For a torch device."""
+        """`device` is a torch device."""
         self._device = device
         self._gpu = device != "cpu"
         self._stop = threading.Event()
@@ -37,7 +38,7 @@ class Peak:
         self.there: int | None = None
 
     def __enter__(self) -> Self:
-        """The watch itself."""
+        """Starts measuring."""
         if self._gpu:
             torch = library("torch")
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -50,7 +51,7 @@ class Peak:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the watch."""
+        """Stops measuring and sets `bytes`."""
         if self._gpu:
             self.bytes = library("torch").cuda.max_memory_allocated(self._device)
             return
@@ -60,7 +61,7 @@ class Peak:
             self.bytes = self._before + self._weights + max(self._most - self._loaded, 0)
 
     def loaded(self, model: Any) -> None:
-        """To be called when the model is there and nothing has been asked."""
+        """Must be called when the model is loaded and nothing has been asked yet."""
         self._weights = sum(one.numel() * one.element_size() for one in model.parameters())
         self._loaded = self._most = _anonymous() or 0
 
@@ -70,7 +71,7 @@ class Peak:
 
 
 def _anonymous() -> int | None:
-    """Bytes of this process that no file is behind (Linux)."""
+    """Anonymous resident memory of this process in bytes (Linux only); None elsewhere."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""All that can be known of a study before a weight is read: how `study check` and every run begin."""
+"""Checks a study before any weights are read; `study check` and every run begin with this."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     from ..spec.sections import Benchmark, Study
 
 
-# What of a benchmark's entry decides an answer or a score, beside the prompts themselves.
+# Entries of a benchmark that affect answers or scores, besides the prompts themselves.
 _ASKED = ("task", "metric", "filter", "readings", "shots", "max_new_tokens", "limit", "perturbation")
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A study whose inputs fit, whose tasks and data are there, and whose prompts are sound."""
+    """A study that has been checked: its inputs fit, tasks and data are available, prompts are valid."""
 
     study: Study
     text: str
-    """The study file."""
+    """The text of the study file."""
     target: Ref
     donors: tuple[Ref, ...]
     """Minuend and subtrahend, or the vector."""
@@ -51,26 +51,26 @@ class Ready:
     loaded: tuple[Loaded, ...]
     tokenizer: Any
     device: str
-    """As torch names it."""
+    """The name of the torch device."""
     dtype: str
     run: Json
-    """What `run.json` says."""
+    """The content of `run.json`."""
     judge: Judge
     """Runs programs that the model wrote, if there are any and the user allows it."""
 
     def cells(self) -> list[tuple[Arm, Loaded]]:
-        """What is to be scored."""
+        """The pairs of arm and benchmark to score."""
         by_id = {one.benchmark.id: one for one in self.loaded}
         return [(arm, by_id[benchmark.id]) for arm, benchmark in cells(self.study)]
 
     @property
     def generations(self) -> int:
-        """Answers to generate, over all arms."""
+        """Number of answers to generate, over all arms."""
         return sum(loaded.n for _, loaded in self.cells() if loaded.kind == "generate")
 
     @property
     def decisions(self) -> int:
-        """Choices to make, over all arms."""
+        """Number of choices to make, over all arms."""
         return sum(loaded.n for _, loaded in self.cells() if loaded.kind == "choice")
 
 
@@ -84,22 +84,22 @@ def look(
     consent: bool | None = None,
     command: str | None = None,
 ) -> Ready:
-    """Reads a study and checks all that needs no weights.
+    """Reads a study and checks everything that needs no weights.
 
     Args:
-        study: name or path.
-        offline: allow no network, whatever the study says.
-        device: instead of the study's.
-        limit: documents of each task at most.
-        target: instead of the study's.
-        consent: whether code that the model wrote may run; None where nothing is to be run.
-        command: the command line to write down.
+        study: the name or path of the study.
+        offline: use no network, whatever the study file says.
+        device: the device, instead of the study file's.
+        limit: the most documents of each task.
+        target: the target, instead of the study file's.
+        consent: whether code that the model wrote may run; None for a check, which runs none.
+        command: the command line to record.
 
     Raises:
-        UsageError: the study asks for something that makes no sense, the extra `eval` is missing, or code
-            would run that is not allowed to, or cannot be confined here.
-        MismatchError: the inputs do not fit together, or the target cannot chat.
-        StorageError: the data of a benchmark cannot be had.
+        UsageError: the study is not valid, the extra `eval` is not installed, or code that the model wrote
+            is not allowed or cannot be sandboxed here.
+        MismatchError: the inputs do not fit together, or the target has no chat template.
+        StorageError: an input or the data of a benchmark is not available.
     """
     read, text = load(study)
     read = _changed(read, device, limit, target)
@@ -110,7 +110,7 @@ def look(
     if read.backend != "hf" and shutil.which(python := read.backend.vllm.python) is None:
         raise UsageError(f"backend: python {python} cannot be run; name the Python that has vLLM")
     with pinned():
-        # From headers alone, before anything is downloaded.
+        # This reads headers only, before anything is downloaded.
         plan = _fits(read)
         with Session(Options()) as session:
             whole, *others = map(session.whole, (read.target, *_donors(read)))
@@ -125,7 +125,7 @@ def look(
         judge = Judge(allowed=bool(consent))
         loaded = tasks.load(read, judge)
     if any(one.judge for one in loaded):
-        # Before any answer is paid for; trying the sandbox runs nothing of a model's.
+        # Checked before hours of scoring; trying the sandbox runs no code of a model.
         if consent is None:
             judge.probe()
         else:
@@ -158,7 +158,7 @@ def _changed(study: Study, device: str | None, limit: int | None, target: str | 
     update: Json = {} if limit is None else {"benchmarks": [fewer(one) for one in study.benchmarks]}
     given = {"device": device, "target": target}
     if target is not None:
-        # What others found is of the study's own target.
+        # Published figures are for the study's own target.
         update |= {"published": None}
     return study.model_copy(update=update | {key: one for key, one in given.items() if one is not None})
 
@@ -173,7 +173,7 @@ def _fits(study: Study) -> CheckResult:
     plan = dry_run.check(target, *donors, alpha=study.alpha, rounding=study.rounding)
     if not plan.compatible:
         first, *others = [
-            # Of a shape the message alone does not say whose it is.
+            # Not every message names its tensor.
             problem.message
             if problem.tensor is None or problem.tensor in problem.message
             else f"tensor `{problem.tensor}`: {problem.message}"
@@ -181,7 +181,7 @@ def _fits(study: Study) -> CheckResult:
         ]
         more = f" (and {len(others)} more: `taskvec check` lists them)" if others else ""
         raise MismatchError(f"the study's inputs do not fit together: {first}{more}")
-    # Of the others only whether there can be such an arm: found out after hours of scoring otherwise.
+    # Check that the arms with another α are possible, which would otherwise fail after hours of scoring.
     for arm in arms(study):
         if arm.alpha not in (None, study.alpha):
             dry_run.check(target, *donors, alpha=arm.alpha, rounding=study.rounding)
@@ -189,13 +189,13 @@ def _fits(study: Study) -> CheckResult:
 
 
 def _config(target: Ref) -> tuple[int, str]:
-    """How many tokens the target can hold, and the dtype that it is kept in."""
+    """The length of the target's context in tokens, and the dtype of its weights."""
     try:
         config: Any = environment.library("transformers").AutoConfig.from_pretrained(target.path)
     except Exception as error:
         said = (str(error).strip().splitlines() or [""])[0]
         raise MismatchError(
-            f"{target.path}: transformers cannot open it ({said}); a study needs a target that it opens"
+            f"{target.path}: transformers cannot load it ({said}); give a target that transformers can load"
         ) from error
     dtype = config.dtype or "float32"
     context = environment.library("lm_eval.models.utils").resolve_max_length(config)
@@ -203,7 +203,7 @@ def _config(target: Ref) -> tuple[int, str]:
 
 
 def _generation(study: Study, target: Ref) -> Json:
-    """What of the target's generation config acts on answers: with vLLM, lm-eval gives its own settings."""
+    """The settings of the target's generation config, used and unused; vLLM uses none of them."""
     from ..scoring.loading import generation_settings
 
     with environment.quiet():
@@ -212,7 +212,7 @@ def _generation(study: Study, target: Ref) -> Json:
 
 
 def _about(study: Study) -> Json:
-    """Versions and device: of the backend's own environment too, if it has one."""
+    """Versions and device, including those of the backend's own environment if it has one."""
     if study.backend == "hf":
         return environment.about(study.device)
     theirs = ask_about(study.backend.vllm.python, study.device)
@@ -228,7 +228,7 @@ def _run(
     inputs = [described(role, ref) for role, ref in zip(("target", *roles), (target, *donors), strict=True)]
     versions, named = found["versions"], found["named"]
     whole: Json = study.to_json() | {"target": target.name, "tasks": study.tasks and Path(study.tasks).name}
-    # Names, not where this machine keeps them.
+    # File names only, since paths differ between machines.
     for entry, one in zip(whole["benchmarks"], study.benchmarks, strict=True):
         if isinstance(one.data, dict):
             entry["data"] = {split: Path(file).name for split, file in one.data.items()}
@@ -238,8 +238,8 @@ def _run(
         whole["vector"] = donors[0].name
     else:
         whole["donors"] = {role: ref.name for role, ref in zip(roles, donors, strict=True)}
-    # What things are called and where they lie changes no answer, and an arm changes none of another's: arms
-    # may be added later.
+    # The identity holds only what affects answers. It holds no names or paths, and no list of arms, so that
+    # arms may be added later.
     telling = ("schema", "alpha", "think", "backend", "batch_size", "rounding")
     identity: Json = {
         "study": {key: value for key, value in whole.items() if key in telling},

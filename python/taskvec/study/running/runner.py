@@ -1,4 +1,4 @@
-"""A study from beginning to end: every cell scored once, taken up again where it was left."""
+"""Runs a study from beginning to end; scores every cell once, and continues an interrupted run."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from .preflight import Ready
 
     Progress = Callable[[str, str, int, int, float | None], None]
-    """What a study tells as batches finish: arm, benchmark, documents done, documents in all, and the seconds
-    that are left, None where nothing tells yet."""
+    """Called after each batch: arm, benchmark, documents done, documents in total, and the estimated seconds
+    left, which are None as long as nothing has been measured."""
 
 
 def run(
@@ -43,7 +43,7 @@ def run(
     overwrite: bool,
     progress: Progress | None,
 ) -> Results:
-    """Runs a study that can run in the folder `out`; see `taskvec.study.run`."""
+    """Runs a study that has been checked, in the folder `out`; see `taskvec.study.run`."""
     from ..reporting import page
 
     folder = RunFolder(out)
@@ -54,10 +54,10 @@ def run(
 
 
 class Runner:
-    """Scores the cells of a run that are missing."""
+    """Scores the cells of a run that are not finished."""
 
     def __init__(self, ready: Ready, folder: RunFolder, progress: Progress | None) -> None:
-        """Does nothing yet."""
+        """Counts what is finished; scores nothing yet."""
         self._ready, self._folder, self._progress = ready, folder, progress
         cells = ready.cells()
         self._all = sum(loaded.n for _, loaded in cells)
@@ -68,7 +68,7 @@ class Runner:
         self._time = TimeLeft(loaded for arm, loaded in cells if not self._is_there(arm, loaded))
 
     def go(self) -> None:
-        """Scores them all."""
+        """Scores all cells that are not finished."""
         todo = [(arm, missing) for arm in self._ready.arms if (missing := self._missing(arm))]
         if not todo:
             return
@@ -101,13 +101,13 @@ class Runner:
             self._progress(arm, what, sum(self._done.values()), self._all, self._time.seconds())
 
     def _report(self, arm: Arm, loaded: Loaded, done: int) -> None:
-        """Tells how many documents of a cell are done."""
+        """Reports how many documents of a cell are done."""
         self._done[arm.id, loaded.benchmark.id] = done
         self._time.report(arm.id, loaded.benchmark.id, done)
         self._tell(arm.label, loaded.benchmark.name)
 
     def _vector(self) -> Vector:
-        """The study's v, extracted on the first run."""
+        """The study's v; extracted if the run does not have it yet."""
         if self._ready.study.donors is None:
             return Vector(self._ready.donors[0].path)
         if not local(self._folder.vector).is_vector:
@@ -117,7 +117,7 @@ class Runner:
         return Vector(self._folder.vector)
 
     def _source(self, arm: Arm, vector: Vector) -> Vector | None:
-        """The vector that an arm adds."""
+        """The vector that an arm adds to the target; None for the baseline and the donors."""
         if arm.kind in ("baseline", "donor"):
             return None
         if arm.kind != "random":
@@ -142,11 +142,11 @@ class Runner:
         for arm, missing in todo:
             with self._applied(arm, self._source(arm, vector), model):
                 self._score(arm, missing, lm)
-        _must_be(model, target.path, "the last arm was taken away")
+        _must_be(model, target.path, "the last arm was removed")
 
     @contextmanager
     def _applied(self, arm: Arm, vector: Vector | None, model: Any) -> Generator[None]:
-        """The arm's weights in the loaded model."""
+        """Puts the arm's weights into the loaded model for the length of the block."""
         ready = self._ready
         start = time.perf_counter()
         with (
@@ -167,7 +167,7 @@ class Runner:
             yield
 
     def _on_donor(self, arm: Arm, missing: list[Loaded]) -> None:
-        """One donor, asked as the target is: by its tokenizer, template and generation config."""
+        """Scores a donor, with the target's tokenizer, chat template and generation config."""
         start = time.perf_counter()
         make_room()
         self._tell(arm.label, "loading")
@@ -201,7 +201,7 @@ class Runner:
             self._note_memory()
 
     def _note_memory(self) -> None:
-        """The most that was ever held on a GPU, from the first run on."""
+        """Records the peak memory on the GPU, over all runs in this folder."""
         torch = library("torch")
         if torch.cuda.is_available() and self._ready.device != "cpu":
             before = read_run(self._folder.path).get("device_memory", 0)
@@ -212,13 +212,13 @@ class Runner:
 def _must_be(model: Any, target: str, after: str) -> None:
     if names := unlike(model, target):
         raise MismatchError(
-            f"{target}: {len(names)} tensors in the model differ from the file's after {after}, the first"
-            f" {names[0]}; this is a defect of taskvec or of the model's class, please report it"
+            f"{target}: {len(names)} tensors in the model differ from its files after {after}, the first of"
+            f" them {names[0]}; this is a bug in taskvec or in the model's class, please report it"
         )
 
 
 def _plain(value: Any) -> Any:
-    """Records as JSON."""
+    """Converts dataclasses, tuples and mappings to plain JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
     if isinstance(value, tuple | list):

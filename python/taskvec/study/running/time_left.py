@@ -1,4 +1,4 @@
-"""How long a study will still take, from how long its batches have taken."""
+"""Estimates the time that a study still takes, from the times of its finished batches."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
     from ..scoring.tasks import Loaded
 
-# A choice is a pass over its prompts; it costs about what this many generated tokens do. Of weight only until
-# the first choices of a study are made.
+# A choice is one pass over its prompts, which takes about as long as generating this many tokens. This is
+# used only until the first choices of a study have been timed.
 _TOKENS_OF_A_CHOICE = 10
 
 
 class TimeLeft:
-    """Measured seconds a document of each benchmark, times the documents to come.
+    """Estimates the time as measured seconds per document of each benchmark, times the documents left.
 
-    A benchmark that was not measured yet is taken to cost what the others do for each token of their caps.
+    For a benchmark that has not been measured yet, the time per token of its limit is taken from the others.
     """
 
     def __init__(self, todo: Iterable[Loaded], clock: Callable[[], float] = time.perf_counter) -> None:
-        """For the cells that are to be scored, a benchmark once for each."""
+        """`todo` holds the benchmark of each cell to score, as often as there are such cells."""
         self._clock = clock
         self._left: Counter[str] = Counter()
         self._work: dict[str, int] = {}
@@ -40,7 +40,7 @@ class TimeLeft:
         self._done, self._since = 0, 0.0
 
     def report(self, arm: str, benchmark: str, done: int) -> None:
-        """Counts what a cell has done; its first report is of an earlier run, which took no time now."""
+        """Takes the documents done in a cell; its first report is of an earlier run, and is not timed."""
         now = self._clock()
         if self._cell != (arm, benchmark):
             self._cell, self._done, self._since = (arm, benchmark), 0, now
@@ -51,7 +51,7 @@ class TimeLeft:
         self._done, self._since = done, now
 
     def seconds(self) -> float | None:
-        """Of all that is left; None where nothing tells yet."""
+        """The seconds left; None if nothing has been measured yet."""
         total = 0.0
         for name, documents in self._left.items():
             if documents <= 0:

@@ -1,9 +1,9 @@
-"""The same scoring on a written checkpoint in a process of its own: `python -m taskvec.study.worker JOB`.
+"""Scores an arm from a written checkpoint in a separate process: `python -m taskvec.study.worker JOB`.
 
-For backends that read files and want an environment to themselves: vLLM pins another torch. That environment
-needs taskvec and lm-eval too. The rows are those of the in-memory arms, field by field; with lm-eval's `hf`
-model they are the same answers, which a test shows. The path through vLLM itself is untested: it could not be
-installed where taskvec was written.
+This is for backends that load files and need their own Python environment, as vLLM does, which requires
+another version of torch. That environment also needs taskvec and lm-eval. The sample rows have the same
+fields as those of in-memory arms; a test shows that with lm-eval's `hf` model the answers are the same too.
+The path through vLLM itself is untested, because vLLM could not be installed where taskvec was written.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def zero_changes_nothing(ready: Ready, folder: RunFolder, vector: Vector) -> None:
-    """Writes the target with α = 0 and compares every weight: what holds in memory must hold for files.
+    """Writes the target with α = 0 to files and checks that every weight equals the target's.
 
     Raises:
         MismatchError: a tensor differs.
@@ -50,7 +50,7 @@ def zero_changes_nothing(ready: Ready, folder: RunFolder, vector: Vector) -> Non
         shutil.rmtree(where, ignore_errors=True)
     if not found.identical:
         raise MismatchError(
-            f"{ready.target.path} with α = 0 is not itself; this is a defect of taskvec, please report it"
+            f"{ready.target.path} changes with α = 0; this is a bug in taskvec, please report it"
         )
 
 
@@ -63,19 +63,19 @@ def score_apart(
     tell: Callable[[str, str], None],
     report: Callable[[Arm, Loaded, int], None],
 ) -> None:
-    """Writes an arm's checkpoint, has it scored in the backend's environment, and removes it.
+    """Writes the checkpoint of an arm, scores it in the backend's environment, and removes it.
 
     Args:
         ready: the study.
-        folder: the run, where the worker puts its samples.
+        folder: the folder of the run, into which the worker writes its samples.
         arm: the arm.
         missing: the benchmarks to score.
-        vector: what the arm adds to the target; None for the target itself and for donors.
-        tell: called with (arm, what is done for it).
-        report: called with (arm, benchmark, documents done) as batches finish.
+        vector: the vector that the arm adds to the target; None for the target itself and for donors.
+        tell: called as `tell(arm, activity)`.
+        report: called as `report(arm, benchmark, documents_done)` after each batch.
 
     Raises:
-        TaskvecError: what the worker ended with.
+        TaskvecError: the error with which the worker ended.
     """
     backend = ready.study.backend
     python, args = (backend.vllm.python, backend.vllm.args) if isinstance(backend, VllmBackend) else ("", {})
@@ -111,7 +111,7 @@ def job_for(
     model: str,
     args: Json,
 ) -> Json:
-    """What a worker needs to know: all that decides an answer."""
+    """The job of a worker as JSON: everything that affects an answer."""
     return {
         "study": ready.study.to_json(),
         "benchmarks": [one.benchmark.id for one in missing],
@@ -133,7 +133,8 @@ def _run(python: str, job: Json, folder: RunFolder, tell: Callable[[str, int], N
     command = [python, "-m", "taskvec.study.worker", str(path)]
     with (
         log.open("w") as errors,
-        # With the run's lock: if this process is killed, no other run begins while the worker still writes.
+        # The worker inherits the run's lock: if this process is killed, no other run can start while the
+        # worker still writes.
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, pass_fds=folder.held
         ) as process,
@@ -148,7 +149,7 @@ def _run(python: str, job: Json, folder: RunFolder, tell: Callable[[str, int], N
             raise
     path.unlink(missing_ok=True)
     if process.returncode:
-        more = f" (all that the worker said is in {log})"
+        more = f" (the worker's whole output is in {log})"
         raise failed(process.returncode, log.read_text(errors="replace"), more)
 
 
@@ -162,7 +163,7 @@ def _about(device: str) -> Json:
 
 
 def work(job: Json) -> None:
-    """Scores one arm on a job's benchmarks; each cell's sample file appears when it is finished."""
+    """Scores one arm on the benchmarks of a job; writes the sample file of each cell when it is finished."""
     study = Study.model_validate(job["study"])
     environment.prepare(offline=study.offline, needed=environment.SCORING)
     from ..scoring.code import Judge
@@ -185,7 +186,7 @@ def work(job: Json) -> None:
 
         if job["model"] != "vllm":
             set_batch_size(model, loaded, study, folder)
-        # vLLM forms its own batches, and its answers come all at once: of them nothing is written before.
+        # vLLM forms its own batches and returns all answers together, so none are written before the end.
         with Answers(folder.answers(arm, loaded.benchmark)) as model.answers:
             rows = score(model, loaded, line=line, progress=tell)
         folder.write_samples(arm, loaded.benchmark, rows)
@@ -253,7 +254,7 @@ def _vllm(job: Json, study: Study, tokenizer: Any) -> Any:
 
 
 def main(argv: list[str]) -> int:
-    """Does the job in the file that is named; `--about DEVICE` says what is here."""
+    """Does the job in the file `argv[0]`; with `--about DEVICE`, prints versions and device instead."""
     try:
         if argv[0] == "--about":
             sys.stdout.write(json.dumps(_about(argv[1])) + "\n")
