@@ -253,10 +253,10 @@ def test_the_same_documents_have_one_fingerprint(root: Path, tmp_path: Path, cac
 
 
 WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "no such name": ({"task": "gsm9k"}, UsageError, "has a task 'gsm9k'; near it are gsm8k"),
+    "no such name": ({"task": "gsm9k"}, UsageError, "has a task 'gsm9k'; did you mean gsm8k"),
     "no such folder": ({"data": "/nowhere"}, StorageError, "data /nowhere is not a folder"),
-    "no such file": ({"data": {"test": "/nowhere.jsonl"}}, StorageError, "/nowhere.jsonl of split test is"),
-    "an odd kind": ({"data": {"test": __file__}}, UsageError, "is of no kind that can be read; give one of"),
+    "no such file": ({"data": {"test": "/nowhere.jsonl"}}, StorageError, "/nowhere.jsonl of split test does"),
+    "an odd kind": ({"data": {"test": __file__}}, UsageError, "is not of a known file type; give one of"),
     "no such reading": ({"also": ["loose"]}, UsageError, "metric 'loose'; choose one of strict-match"),
     "no shots": ({"data": "SET", "drop": "train"}, UsageError, "no documents to draw 5 shots from"),
     "no questions": ({"data": "SET", "drop": "test"}, UsageError, "have no split test, which the task"),
@@ -290,7 +290,7 @@ def test_a_file_that_is_not_json(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mbpp", "humaneval_64_instruct", "humaneval_instruct"])
 def test_other_benchmarks_that_run_code_are_refused_before_they_are_built(name: str, root: Path) -> None:
     with pytest.raises(
-        UsageError, match="confined for humaneval and humaneval_plus alone; choose one of these"
+        UsageError, match="the sandbox is only for humaneval and humaneval_plus; choose one of these"
     ):
         loaded(root, entry(name))
 
@@ -323,7 +323,7 @@ def test_metrics_of_a_function_are_known_beforehand(root: Path, tmp_path: Path) 
     assert read(metric="hit@1").metric == "hit@1"
     with pytest.raises(UsageError, match=r"no metric 'hits'; choose one of hit@1, length"):
         read(metric="hits")
-    with pytest.raises(UsageError, match="length is 3 for an answer, and scores must lie between 0 and 1"):
+    with pytest.raises(UsageError, match="length is 3 for an answer, but scores must be between 0 and 1"):
         read(metric="length")
 
 
@@ -334,7 +334,7 @@ def test_code_runs_with_consent_alone(root: Path, taskvec: Callable[..., Answer]
     study = chat.write_study(root / "code.yaml", content)
     answer = taskvec("study", "run", study, "-o", root / "CODE")
     assert answer.code == 2
-    assert "allow that with --allow-code-execution" in answer.stderr
+    assert "allow it with --allow-code-execution" in answer.stderr
     assert not (root / "CODE").exists()
     content["benchmarks"][0]["confirm_unsafe"] = True
     answer = taskvec("study", "run", chat.write_study(study, content), "-o", root / "CODE")
@@ -362,7 +362,7 @@ def test_shots_of_a_benchmark_are_not_fetched_where_there_are_none(root: Path, t
     code = "import sys, test_benchmarks as t; from pathlib import Path\nprint(t.loaded(Path(sys.argv[1]), "
     for shots, said in (
         (0, "gsm8k_platinum"),
-        (5, "openai/gsm8k (main), whose training split shots"),
+        (5, "openai/gsm8k (main), whose training split gives the shots"),
     ):
         done = subprocess.run(
             [sys.executable, "-c", f"{code}t.entry('gsm8k_platinum', shots={shots}))[0].data)", tmp_path],
@@ -380,7 +380,7 @@ def test_shots_of_a_benchmark_are_not_fetched_where_there_are_none(root: Path, t
 def test_one_file_for_all_parts_of_a_benchmark_is_refused(root: Path, tmp_path: Path) -> None:
     folder = Path(realforms.write_files(tmp_path / "data")["bbh"]) / "navigate"
     for data in ({"test": f"{folder}/test.jsonl"}, str(folder)):
-        with pytest.raises(UsageError, match="a group of several data sets, and data names one set of files"):
+        with pytest.raises(UsageError, match="a group of several data sets, but data gives the same files"):
             loaded(root, entry("bbh", data=data))
 
 
@@ -388,7 +388,7 @@ def test_variations_without_unanswerable_ones_are_no_whole_benchmark(root: Path,
     folder = Path(realforms.write_files(tmp_path / "data")["gsm_plus"])
     rows = [row for row in realforms.gsm_plus(2) if row["perturbation_type"] != "critical thinking"]
     chat.write_lines(folder / "test.jsonl", rows)
-    with pytest.raises(UsageError, match="hold no variation of the kind 'critical thinking'"):
+    with pytest.raises(UsageError, match="hold no variation of the type 'critical thinking'"):
         loaded(root, entry("gsm_plus", data=str(folder)))
 
 

@@ -397,7 +397,7 @@ def test_perturbed_code_prompt_and_beginning_of_the_answer_agree(kind: str, unsa
 @pytest.mark.parametrize("kind", ["typos", "number-words", "instruction", "distractor-number", "options"])
 def test_perturbed_code_refuses_other_kinds(kind: str) -> None:
     with pytest.raises(
-        UsageError, match=f"perturbation {kind} is not for code.* choose distractor or surface"
+        UsageError, match=f"perturbation {kind} does not fit the code.* choose distractor or surface"
     ):
         apply([humaneval()], kind, benchmark="made")
 
@@ -452,7 +452,8 @@ def test_perturbed_unknown_kind() -> None:
 )
 def test_perturbed_question_that_cannot_be_told(rows: Rows, config: dict[str, Any], has: str) -> None:
     with pytest.raises(
-        UsageError, match=rf"which field of made is the question.*{has}.*metadata: {{question: FIELD}}"
+        UsageError,
+        match=rf"of made does not tell which field is the question.*{has}.*metadata: {{question: FIELD}}",
     ):
         apply([task(rows, config)], "instruction", benchmark="made")
 
@@ -467,7 +468,9 @@ def test_perturbed_question_named_in_the_task_file() -> None:
         apply([made], "instruction", benchmark="made")
         for before, after in zip(rows, documents(made), strict=True):
             assert [name for name in before if before[name] != after[name]] == [first]
-    with pytest.raises(UsageError, match=r"task made names answer as its question.*mend metadata.question"):
+    with pytest.raises(
+        UsageError, match=r"task made names answer as its question.*correct metadata.question"
+    ):
         apply([task(rows, {**config, "metadata": {"question": "answer"}})], "typos", benchmark="made")
 
 
@@ -478,6 +481,8 @@ def test_a_trial_of_a_few_documents_does_not_decide_whether_a_perturbation_fits(
     assert touched.documents == {("made", 0): False, ("made", 1): True}
     assert documents(made)[2:] == rows[2:]
     made = task(rows, GSM8K)
-    with pytest.raises(UsageError, match="'made': perturbation typos changes none of the documents that are"):
+    with pytest.raises(
+        UsageError, match="'made': perturbation typos changes none of the documents within limit"
+    ):
         apply([made], "typos", benchmark="made", limit=1)
     assert documents(made) == rows

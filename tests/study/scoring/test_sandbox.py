@@ -317,6 +317,6 @@ def test_tests_that_cannot_be_run_are_no_verdict(sandbox: Sandbox, test: str, wh
     with pytest.raises(MismatchError) as error:
         sandbox.judge(Program("", "def f(x): return 1", test, "f"))
     assert str(error.value) == (
-        f"the tests of f cannot be run in the sandbox ({why}); install what they import, or leave the"
-        " benchmark out"
+        f"the tests of f cannot be run in the sandbox ({why}); install what they import, or remove the"
+        " benchmark from the study"
     )

@@ -20,7 +20,7 @@ from taskvec.study.scoring.sandbox import sandbox_walls as walls
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
 
-ADVICE = "use Linux 5.13 or newer on x86_64 with Landlock and seccomp, or leave the benchmark out"
+ADVICE = "use Linux 5.13 or newer on x86_64 with Landlock and seccomp, or remove the benchmark from the study"
 
 
 def refused(why: str) -> str:
@@ -30,9 +30,9 @@ def refused(why: str) -> str:
 @pytest.mark.parametrize(
     ("system", "machine", "why"),
     [
-        ("darwin", "arm64", "Landlock and seccomp are Linux's, and this is darwin"),
-        ("win32", "AMD64", "Landlock and seccomp are Linux's, and this is win32"),
-        ("linux", "aarch64", "the filter of system calls knows 64-bit x86_64 alone, and this is aarch64"),
+        ("darwin", "arm64", "Landlock and seccomp exist only on Linux, and this is darwin"),
+        ("win32", "AMD64", "Landlock and seccomp exist only on Linux, and this is win32"),
+        ("linux", "aarch64", "the filter of system calls is only for 64-bit x86_64, and this is aarch64"),
     ],
 )
 def test_sandbox_refuses_other_systems(
@@ -67,7 +67,7 @@ from taskvec.study.scoring.sandbox import Program, Sandbox
 """
 ENOSYS, EOPNOTSUPP, EINVAL = 38, 95, 22
 MISSING = {
-    "Landlock": ((444, None, ENOSYS), "Landlock is not there in this kernel (Function not implemented)"),
+    "Landlock": ((444, None, ENOSYS), "Landlock is not available in this kernel (Function not implemented)"),
     "Landlock at boot": (
         (444, None, EOPNOTSUPP), "Landlock is switched off in this kernel (Operation not supported)"
     ),
@@ -123,7 +123,7 @@ def test_sandbox_refuses_where_a_probe_gets_through(attempt: str, monkeypatch: p
     monkeypatch.setitem(sandbox_probes.PROBES, attempt, "def probe(): return 'done'")
     with pytest.raises(UsageError) as error:
         Sandbox.open()
-    assert str(error.value) == refused(f"a probe that tries to {attempt} was not contained (wrong answer)")
+    assert str(error.value) == refused(f"a probe that tries to {attempt} was not stopped (wrong answer)")
 
 
 @pytest.mark.parametrize("attempt", sandbox_probes.PROBES)
@@ -137,7 +137,7 @@ def test_probes_get_through_where_there_is_no_sandbox(attempt: str) -> None:
 def test_sandbox_refuses_where_not_even_an_honest_program_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox_probes, "HONEST", "def probe(numbers, names): return None")
     with pytest.raises(
-        UsageError, match=r"not even an honest program passes \(wrong answer\) behind Landlock ABI"
+        UsageError, match=r"even an honest program fails \(wrong answer\) behind Landlock ABI"
     ):
         Sandbox.open()
 

@@ -254,10 +254,10 @@ WRONG = {
     "a count": (
         "exact_match",
         "38.5",
-        r"exact_match is 38.5 for a\w* \w+, and scores must lie between 0 and 1",
+        r"exact_match is 38.5 for a\w* \w+, but scores must be between 0 and 1",
     ),
-    "a loss": ("exact_match", "-1", "exact_match is -1 for .* must lie between 0 and 1"),
-    "nothing at all": ("exact_match", "float('nan')", "exact_match is nan for .* must lie between 0 and 1"),
+    "a loss": ("exact_match", "-1", "exact_match is -1 for .* must be between 0 and 1"),
+    "nothing at all": ("exact_match", "float('nan')", "exact_match is nan for .* must be between 0 and 1"),
 }
 
 
@@ -306,7 +306,7 @@ def test_a_device_without_room(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(transformers.PreTrainedModel, "to", full)
     path = str(root / "instruct")
-    with pytest.raises(MismatchError, match="cpu has not the memory for it as float32"):
+    with pytest.raises(MismatchError, match="cpu does not have enough memory for it as float32"):
         loading.load_model(path, path, "cpu", "float32")
 
 

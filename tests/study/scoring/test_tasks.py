@@ -58,7 +58,7 @@ def test_what_a_benchmark_is(tmp_path: Path) -> None:
     assert len(data["fingerprint"]) == 32
     assert (second.kind, second.metric, second.filter, second.n) == ("choice", "acc", "none", 7)
     assert second.note is not None
-    assert "chain of thought cannot show" in second.note
+    assert "chain of thought has no effect" in second.note
 
 
 def test_what_is_asked_for(tmp_path: Path) -> None:
@@ -93,21 +93,21 @@ def test_data_lies_beside_the_task_wherever_we_are(tmp_path: Path, monkeypatch: 
 
 
 REFUSED = {
-    "no cap": ({}, {"max_new_tokens": None}, "generates text without a cap; choose max_new_tokens"),
-    "shots that are pinned": ({"num_fewshot": 0}, {"shots": 2}, "made for 0 shots, not 2; choose shots: 0"),
+    "no cap": ({}, {"max_new_tokens": None}, "without a token limit; choose a max_new_tokens"),
+    "shots that are pinned": ({"num_fewshot": 0}, {"shots": 2}, "only 0 shots, not 2; choose shots: 0"),
     "no such metric": ({}, {"metric": "acc"}, "no metric 'acc'; choose one of exact_match"),
     "no such filter": ({}, {"filter": "loose"}, "no filter 'loose'; choose one of last, strict"),
-    "code of the model": ({"unsafe_code": True}, {}, "confined for humaneval and humaneval_plus alone"),
+    "code of the model": ({"unsafe_code": True}, {}, "the sandbox is only for humaneval and humaneval_plus"),
     "several answers": ({"repeats": 3}, {}, "samples several answers"),
     "a loss": ({"output_type": "loglikelihood_rolling", "metric_list": [{"metric": "byte_perplexity"}],
                 "filter_list": None, "generation_kwargs": None}, {}, "of the kind loglikelihood_rolling"),
     "a filter that fails": ({"filter_list": [{"name": "last", "filter": [
         {"function": "regex", "regex_pattern": "(w"}]}]}, {}, "its filter 'last' cannot be built ("),
     "an error rate": ({"metric_list": [{"metric": "exact_match", "aggregation": "mean",
-                                        "higher_is_better": False}]}, {}, "of exact_match less is better"),
+                                        "higher_is_better": False}]}, {}, "lower is better for exact_match"),
     "a template that fails": ({"doc_to_text": "{{ question.frob() }}"}, {}, "cannot be built"),
     "an unknown metric": ({"metric_list": [{"metric": "frob", "aggregation": "mean"}]}, {},
-                          "lm-eval knows no metric 'frob'"),
+                          "lm-eval does not know its metric 'frob'"),
 }  # fmt: skip
 
 
@@ -285,7 +285,7 @@ def test_what_does_not_fit_the_context(models: Path, tmp_path: Path) -> None:
         benchmarks = [{"id": "words", **words(max_new_tokens=room)}]
         check(models, tmp_path, benchmarks=benchmarks, arms={"think": think})
         benchmarks[0]["max_new_tokens"] = room + 1
-        with pytest.raises(UsageError, match=f"'words'.*{room + 1}, more than the {chat.CONTEXT}"):
+        with pytest.raises(UsageError, match=f"'words'.*{room + 1}, more than .* context of {chat.CONTEXT}"):
             check(models, tmp_path, benchmarks=benchmarks, arms={"think": think})
 
 
@@ -318,7 +318,7 @@ def test_a_folder_of_tasks_that_is_not_there(tmp_path: Path) -> None:
 def test_data_that_is_not_there(tmp_path: Path) -> None:
     chat.write_tasks(tmp_path / "tasks", chat.task("tiny_words", dataset_kwargs={"data_files": "gone.jsonl"}))
     with pytest.raises(
-        StorageError, match="'b0': the data of task tiny_words, json, cannot be had"
+        StorageError, match="'b0': the data of task tiny_words, json, are not available"
     ) as caught:
         loaded(tmp_path, words())
     assert "\n" not in str(caught.value)
@@ -329,7 +329,7 @@ def test_registered_tasks_whose_data_cannot_be_had_offline(task: str, data: str,
     chat.write_tasks(tmp_path / "tasks")
     with pytest.raises(StorageError) as caught:
         loaded(tmp_path, words(task=task))
-    assert f"the data of task {task}, {data}, cannot be had without the network" in str(caught.value)
+    assert f"the data of task {task}, {data}, are not available without the network" in str(caught.value)
     assert caught.value.exit_code == 4
 
 

@@ -1,1 +1,1 @@
-"""Asking a model: lm-eval's tasks as a study sets them up, prompts, the live model, one row a document."""
+"""Asks a model and scores its answers: lm-eval's tasks as a study sets them up, prompts, and sample rows."""

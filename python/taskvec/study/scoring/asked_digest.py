@@ -1,4 +1,4 @@
-"""What a benchmark asks, as a digest: prompts, right answers, settings and the code that scores."""
+"""A digest of a benchmark: its prompts, right answers, settings, and the code that scores it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def asked_digest(asked: list[tuple[str, str]], loaded: Loaded) -> str:
-    """SHA-256 of all prompts, of what is right and of how it is scored, the code included."""
+    """SHA-256 (32 hexadecimal digits) of all prompts, right answers, settings and the code that scores."""
     whole = hashlib.sha256(f"{loaded.metric}\0{loaded.filter}\0".encode())
     for prompt, rest in asked:
         whole.update(f"{prompt}\0{rest}\0".encode())
@@ -30,7 +30,7 @@ def asked_digest(asked: list[tuple[str, str]], loaded: Loaded) -> str:
 
 
 def _code(task: Any) -> list[tuple[str, bytes]]:
-    """Name and content of the Python files that a task brings: those of its functions, and those beside."""
+    """Name and content of the Python files of a task: all in the folders that define its functions."""
     todo: list[Any] = [vars(task.config)]
     if not (kind := cast("type[Any]", type(task))).__module__.startswith("lm_eval.api"):
         todo.append(kind)
@@ -42,12 +42,12 @@ def _code(task: Any) -> list[tuple[str, bytes]]:
         elif isinstance(one, list | tuple):
             todo += cast("list[Any]", one)
         elif inspect.isfunction(one) or inspect.isclass(one):
-            # What is built in has no file.
+            # Builtins have no file.
             with suppress(OSError, TypeError):
                 folders.add(Path(inspect.getfile(one)).parent)
     return sorted((path.name, path.read_bytes()) for folder in folders for path in folder.glob("*.py"))
 
 
 def _named(value: Any) -> str:
-    """A function by its name: its address is another in every process."""
+    """The name of a function: its default text holds an address, which differs between processes."""
     return getattr(value, "__qualname__", type(value).__name__)

@@ -1,4 +1,4 @@
-"""lm-eval's task objects by name: the study's own, those that taskvec knows, and lm-eval's."""
+"""Builds lm-eval task objects by name: from the study's tasks folder, taskvec's catalogue, or lm-eval."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from .code import Judge
     from .data import Source
 
-# A name on a line of its own; what a file includes or inherits does not name it.
+# The line of a YAML file that names its task or group.
 _NAME = re.compile(
     rb"""^["']?(?:task|group)["']?:[ \t]*["']?([^\s"'#\[{]+)["']?[ \t]*(?:[ \t]#.*)?\r?$""",
     re.MULTILINE,
 )
 
 
-# lm-eval's own functions that run what a model wrote, and its metric that does.
+# lm-eval's functions that run code that a model wrote, and its metric that does.
 _RUNS_CODE = re.compile(
     r'[/\\\\](?:humaneval|humaneval_infilling|mbpp|cruxeval|longproc)[/\\\\]utils|"code_eval"'
 )
 
 
 def build(benchmark: Asked, own: str | None, judge: Judge, source: Source) -> tuple[Any, ...]:
-    """The task objects; relative paths in a task's file are relative to its folder.
+    """The task objects of a benchmark; paths in a task's file are relative to the folder of the file.
 
     Raises:
         UsageError: there is no such task, or it cannot be built.
-        StorageError: its data cannot be had.
+        StorageError: its data are not available.
     """
     name, mine = benchmark.task, {} if own is None else _names(Path(own))
     if benchmark.known is not None and name in mine:
@@ -54,7 +54,7 @@ def build(benchmark: Asked, own: str | None, judge: Judge, source: Source) -> tu
         near = difflib.get_close_matches(name, {**mine, **CATALOGUE, **_registered()}, 3)
         raise UsageError(
             f"benchmark {benchmark.id!r}: neither taskvec, lm-eval nor the study's tasks folder has a task"
-            f" {name!r};" + (f" near it are {', '.join(near)}" if near else " choose one that is there")
+            f" {name!r};" + (f" did you mean {', '.join(near)}?" if near else " choose one that exists")
         )
     try:
         with source.in_place():
@@ -70,22 +70,22 @@ def build(benchmark: Asked, own: str | None, judge: Judge, source: Source) -> tu
         if source.lacking:
             raise UsageError(
                 f"benchmark {benchmark.id!r}: its data have no split {', '.join(sorted(source.lacking))},"
-                " which the task asks for; add it under data"
+                " which the task needs; add it under data"
             ) from error
         raise _no_data_or_no_task(benchmark, source, error) from error
 
 
 def _manager(benchmark: Asked, path: Path, mine: dict[str, Path]) -> Any:
-    """A task manager that has read only what the benchmark needs."""
+    """A task manager that reads only the folders that the benchmark needs."""
     name, folders, managers = benchmark.task, {path.parent}, library("lm_eval.tasks")
     while True:
         manager: Any = managers.TaskManager(include_path=[*sorted(folders)], include_defaults=False)
         index: dict[str, Any] = manager.task_index
         if name not in index:
             raise UsageError(
-                f"benchmark {benchmark.id!r}: {path} is not a task that lm-eval can read; mend it"
+                f"benchmark {benchmark.id!r}: {path} is not a task that lm-eval can read; correct it"
             )
-        # A group may name tasks that lie in other folders.
+        # A group may contain tasks from other folders.
         lacking = _members(name, index) - index.keys()
         found = {one: mine.get(one) or _registered().get(one) for one in lacking}
         more = {path.parent for path in found.values() if path is not None}
@@ -94,11 +94,11 @@ def _manager(benchmark: Asked, path: Path, mine: dict[str, Path]) -> Any:
         folders |= more
     for one in {name} | _members(name, index):
         config: Json = (index[one].cfg if one in index else None) or {}
-        # Functions are not resolved here: they are still the places of their files.
+        # Functions are not resolved here, so they appear as the paths of their files.
         if "unsafe_code" in config or _RUNS_CODE.search(json.dumps(config, default=str)):
             raise refused(
-                benchmark, "it runs code that the model wrote, which is confined for humaneval and"
-                " humaneval_plus alone", "one of these",
+                benchmark, "it runs code that the model wrote, and the sandbox is only for humaneval and"
+                " humaneval_plus", "one of these",
             )  # fmt: skip
     return manager
 
@@ -120,13 +120,13 @@ def _no_data_or_no_task(benchmark: Asked, source: Source, error: Exception) -> S
         offline = " without the network" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
         return StorageError(
             getattr(error, "errno", None),
-            f"benchmark {benchmark.id!r}: the data of task {benchmark.task}, {source.sought}, cannot be had"
-            f"{offline} ({type(error).__name__}: {said}); download them first, or name files of yours under"
-            " data",
+            f"benchmark {benchmark.id!r}: the data of task {benchmark.task}, {source.sought}, are not"
+            f" available{offline} ({type(error).__name__}: {said}); download them first, or name local files"
+            " under data",
         )
     return UsageError(
         f"benchmark {benchmark.id!r}: task {benchmark.task} cannot be built ({type(error).__name__}: {said});"
-        " mend it or choose another"
+        " correct it or choose another"
     )
 
 
@@ -137,13 +137,13 @@ def _registered() -> dict[str, Path]:
 
 
 def _names(folder: Path) -> dict[str, Path]:
-    """The tasks and groups in a folder's YAML files, by name.
+    """The YAML file of each task and group in a folder, by name.
 
-    Found in the text: lm-eval's own search, which reads its 14,000 files as YAML, takes 12 s.
+    They are found by a text search: lm-eval's own index, which parses its 14,000 files as YAML, takes 12 s.
     """
     if not folder.is_dir():
         raise StorageError(
-            None, f"{folder} is not a folder; `tasks:` names the folder of task files", str(folder)
+            None, f"{folder} is not a folder; set `tasks:` to the folder of the task files", str(folder)
         )
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.yaml")):

@@ -1,4 +1,4 @@
-"""Benchmarks whose answers are programs: what of an answer is the program, and its verdict in the sandbox."""
+"""Scores answers that are programs: takes the program from the answer and runs it in the sandbox."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ METRIC = "pass@1"
 
 
 class Judge:
-    """Judges the programs of one run; the sandbox is opened when the first comes."""
+    """Judges the programs of one run, in a sandbox that is opened for the first of them."""
 
     def __init__(self, *, allowed: bool) -> None:
-        """Opens nothing yet; `allowed` is the user's consent."""
+        """Opens no sandbox yet; `allowed` is the user's consent."""
         self.allowed = allowed
         self.verdicts: dict[str, Verdict] = {}
-        """By the document's own name for its problem, of the cell that is being scored."""
+        """The verdicts of the cell that is being scored, by the `task_id` of the document."""
         self.described: str | None = None
-        """What the sandbox consists of, once it has been opened."""
+        """What the sandbox consists of; None until it has been opened."""
         self._sandbox: Sandbox | None = None
 
     def open(self) -> None:
-        """Opens the sandbox, which tries itself first.
+        """Opens the sandbox, which tests itself first.
 
         Raises:
-            UsageError: code may not run, or cannot be confined here.
+            UsageError: the user has not allowed it, or this system cannot sandbox code.
         """
         if not self.allowed:
             raise UsageError(NO_CONSENT)
         self.probe()
 
     def probe(self) -> None:
-        """The same without consent: nothing of a model's is run.
+        """Opens the sandbox without the user's consent; this runs no code of a model.
 
         Raises:
-            UsageError: code cannot be confined here.
+            UsageError: this system cannot sandbox code.
         """
         if self._sandbox is None:
             self._sandbox = Sandbox.open()
@@ -58,9 +58,9 @@ class Judge:
 
 
 def judged(judge: Judge) -> Json:
-    """The settings of a task whose programs the judge sees."""
+    """The settings of a task whose programs are scored by `judge`."""
     return {
-        # lm-eval itself runs nothing, so its own consent is not asked for.
+        # lm-eval itself runs no code, so its own consent is not needed.
         "unsafe_code": False,
         "process_results": judge.results,
         "metric_list": [{"metric": METRIC, "aggregation": "mean", "higher_is_better": True}],
@@ -72,5 +72,5 @@ def judged(judge: Judge) -> Json:
 
 
 def completions(answers: list[list[str]], documents: list[Any]) -> list[list[str]]:
-    """What goes on with the function that the prompt began: the answer up to the fence that closes it."""
+    """The programs in the answers: the text up to the closing fence; it continues the prompt's function."""
     return [[one.partition("```")[0] for one in some] for some in answers]

@@ -1,8 +1,7 @@
-"""The documents of a benchmark: from the Hub or its cache, or from files that the study names instead.
+"""Loads the documents of a benchmark from the Hub, its cache, or files that the study names.
 
-lm-eval's tasks load their data themselves, through one function of `datasets`. It is replaced while tasks
-are built, so that a study can put files in the download's place, ask for a revision, and write down what was
-read.
+lm-eval's tasks load their data themselves, with `datasets.load_dataset`. That function is replaced while
+tasks are built, so that a study can use files instead, choose a revision, and record what was read.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ if TYPE_CHECKING:
     from ...records import Json
 
 GSM8K = ("openai/gsm8k", "main")
-"""Where shots come from that must not be drawn from the questions themselves."""
+"""The data set of the few-shot examples, for benchmarks that would draw them from their own questions."""
 
-# What `datasets` reads, by the end of a file's name.
+# The kind of file, as `datasets` names it, by the end of the file's name.
 _READERS = {".jsonl": "json", ".json": "json", ".jsonl.gz": "json", ".json.gz": "json", ".parquet": "parquet",
             ".csv": "csv", ".arrow": "arrow"}  # fmt: skip
 _SPLITS = ("train", "validation", "test", "testmini", "dev")
@@ -36,17 +35,17 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass
 class Source:
-    """Where the documents of one benchmark come from, and what was read so far.
+    """Where the documents of one benchmark come from, and a record of what was read.
 
     Attributes:
-        benchmark: its id, for errors.
-        files: files instead of the download: one for each split, or a folder.
-        revision: of the data's repository; None for the newest.
-        shots: a repository and configuration whose split `train` shots are drawn from, or None.
-        aliases: columns of the shots that this task calls otherwise, as (its name, theirs).
-        found: what was read, a record for each load.
-        sought: what is being loaded, for errors; None before the first load and after each.
-        lacking: splits that a task looked for and the study's files do not have.
+        benchmark: the benchmark's id, for error messages.
+        files: files to use instead of the download: one for each split, or a folder.
+        revision: the revision of the data's repository; None for the newest.
+        shots: repository and configuration whose split `train` gives the few-shot examples, or None.
+        aliases: columns of the few-shot examples that this task names differently: (its name, their name).
+        found: a record of each load.
+        sought: what is being loaded, for error messages; None if nothing is.
+        lacking: splits that a task asked for and the study's files do not have.
     """
 
     benchmark: str
@@ -61,7 +60,7 @@ class Source:
 
     @contextmanager
     def in_place(self) -> Generator[None]:
-        """While this lasts, `datasets.load_dataset` loads from here."""
+        """Replaces `datasets.load_dataset` for the length of the block."""
         datasets = library("datasets")
         real: Callable[..., Any] = datasets.load_dataset
 
@@ -83,18 +82,18 @@ class Source:
             before = self._given.setdefault(tuple(sorted(chosen.items())), name)
             if before != name:
                 raise UsageError(
-                    f"benchmark {self.benchmark!r}: it is a group of several data sets, and data names one"
-                    f" set of files for {before} and {name}; give a folder with a file or a folder for each"
+                    f"benchmark {self.benchmark!r}: it is a group of several data sets, but data gives the"
+                    f" same files for {before} and {name}; give a folder with a file or a folder for each"
                 )
             splits = {split: _read(real, self.benchmark, split, file) for split, file in chosen.items()}
             self.found.append(_record(path, name, None, splits, chosen))
             return self._dictionary(splits)
         if "data_files" in how:
-            # A task of the user's own that reads local files: they are all that is known.
+            # A task of the user that reads local files, of which no repository is known.
             if self.revision is not None:
                 raise UsageError(
-                    f"benchmark {self.benchmark!r}: its task reads local files, of which there are no"
-                    " revisions; remove data_revision"
+                    f"benchmark {self.benchmark!r}: its task reads local files, which have no revision;"
+                    " remove data_revision"
                 )
             splits = dict(real(path=path, name=name, **how))
             self.found.append(_record(None, name, None, splits))
@@ -106,21 +105,21 @@ class Source:
             self._must_be(path, commit)
         self.found.append(_record(path, name, commit, splits))
         if self.shots is not None:
-            self.sought = f"{self.shots[0]} ({self.shots[1]}), whose training split shots are drawn from"
+            self.sought = f"{self.shots[0]} ({self.shots[1]}), whose training split gives the shots"
             its = real(path=self.shots[0], name=self.shots[1])["train"]
             self.found.append(_record(*self.shots, _commit({"train": its}), {"train": its}))
             splits["train"] = its
         return self._dictionary(splits)
 
     def _must_be(self, path: str, commit: str | None) -> None:
-        # With the network `datasets` has looked the revision up. Without it, it takes whatever its cache has,
-        # and only a full commit can be held against that.
+        # Online, `datasets` has resolved the revision. Offline, it takes whatever its cache has, which can
+        # only be compared with a full commit.
         offline = os.environ.get("HF_HUB_OFFLINE") == "1"
         if commit != self.revision and (offline or _COMMIT.fullmatch(self.revision or "")):
             raise StorageError(
                 None,
                 f"benchmark {self.benchmark!r}: the cache holds {path} at {commit or 'an unknown commit'},"
-                f" not at {self.revision}; allow the network, or name the commit that is there",
+                f" not at {self.revision}; allow the network, or set data_revision to the cached commit",
             )
 
     def _dictionary(self, splits: dict[str, Any]) -> Any:
@@ -131,7 +130,7 @@ class Source:
         lacking, some = self.lacking, next(iter(splits.values()))
 
         class Splits(kind):
-            """Splits that are not there are empty: lm-eval opens all that a task names, needed or not."""
+            """Gives an empty split for a missing one: lm-eval opens every split of a task, needed or not."""
 
             def __missing__(self, name: str) -> Any:
                 lacking.add(str(name))
@@ -140,16 +139,16 @@ class Source:
         return Splits(splits)
 
     def _chosen(self, name: str | None) -> dict[str, str]:
-        """A file for each split."""
+        """The file for each split."""
         if isinstance(self.files, dict):
             return self.files
         folder = Path(self.files or "")
         if not folder.is_dir():
             raise StorageError(
-                None, f"benchmark {self.benchmark!r}: data {folder} is not a folder; name one, or files by"
-                " split", str(folder),
+                None, f"benchmark {self.benchmark!r}: data {folder} is not a folder; name a folder, or a file"
+                " for each split", str(folder),
             )  # fmt: skip
-        # A group has a file, or a folder of splits, for each of its configurations.
+        # For a group, the folder has a file, or a folder of splits, for each configuration.
         places = [folder / name, folder] if name else [folder]
         for place in places:
             found = {_stem(one): str(one) for one in sorted(place.glob("*")) if _reader(one)}
@@ -174,11 +173,11 @@ def _stem(path: Path) -> str:
 def _read(real: Callable[..., Any], benchmark: str, split: str, file: str) -> Any:
     path = Path(file)
     if not path.is_file():
-        said = f"benchmark {benchmark!r}: data file {file} of split {split} is not there; name one that is"
+        said = f"benchmark {benchmark!r}: data file {file} of split {split} does not exist; name another"
         raise StorageError(None, said, file)
     if (kind := _reader(path)) is None:
         raise UsageError(
-            f"benchmark {benchmark!r}: {file} is of no kind that can be read; give one of"
+            f"benchmark {benchmark!r}: {file} is not of a known file type; give one of"
             f" {', '.join(sorted(_READERS))}"
         )
     try:
@@ -188,12 +187,12 @@ def _read(real: Callable[..., Any], benchmark: str, split: str, file: str) -> An
         said = (str(cause).strip().splitlines() or [""])[0]
         raise UsageError(
             f"benchmark {benchmark!r}: data file {file} cannot be read ({type(cause).__name__}: {said});"
-            " mend it"
+            " correct it"
         ) from error
 
 
 def _commit(splits: dict[str, Any]) -> str | None:
-    """The commit of the repository, where `datasets` kept it: in sources' addresses or the cache's path."""
+    """The commit of the repository, from the URLs of its files or the cache's path; None if not found."""
     for split in splits.values():
         for address in cast("Iterable[str]", split.info.download_checksums or ()):
             if found := re.search(r"@([0-9a-f]{40})/", address):
@@ -221,7 +220,7 @@ def _record(
 
 
 def fingerprint(splits: dict[str, Any]) -> str:
-    """SHA-256 over the documents of all splits in order, 32 hex digits: the same however they were loaded."""
+    """SHA-256 over the documents of all splits in order (32 hexadecimal digits), however they were loaded."""
     whole = hashlib.sha256()
     for split, documents in sorted(splits.items()):
         whole.update(f"{split}\n".encode())

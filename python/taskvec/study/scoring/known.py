@@ -1,8 +1,8 @@
-"""The benchmarks that taskvec knows by name, made from lm-eval's own configurations.
+"""Builds the benchmarks that taskvec knows by name, from lm-eval's own configurations.
 
-Everything stays as registered but for what stands here: shots that would be drawn from the questions
-themselves come from the training split of GSM8K instead; BBH is asked without a line that wants steps, since
-that line is what the think arms add; HumanEval is asked in its instruct form, and judged in the sandbox.
+They differ from lm-eval's tasks only in this. Few-shot examples that would be drawn from the questions
+themselves come from the training split of GSM8K. BBH prompts do not ask for steps, since the think arms add
+that line. HumanEval uses its instruct form and runs in the sandbox.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from ..spec.asked import Asked
     from .code import Judge
 
-# BBH's registered zero-shot prompts end so; what follows the "A:" is what a think arm asks for.
+# The end of BBH's zero-shot prompts in lm-eval; the text after "A:" asks for steps, as a think arm does.
 _STEPS = re.compile(r"\nA: Let's think step by step\.?\s*$")
 
 
 def source(benchmark: Asked) -> Source:
-    """Where its documents come from."""
+    """The source of a benchmark's documents."""
     found = Source(benchmark.id, benchmark.data, benchmark.data_revision)
     if benchmark.shots != 0 and benchmark.task in ("gsm8k_platinum", "gsm_plus", SEEDS, CRITICAL):
         found.shots = GSM8K
@@ -42,12 +42,12 @@ def source(benchmark: Asked) -> Source:
 
 
 def build(benchmark: Asked, judge: Judge) -> tuple[Any, ...]:
-    """lm-eval's task objects of a benchmark that is known by name; data are loaded as usual."""
+    """Builds the task objects of a benchmark in the catalogue, and loads its data."""
     return _BUILDERS[benchmark.task](benchmark, judge)
 
 
 def place(benchmark: Asked, task: str, document: Any) -> tuple[str, str | None]:
-    """The part of a benchmark that a document belongs to, and the question that it shares with others."""
+    """The subtask of a document, and the key of the seed question that it shares with others (or None)."""
     if benchmark.task == "gsm_plus":
         return str(document["perturbation_type"]), _key(document["seed_question"])
     if benchmark.task == SEEDS:
@@ -60,7 +60,7 @@ def _key(question: str) -> str:
 
 
 def _config(*place: str, functions: bool = True) -> Json:
-    """A registered configuration, what it includes merged in."""
+    """A configuration of lm-eval, with the files that it includes merged in."""
     path = Path(library("lm_eval").__file__).parent.joinpath("tasks", *place)
     return library("lm_eval.tasks._yaml_loader").load_yaml(path, resolve_func=functions)
 
@@ -80,7 +80,7 @@ def _platinum(benchmark: Asked, judge: Judge) -> tuple[Any, ...]:
 
 
 def _plus(keep: Callable[[Any], Any]) -> Callable[[Asked, Judge], tuple[Any, ...]]:
-    """GSM-Plus with only those documents that `keep` leaves; shots are GSM8K's, which have other columns."""
+    """GSM-Plus with the documents that `keep` selects; the few-shot examples, from GSM8K, pass unchanged."""
 
     def process(documents: Any) -> Any:
         return keep(documents) if "perturbation_type" in documents.column_names else documents
@@ -98,12 +98,12 @@ def _plus(keep: Callable[[Any], Any]) -> Callable[[Asked, Judge], tuple[Any, ...
     return made
 
 
-# The answer as it is: whether it is right is not a matter of one word in it.
+# The whole answer, since scoring looks for a statement in it, not for a number.
 _WHOLE = {"name": "whole", "filter": [{"function": "take_first"}]}
 
 
 def _unanswered(document: Any, answers: list[Any]) -> Json:
-    """1 where the answer says that the question cannot be answered, which is all that is right there."""
+    """1 if the answer says that the question cannot be answered, the only right answer; else 0."""
     return {"exact_match": float(says_so(answers[0]))}
 
 
@@ -121,17 +121,17 @@ def _answerable(documents: Any) -> Any:
 
 def _critical(documents: Any) -> Any:
     found = documents.filter(_is_critical)
-    # Where no shots are wanted, the training split is empty.
+    # The training split is empty if there are no few-shot examples.
     if len(documents) and not len(found):
         raise UsageError(
-            "the data of gsm_plus hold no variation of the kind 'critical thinking', which stand apart as"
-            " unanswerable; add them to the file"
+            "the data of gsm_plus hold no variation of the type 'critical thinking', which are the"
+            " unanswerable questions; add them to the file"
         )
     return found
 
 
 def _seed_questions(documents: Any) -> Any:
-    """The seed question of each variation once, as a document of GSM8K's form."""
+    """The distinct seed questions of the variations, as documents in GSM8K's form."""
     seen: dict[str, Json] = {}
     for one in _answerable(documents):
         answer = one.get("seed_solution") or ""
@@ -149,14 +149,14 @@ def _bbh(benchmark: Asked, judge: Judge) -> tuple[Any, ...]:
             config = _config("bbh", "cot_zeroshot", f"{name}.yaml")
         plain, cut = _STEPS.subn("\nA:", config["doc_to_text"])
         if cut != 1:
-            raise ValueError(f"the prompt of {member} no longer ends as taskvec knows it")
+            raise ValueError(f"the prompt of {member} does not end as taskvec expects")
         found.append(_task(config, f"bbh_{name}", doc_to_text=plain))
     return tuple(found)
 
 
 def _humaneval(name: str, **changes: str) -> Callable[[Asked, Judge], tuple[Any, ...]]:
     def made(benchmark: Asked, judge: Judge) -> tuple[Any, ...]:
-        # Functions are left unresolved: importing them would load a metric that runs the code unprotected.
+        # Functions are left unresolved: importing them would load a metric that runs code without a sandbox.
         config = _config("humaneval", "humaneval_instruct.yaml", functions=False)
         return (_task(config, name, **changes, **judged(judge)),)
 

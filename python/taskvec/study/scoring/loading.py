@@ -1,4 +1,4 @@
-"""Checkpoints as live models, all of them to be asked in one way."""
+"""Loads checkpoints as live models, all with the target's generation config."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ...errors import MismatchError
 from ..environment import library, quiet
 
 _PIECE = 1 << 22
-# What allocators of torch say that raise a plain RuntimeError: the CPU's, Apple's and cuBLAS's.
+# Messages of the allocators that raise a plain RuntimeError: the CPU's, Apple's and cuBLAS's.
 _NO_ROOM = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 _SAMPLING = {
     "do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff",
     "eta_cutoff", "num_return_sequences",
 }  # fmt: skip
-# What a study says itself, and what changes no token.
+# Settings that a study sets itself, or that change no token.
 _NO_MATTER = {
     "max_length", "max_new_tokens", "transformers_version", "use_cache", "cache_implementation",
     "cache_config", "return_dict_in_generate", "output_attentions", "output_hidden_states", "output_logits",
@@ -27,7 +27,11 @@ _NO_MATTER = {
 
 
 def load_model(path: str, target: str, device: str, dtype: str) -> Any:
-    """A checkpoint on the study's device, with the target's generation config."""
+    """Loads a checkpoint to the study's device, with the target's generation config.
+
+    Raises:
+        MismatchError: transformers cannot load it, or the device does not have enough memory.
+    """
     import torch
 
     with quiet():
@@ -40,10 +44,10 @@ def load_model(path: str, target: str, device: str, dtype: str) -> Any:
         except Exception as error:
             if no_room(error):
                 raise MismatchError(
-                    f"{path}: {device} has not the memory for it as {dtype}; choose another device or a"
-                    " smaller dtype"
+                    f"{path}: {device} does not have enough memory for it as {dtype}; choose another device"
+                    " or a smaller dtype"
                 ) from error
-            # transformers, safetensors and the model's own code fail each in their way.
+            # transformers, safetensors and the model's own code raise various errors.
             said = (str(error).strip().splitlines() or [""])[0]
             raise MismatchError(
                 f"{path}: transformers cannot load it ({type(error).__name__}: {said}); check the folder"
@@ -51,25 +55,25 @@ def load_model(path: str, target: str, device: str, dtype: str) -> Any:
 
 
 def generation_config(target: str) -> Any:
-    """How the target generates, except how long: that the study says."""
+    """The target's generation config, without a length, which the study sets."""
     transformers = library("transformers")
     try:
         config: Any = copy.deepcopy(transformers.GenerationConfig.from_pretrained(target))
     except OSError:
-        # Older checkpoints keep it in the model's config.
+        # Older checkpoints have it in the model's config.
         config = transformers.GenerationConfig.from_model_config(
             transformers.AutoConfig.from_pretrained(target)
         )
-    # Where it is set, this one wins over the cap that each benchmark is given.
+    # If set, it would take precedence over the limit of each benchmark.
     config.max_new_tokens = None
     return config
 
 
 def generation_settings(target: str) -> dict[str, dict[str, Any]]:
-    """What the target's generation config sets apart from token ids and lengths.
+    """The settings of the target's generation config, without token ids and lengths.
 
-    `used` changes a greedy answer (a repetition penalty, banned words), and holds for every arm; `unused` is
-    about sampling, and arms are greedy.
+    Those under `used` affect greedy answers (such as a repetition penalty or banned words), in every arm.
+    Those under `unused` are about sampling, while all arms decode greedily.
     """
     changed: dict[str, Any] = generation_config(target).to_diff_dict()
     kept = {
@@ -82,19 +86,19 @@ def generation_settings(target: str) -> dict[str, dict[str, Any]]:
 
 
 def norms(model: Any) -> dict[str, float]:
-    """Norm of each parameter, which tells how large a change to it is."""
+    """The norm of each parameter, to which the size of a change is compared."""
     return {name: _norm(one.detach()) for name, one in model.named_parameters()}
 
 
 def _norm(tensor: Any) -> float:
     torch = library("torch")
-    # In pieces: in float64 an embedding would take four times its memory again, beside the model.
+    # In pieces: a float64 copy of an embedding would take four times its memory.
     pieces = tensor.reshape(-1).split(_PIECE)
     return math.hypot(*(float(torch.linalg.vector_norm(one, dtype=torch.float64)) for one in pieces))
 
 
 def no_room(error: Exception) -> bool:
-    """Whether memory ran out, on the device or on the host."""
+    """Whether an error says that memory ran out, on the device or on the host."""
     torch = library("torch")
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
@@ -102,7 +106,7 @@ def no_room(error: Exception) -> bool:
 
 
 def make_room() -> None:
-    """Gives back what the model before this one held."""
+    """Frees the memory of a model that is no longer used."""
     import torch
 
     gc.collect()

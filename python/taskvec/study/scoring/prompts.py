@@ -1,4 +1,4 @@
-"""What a model is asked: the target's chat template, and the one line that the think arms add."""
+"""Builds prompts with the target's chat template, and adds the line of the think arms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ASKS = re.compile(
 
 
 def read_tokenizer(target: str) -> Any:
-    """The target's tokenizer, which asks all arms.
+    """Loads the target's tokenizer, which is used for all arms.
 
     Raises:
         MismatchError: it cannot be loaded, or has no chat template or no end token.
@@ -35,13 +35,13 @@ def read_tokenizer(target: str) -> Any:
         tokenizer: Any = library("transformers").AutoTokenizer.from_pretrained(target)
     except Exception as error:
         raise MismatchError(
-            f"{target}: its tokenizer cannot be loaded ({_first_line(error)}); a study needs a target that"
-            " transformers opens"
+            f"{target}: its tokenizer cannot be loaded ({_first_line(error)}); give a target that"
+            " transformers can load"
         ) from error
     if not tokenizer.chat_template:
         raise MismatchError(
-            f"{target}: its tokenizer has no chat template, which all arms are asked through; choose an"
-            " instruct model, or add chat_template.jinja to the folder"
+            f"{target}: its tokenizer has no chat template, which prompts are made with; choose an instruct"
+            " model, or add chat_template.jinja to the folder"
         )
     if tokenizer.eos_token_id is None:
         raise MismatchError(
@@ -51,9 +51,9 @@ def read_tokenizer(target: str) -> Any:
 
 
 def ask(tokenizer: Any, turns: list[Turn], *, line: str | None, add_generation_prompt: bool = True) -> str:
-    """The prompt for a conversation; `line`, where given, ends the last user turn.
+    """The prompt for a conversation; `line`, if given, is added at the end of the last user turn.
 
-    Without `add_generation_prompt` the last turn is the beginning of the answer, and left open.
+    Without `add_generation_prompt` the last turn is the beginning of the answer, which the model continues.
     """
     turns = [dict(turn) for turn in turns]
     if line is not None:
@@ -69,14 +69,14 @@ def ask(tokenizer: Any, turns: list[Turn], *, line: str | None, add_generation_p
     except library("jinja2").TemplateError:
         if turns[0]["role"] != "system" or len(turns) < 2:
             raise
-        # Some templates know no system turn; what it says must not be lost.
+        # Some templates do not support a system turn; its text is then put before the first user turn.
         first, second, *rest = turns
         second["content"] = f"{first['content']}\n\n{second['content']}"
         return tokenizer.apply_chat_template([second, *rest], **how)
 
 
 def render(loaded: Loaded, tokenizer: Any, line: str | None) -> list[tuple[str, str]]:
-    """Every request of a benchmark as (prompt, what is scored after it; empty where text is generated)."""
+    """Every request of a benchmark as (prompt, continuation to score); the latter is empty for generation."""
     found: list[tuple[str, str]] = []
     seed(loaded.tasks)
     for task in loaded.tasks:
@@ -90,7 +90,7 @@ def render(loaded: Loaded, tokenizer: Any, line: str | None) -> list[tuple[str, 
         except Exception as error:
             raise UsageError(
                 f"benchmark {loaded.benchmark.id!r}: the prompts of {task.task_name} with {loaded.shots}"
-                f" shots cannot be built ({_first_line(error)}); choose other shots or another task"
+                f" shots cannot be built ({_first_line(error)}); set other shots or choose another task"
             ) from error
         for request in task.instances:
             prompt, rest = request.args[0], request.args[1]
@@ -99,13 +99,13 @@ def render(loaded: Loaded, tokenizer: Any, line: str | None) -> list[tuple[str, 
 
 
 def check(loaded: Loaded, tokenizer: Any, context: int, think: str | None) -> list[tuple[str, str]]:
-    """Renders the plain prompts and refuses those that would spoil the comparison.
+    """Renders the plain prompts and refuses those that would make the comparison meaningless.
 
     Args:
         loaded: the benchmark.
-        tokenizer: the target's.
-        context: tokens that the target can hold.
-        think: the line of the think arms; None where the study has none.
+        tokenizer: the target's tokenizer.
+        context: the length of the target's context in tokens.
+        think: the line of the think arms; None if the study has none.
 
     Raises:
         UsageError: plain prompts already ask for steps, or a prompt and its answer may not fit the context.
@@ -115,7 +115,7 @@ def check(loaded: Loaded, tokenizer: Any, context: int, think: str | None) -> li
         asking = [
             prompt for prompt, _ in plain if _ASKS.search(prompt) or think.casefold() in prompt.casefold()
         ]
-        # A word in the text of a few documents is their own; one in most of them is the task's.
+        # Such words in a few prompts come from the documents; in most of them, from the task.
         if 2 * len(asking) > len(plain):
             said = _ASKS.search(asking[0])
             raise UsageError(
@@ -130,13 +130,13 @@ def check(loaded: Loaded, tokenizer: Any, context: int, think: str | None) -> li
         raise UsageError(
             f"benchmark {loaded.benchmark.id!r}: its longest prompt has {most} tokens"
             + (f" and max_new_tokens is {room}" if room else "")
-            + f", more than the {context} that the target can hold; lower max_new_tokens or shots"
+            + f", more than the target's context of {context}; lower max_new_tokens or shots"
         )
     return plain
 
 
 def count(tokenizer: Any, text: str) -> int:
-    """Tokens of a prompt; templates may write the beginning-of-sequence token themselves."""
+    """The number of tokens of a prompt, which may already begin with the beginning-of-sequence token."""
     begins = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
     return len(tokenizer(text, add_special_tokens=not begins)["input_ids"])
 

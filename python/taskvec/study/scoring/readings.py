@@ -1,6 +1,6 @@
-"""How an answer becomes a score: the metric and filter that a study counts, and further ones beside it.
+"""Chooses how answers are scored: the metric and filter that give the score, and further readings.
 
-All of it is tried on made-up answers before a model is loaded, so that what is not one number from 0 to 1 for
+Each is tried on made-up answers before a model is loaded. So a metric that is not one number from 0 to 1 for
 each document is found before anything is generated.
 """
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One way to read an answer."""
+    """One way to read and score an answer."""
 
     metric: str
     filter: str
     name: str = ""
-    """What the study calls it, in `also`."""
+    """Its name in the study's `also`; empty for the score."""
 
 
 def refused(benchmark: Asked, why: str, instead: str) -> UsageError:
-    """The error where a task cannot be used as it is."""
+    """The error for a task that cannot be used as it is."""
     return UsageError(
         f"benchmark {benchmark.id!r}: task {benchmark.task} cannot be used as it is: {why}; choose {instead}"
     )
 
 
 def readings(benchmark: Asked, tasks: tuple[Any, ...]) -> tuple[Reading, tuple[Reading, ...]]:
-    """The reading that is the score, and the further ones.
+    """The reading that gives the score, and the further ones.
 
-    The score is what the study asks for, else what the catalogue says, else the first of the task.
+    The score is the reading that the study sets, else that of the catalogue, else the task's first.
 
     Raises:
         UsageError: a task has no such metric or filter, or it gives no number from 0 to 1 for a document.
@@ -78,20 +78,22 @@ def _must_fit(
     if one.filter not in passes:
         raise refused(benchmark, f"it has no filter {one.filter!r}", f"one of {', '.join(passes)}")
     if task.higher_is_better().get(one.metric) is False:
-        raise refused(benchmark, f"of {one.metric} less is better, and more is in a study", "another metric")
+        raise refused(
+            benchmark, f"lower is better for {one.metric}, but a study needs higher", "another metric"
+        )
     for value in given[one.metric]:
         if (number := as_number(value)) is None:
             raise refused(benchmark, f"{one.metric} is not one number for each document", "another metric")
         if not 0 <= number <= 1:
             raise refused(
                 benchmark,
-                f"{one.metric} is {number:g} for an answer, and scores must lie between 0 and 1",
+                f"{one.metric} is {number:g} for an answer, but scores must be between 0 and 1",
                 "another metric",
             )
 
 
 def as_number(value: Any) -> float | None:
-    """A number, also one that numpy or torch holds; None for anything else."""
+    """The value as a float, if it is a number, also one of numpy or torch; None for anything else."""
     try:
         return float(value) if isinstance(value, bool | int | float) else float(value.item())
     except (AttributeError, TypeError, ValueError, RuntimeError):
@@ -99,7 +101,7 @@ def as_number(value: Any) -> float | None:
 
 
 def _metrics(task: Any, given: dict[str, list[Any]]) -> list[str]:
-    """Those that documents get, in the order in which the task names them."""
+    """The metrics that documents get, in the order in which the task lists them."""
     named = [one for one in task.aggregation() if one in given]
     return named + [one for one in given if one not in named]
 
@@ -109,14 +111,14 @@ def _filters(task: Any) -> list[str]:
 
 
 def _tried(benchmark: Asked, task: Any) -> dict[str, list[Any]]:
-    """What each metric gives for made-up answers to the first document."""
+    """The values of each metric for made-up answers to the first document."""
     if benchmark.known is not None and benchmark.known.code:
-        # Nothing runs for a trial.
+        # No code is run for a trial.
         return {METRIC: [0.0, 1.0]}
-    # lm-eval builds a task whose metric it does not know, and fails once it has an answer to score.
+    # lm-eval builds a task with an unknown metric, and fails only when it scores an answer.
     for name, function in getattr(task, "_metric_fn_list", {}).items():
         if function is None and not callable(task.get_config("process_results")):
-            raise refused(benchmark, f"lm-eval knows no metric {name!r}", "another metric")
+            raise refused(benchmark, f"lm-eval does not know its metric {name!r}", "another metric")
     for name in _filters(task):
         invalid(benchmark, task, name)
     found: dict[str, list[Any]] = {}
@@ -128,12 +130,12 @@ def _tried(benchmark: Asked, task: Any) -> dict[str, list[Any]]:
     except Exception as error:
         said = (str(error).strip().splitlines() or [""])[0]
         why = f"its scoring fails on an answer ({type(error).__name__}: {said})"
-        raise refused(benchmark, why, "another task, or mend it") from error
+        raise refused(benchmark, why, "another task, or correct it") from error
     return found
 
 
 def _made_up(task: Any, document: Any) -> Iterator[list[Any]]:
-    """Answers to one document, as the filters leave them."""
+    """Made-up answers to one document, after the filters."""
     if task.OUTPUT_TYPE == "multiple_choice":
         choices = getattr(task, "multiple_input", 0) or len(task.doc_to_choice(document))
         twice = "acc_mutual_info" in getattr(task, "_metric_fn_list", {})
@@ -150,19 +152,19 @@ def _made_up(task: Any, document: Any) -> Iterator[list[Any]]:
 
 
 def invalid(benchmark: Asked, task: Any, filter: str) -> Any:
-    """What a filter answers where it finds nothing; None where it always finds something.
+    """The result of a filter that finds no answer in a text; None if it always finds one.
 
     Raises:
         UsageError: the filter cannot be built.
     """
-    # Of the filters themselves, some of which are classes of the task's own and have a default.
+    # The filters are built to ask them, since some are classes of the task itself, with their own default.
     for one in getattr(task, "_filters", ()):
         for step in one.filters if one.name == filter else ():
             try:
                 made = step()
             except Exception as error:
                 why = f"its filter {filter!r} cannot be built ({type(error).__name__}: {error})"
-                raise refused(benchmark, why, "another filter, or mend it") from error
+                raise refused(benchmark, why, "another filter, or correct it") from error
             if (fallback := getattr(made, "fallback", None)) is not None:
                 return fallback
     return None

@@ -1,4 +1,4 @@
-"""One cell: an arm's answers to one benchmark, scored by lm-eval, one row for each document."""
+"""Scores one cell: asks a model all documents of a benchmark, and makes a row for each."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 def score(
     model: Any, loaded: Loaded, *, line: str | None, progress: Callable[[int, int], None] | None = None
 ) -> list[Json]:
-    """Asks `model`, a `StudyLM`, every document of a benchmark.
+    """Asks a model every document of a benchmark.
 
     Args:
-        model: the model as it is now.
+        model: a `StudyLM`, with the weights of the arm.
         loaded: the benchmark.
         line: the think line, or None.
-        progress: called with (documents done, documents in all).
+        progress: called as `progress(documents_done, documents_total)`.
 
     Returns:
         A row for each document, in order, with the fields of a sample file.
@@ -53,12 +53,12 @@ def score(
 
 @contextmanager
 def _templates_kept() -> Generator[None]:
-    """Within it, lm-eval compiles a template once, and not for each document.
+    """Inside the block, lm-eval compiles each template once instead of once for each document.
 
-    For a small model that takes longer than its answers.
+    For a small model the compiling would take longer than the answers.
     """
     environment = library("lm_eval.utils").env
-    # On the instance, before its class's own.
+    # Set on the instance, where it takes precedence over the method of the class.
     environment.from_string = lru_cache(maxsize=256)(environment.from_string)
     try:
         yield
@@ -73,15 +73,15 @@ def _rows(samples: Any, loaded: Loaded, records: Any) -> list[Json]:
         for sample in samples[task.task_name]:
             by_filter.setdefault(sample["filter"], {})[sample["doc_id"]] = sample
         for number in sorted(by_filter[loaded.filter]):
-            # Tasks of a group are counted through.
+            # The documents of a group are numbered across its tasks.
             read = {name: some[number] for name, some in by_filter.items()}
             rows.append(_row(len(rows), read, task, loaded, records))
     return rows
 
 
 def _evaluate(model: Any, loaded: Loaded) -> Any:
-    # Not `simple_evaluate`: beyond this call it sets the tasks up, which is done, and looks over the machine
-    # (pip, compilers, drivers), which takes seconds for every cell.
+    # Not `simple_evaluate`: it would set the tasks up again and inspect the machine (pip, compilers,
+    # drivers), which takes seconds for every cell.
     try:
         results = library("lm_eval.evaluator").evaluate(
             lm=model,
@@ -93,25 +93,25 @@ def _evaluate(model: Any, loaded: Loaded) -> Any:
             fewshot_as_multiturn=True,
         )
     except TaskvecError:
-        # From the model: no memory, or answers that cannot be read or written.
+        # Raised by the model: memory ran out, or answers cannot be read or written.
         raise
     except Exception as error:
-        # The task's own code: nothing that the next arm would be spared.
+        # Raised by the task's own code, so the run ends: the next arm would have the same error.
         said = (str(error).strip().splitlines() or [""])[0]
         raise MismatchError(
-            f"benchmark {loaded.benchmark.id!r} cannot be scored ({type(error).__name__}: {said}); mend the"
-            " task; what is finished is kept"
+            f"benchmark {loaded.benchmark.id!r} cannot be scored ({type(error).__name__}: {said}); correct"
+            " the task and run again; finished cells are kept"
         ) from error
     return results["samples"]
 
 
 def _in_documents(progress: Callable[[int, int], None], documents: int) -> Callable[[int, int], None]:
-    """A choice task has several requests for each document; people count documents."""
+    """Converts progress in requests, of which a choice has several, to progress in documents."""
     return lambda done, total: progress(documents * done // total, documents)
 
 
 def _row(number: int, read: dict[str, Any], task: Any, loaded: Loaded, records: Any) -> Json:
-    """One document's row; `read` is its sample by filter."""
+    """The row of one document; `read` has its lm-eval sample by filter."""
     sample = read[loaded.filter]
     name, document = task.task_name, sample["doc"]
     subtask, cluster = place(loaded.benchmark, name, document)
@@ -168,14 +168,14 @@ def _score(sample: Any, reading: Reading, loaded: Loaded) -> float:
         )
     if not 0 <= found <= 1:
         raise UsageError(
-            f"benchmark {loaded.benchmark.id!r}: {reading.metric} is {found:g} for a document, and scores"
-            f" must lie between 0 and 1; set metric to one of {has} that does"
+            f"benchmark {loaded.benchmark.id!r}: {reading.metric} is {found:g} for a document, but scores"
+            f" must be between 0 and 1; set metric to another of {has}"
         )
     return found
 
 
 def _chosen(likelihoods: Any, choices: list[str], metric: str) -> str:
-    """The choice that the metric takes for the answer."""
+    """The choice that counts as the answer under this metric."""
     lengths = {"acc_norm": [len(one) for one in choices], "acc_bytes": [len(one.encode()) for one in choices]}
     by = lengths.get(metric, [1] * len(choices))
     scores = [float(one[0]) / length for one, length in zip(likelihoods, by, strict=False)]

@@ -1,8 +1,8 @@
-"""lm-eval's model over a live torch model: asks as the arm asks, and records what was generated.
+"""lm-eval's `HFLM` over a live torch model, which also records how answers were generated.
 
-lm-eval keeps the text of an answer alone. Whether it was cut off, and how long it was, is seen here, where
-the tokens are. Batches are formed here too, as lm-eval forms them, and handed to it one at a time: so each
-can be written down when it is finished, and left out when an earlier run has answered it.
+lm-eval keeps only the text of an answer. This class has the tokens, so it also records how long an answer is
+and whether it was cut off. It forms the batches itself, in lm-eval's way, and hands them to lm-eval one at a
+time: so each is written down when it is finished, and skipped if an earlier run has answered it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..rundir.answers import Answers
 
     Said = tuple[Any, Json | None]
-    """What was said to a request, and how a text was made: as in `Answer`."""
+    """The answer to a request, and for a text how it was made, as in `Answer`."""
 
 _HFLM: Any = library("lm_eval.models.huggingface").HFLM
 _CRITERIA: Any = library("transformers").StoppingCriteriaList
@@ -36,17 +36,17 @@ _CRITERIA: Any = library("transformers").StoppingCriteriaList
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One answer as it came out of the model."""
+    """One generated answer."""
 
     text: str
-    """As lm-eval takes it: what comes before the stop string."""
+    """The text before the stop string, as lm-eval takes it."""
     tokens: int
-    """New tokens, the one that ended it included."""
+    """Number of new tokens, including the one that ended it."""
     truncated: bool
-    """It reached the cap: neither an end token nor a stop string came before."""
+    """Whether it reached the token limit without an end token or a stop string."""
     prompt_tokens: int
     seconds: float
-    """Wall time of its batch, divided by the rows of the batch."""
+    """Wall time of its batch divided by the rows of the batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +54,22 @@ class Chosen:
     """One choice among given answers."""
 
     seconds: float
-    """Of all its requests; for each the wall time of its batch, divided by the requests of the batch."""
+    """Sum over its requests; each counts the wall time of its batch divided by the requests of the batch."""
 
 
 class StudyLM(_HFLM):
-    """`HFLM` with the think line, rows that end by themselves, and a record of what was generated.
+    """`HFLM` with the think line, a stop for each row, and a record of what was generated.
 
     Attributes:
-        line: the line that ends the last user turn; None for plain prompts.
-        records: what was answered, by (task name, document number).
-        progress: called with (requests done, requests in all), first with those of an earlier run and then
-            after each batch.
-        answers: where answers are written as batches finish; None where nothing is.
+        line: the line added to the last user turn; None for plain prompts.
+        records: the answers, by (task name, document number).
+        progress: called as `progress(requests_done, requests_total)`, first with those of an earlier run and
+            then after each batch.
+        answers: the file to which finished batches are written; None to write none.
     """
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int = 1, **how: Any) -> None:
-        """Takes a live model, or the path of one, and the tokenizer that asks it."""
+        """Takes a live model, or the path of one, and the tokenizer for its prompts."""
         self._parent.__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **how)
         self.line: str | None = None
         self.records: dict[tuple[str, int], Generated | Chosen] = {}
@@ -80,7 +80,7 @@ class StudyLM(_HFLM):
 
     @property
     def _parent(self) -> Any:
-        """`super()`, of which no type is known."""
+        """`super()`, untyped, since lm-eval has no types."""
         return super()
 
     def apply_chat_template(self, chat_history: list[Turn], add_generation_prompt: bool = True) -> str:
@@ -88,7 +88,7 @@ class StudyLM(_HFLM):
         return ask(self.tokenizer, chat_history, line=self.line, add_generation_prompt=add_generation_prompt)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answers, each recorded under its document."""
+        """The texts of the answers; each is also recorded under its document."""
 
         def length(one: tuple[int, Any]) -> tuple[int, str]:
             return -len(self.tok_encode(one[1].args[0])), one[1].args[0]
@@ -111,12 +111,12 @@ class StudyLM(_HFLM):
         return [one.answer for one in answers]
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Log-likelihoods, without lm-eval's bars."""
+        """Log-likelihoods, without lm-eval's progress bars."""
         self._choices = requests
         return self._parent.loglikelihood(requests, disable_tqdm=True)
 
     def _loglikelihood_tokens(self, requests: list[Any], *_: Any, **__: Any) -> list[tuple[float, bool]]:
-        # As lm-eval: choices of one token that follow the same prompt are one row of a batch, longest first.
+        # As in lm-eval, one-token choices after the same prompt share a row of a batch; longest rows first.
         rows: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
         for at, (_, prompt, rest) in enumerate(requests):
             rows[(*prompt, *rest[:-1])].append(at)
@@ -142,7 +142,7 @@ class StudyLM(_HFLM):
     def _in_batches(
         self, requests: list[Any], batches: list[list[int]], ask: Callable[[list[int]], list[Said]]
     ) -> list[Answer]:
-        """The answers to all requests, batch by batch, those left out that were answered before."""
+        """The answers to all requests; asks batch by batch, and skips batches that are answered already."""
         questions = _questions(requests, batches)
         found = {} if self.answers is None else self.answers.take_up(questions)
         self._tell(len(found), len(requests))
@@ -161,27 +161,25 @@ class StudyLM(_HFLM):
         return [found[one] for one in questions]
 
     def _with_room(self, task: str, ask: Callable[[], list[Said]]) -> list[Said]:
-        """Asks a batch; a second time, with what the allocator held given back, where memory ran out."""
+        """Asks a batch; if memory runs out, frees what the allocator holds and asks once more."""
         for _ in range(2):
             try:
                 return ask()
             except Exception as error:
                 if not no_room(error):
                     raise
-            # Here, where the error no longer holds the tensors of the batch.
+            # Outside the `except`, so that the error no longer holds the tensors of the batch.
             make_room()
         size = self.batch_size
-        less = (
-            f"set batch_size: {size // 2} or auto" if size > 1 else "take another device or a smaller dtype"
-        )
+        less = f"set batch_size: {size // 2} or auto" if size > 1 else "use another device or a smaller dtype"
         raise MismatchError(
-            f"task {task}: {self.device} ran out of memory at batch_size {size}; make room there and give the"
-            f" same command, which goes on after the last finished batch, or {less} and begin anew with"
-            " --overwrite"
+            f"task {task}: {self.device} ran out of memory at batch_size {size}; free memory there and run"
+            f" the same command again, which continues after the last finished batch, or {less} and start"
+            " again with --overwrite"
         )
 
     def _generate(self, batch: list[Any]) -> list[Said]:
-        """One batch of equal settings, longest first, which lm-eval then leaves as it is."""
+        """One batch with equal settings, longest first, so that lm-eval does not reorder or split it."""
         self._made = []
         said: list[Said] = []
         texts = self._parent.generate_until(batch, disable_tqdm=True)
@@ -192,7 +190,7 @@ class StudyLM(_HFLM):
         return said
 
     def _model_generate(self, context: Any, max_length: int, stop: list[str], **how: Any) -> Any:
-        # All arms are greedy; transformers warns of a temperature then.
+        # Decoding is greedy; transformers would warn about a temperature.
         how = {key: value for key, value in how.items() if key != "temperature"}
         width, ends = context.shape[1], self._end_tokens()
         rows = self.model.generate(
@@ -206,13 +204,13 @@ class StudyLM(_HFLM):
         lengths = how["attention_mask"].sum(dim=1).tolist()
         for row, length in zip(rows, lengths, strict=True):
             whole, made = self._as_made(row[width:].tolist(), stop, length)
-            # `generate` fills up after an end token alone, and only a model that has one.
+            # `generate` pads only after an end token of the model, not after a stop string.
             row[width + made["tokens"] :] = self.tokenizer.pad_token_id
             self._made.append((whole, made))
         return rows
 
     def _as_made(self, tokens: list[int], stop: list[str], prompt_tokens: int) -> tuple[str, Json]:
-        """The text of a row's new tokens, and how long it is without what filled it up."""
+        """The text of a row's new tokens, and its length without padding."""
         ends = self._end_tokens()
         length = next((at + 1 for at, token in enumerate(tokens) if token in ends), None)
         kept = tokens if length is None else tokens[: length - 1]
@@ -236,7 +234,7 @@ class StudyLM(_HFLM):
 
 
 def _questions(requests: Sequence[Any], batches: list[list[int]]) -> list[Question]:
-    """What is asked, in the order of the requests."""
+    """A `Question` for each request, in the same order."""
     batch_of = {at: number for number, batch in enumerate(batches) for at in batch}
     seen: Counter[tuple[str, int]] = Counter()
     found: list[Question] = []

@@ -1,4 +1,4 @@
-"""Benchmarks as lm-eval's task objects, set up as the study says; only the tasks that it names are loaded."""
+"""Loads a study's benchmarks as lm-eval task objects and sets them up."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from ..spec.asked import Asked
     from ..spec.sections import Study
 
-# lm-eval's own seeds.
+# lm-eval's default seeds.
 _SEED, _OTHER_SEED = 0, 1234
-_CHOICE = "the answer is picked among given ones by likelihood, so a chain of thought cannot show"
+_CHOICE = "the answer is chosen among given ones by likelihood, so a chain of thought has no effect"
 _PREFILLED = "the beginning of the answer is given, which leaves no room for a chain of thought"
 
 
@@ -37,36 +37,36 @@ class Loaded:
     """lm-eval's `Task` objects: one, or those of a group."""
     kind: Literal["generate", "choice"]
     score: Reading
-    """The reading that counts."""
+    """The reading that gives the score."""
     further: tuple[Reading, ...]
-    """Readings of the same answers that stand beside it."""
+    """Further readings of the same answers."""
     invalid: dict[str, Any]
-    """By task: what the filter answers where it finds no answer; None where it always finds one."""
+    """By task: the filter's result if it finds no answer; None if it always finds one."""
     shots: int
     version: str
     n: int
-    """Documents."""
+    """Number of documents."""
     note: str | None
-    """Why a chain of thought cannot show, where it cannot."""
+    """Why a chain of thought cannot have an effect; None if it can."""
     data: tuple[Json, ...]
     """What was loaded: repository, configuration, revision, files, fingerprint."""
     touched: Touched | None
-    """Of a perturbed benchmark: which documents were changed, and what each was called before."""
+    """For a perturbed benchmark: which documents were changed, and the hash of each before; else None."""
     judge: Judge | None
-    """Where answers are programs: what runs them."""
+    """Runs the answers, if they are programs; else None."""
 
     @property
     def metric(self) -> str:
-        """The metric that counts."""
+        """The metric that gives the score."""
         return self.score.metric
 
     @property
     def filter(self) -> str:
-        """The filter that counts."""
+        """The filter that gives the score."""
         return self.score.filter
 
     def to_json(self) -> Json:
-        """The entry of `run.json` and `results.json`."""
+        """The entry of this benchmark in `run.json` and `results.json`."""
         one = self.benchmark
         return {
             "id": one.id, "title": one.name, "task": one.task, "version": self.version, "kind": self.kind,
@@ -77,7 +77,7 @@ class Loaded:
         }  # fmt: skip
 
     def subtasks(self) -> list[str]:
-        """The parts that documents belong to; empty where there is only one."""
+        """The names of the subtasks; empty if there is only one."""
         found = {
             known.place(self.benchmark, task.task_name, document)[0]: None
             for task in self.tasks
@@ -87,28 +87,28 @@ class Loaded:
 
 
 def seed(tasks: Iterable[Any] = ()) -> None:
-    """Makes what tasks draw, as they are built, asked and scored, the same every time, for every arm."""
+    """Seeds every random generator that tasks use, so that each arm gets the same documents and examples."""
     import numpy as np
 
     random.seed(_SEED)
     np.random.seed(_OTHER_SEED)
     library("torch").manual_seed(_OTHER_SEED)
     for task in tasks:
-        # Shots are drawn anew for each arm.
+        # Few-shot examples are drawn again for each arm.
         task.set_fewshot_seed(seed=_OTHER_SEED)
 
 
 def load(study: Study, judge: Judge | None = None, only: Collection[str] | None = None) -> tuple[Loaded, ...]:
-    """Builds the tasks of a study's benchmarks, data included.
+    """Builds the tasks of a study's benchmarks and loads their data.
 
     Args:
         study: the study.
-        judge: runs programs, if there are any; without it none may run.
-        only: ids of the benchmarks that are wanted; None for all.
+        judge: runs programs that the model wrote; None if none may run.
+        only: ids of the benchmarks to load; None for all.
 
     Raises:
-        UsageError: there is no such task, or it cannot be run as the study wants.
-        StorageError: the data of a task cannot be had.
+        UsageError: there is no such task, or it cannot be run as the study says.
+        StorageError: the data of a task are not available.
     """
     wanted = [one for one in asked(study) if only is None or one.id in only]
     runs = judge or Judge(allowed=False)
@@ -117,7 +117,7 @@ def load(study: Study, judge: Judge | None = None, only: Collection[str] | None 
 
 
 def _load(benchmark: Asked, own: str | None, judge: Judge) -> Loaded:
-    # Some draw their documents, or the order of their choices.
+    # Some tasks draw their documents, or the order of their choices, at random.
     seed()
     source = known.source(benchmark)
     tasks = building.build(benchmark, own, judge, source)
@@ -129,15 +129,17 @@ def _load(benchmark: Asked, own: str | None, judge: Judge) -> Loaded:
         if getattr(task, "UNSAFE_CODE", False):
             raise refused(benchmark, "it runs code that the model wrote", "humaneval or humaneval_plus")
         if getattr(task, "MULTIMODAL", False):
-            raise refused(benchmark, "it shows pictures or sounds", "a task of text alone")
+            raise refused(benchmark, "it has images or sound", "a task with text only")
         if (task.get_config("repeats") or 1) > 1:
             raise refused(
-                benchmark, "it samples several answers to each document, and arms are greedy", "another task"
+                benchmark,
+                "it samples several answers to each document, but arms decode greedily",
+                "another task",
             )
         _set_up(task, benchmark, kind)
     if (benchmark.data or benchmark.data_revision) and not source.found:
         raise refused(
-            benchmark, "it loads its data in a way of its own, which data cannot replace", "another task"
+            benchmark, "it loads its data in its own way, which data cannot replace", "another task"
         )
     score, further = readings(benchmark, tasks)
     touched = None
@@ -167,19 +169,19 @@ def _set_up(task: Any, benchmark: Asked, kind: str) -> None:
     pinned = task.get_config("num_fewshot")
     shots = (pinned or 0) if benchmark.shots is None else benchmark.shots
     if pinned == 0 and shots:
-        raise refused(benchmark, f"it is made for 0 shots, not {shots}", "shots: 0, or another task")
+        raise refused(benchmark, f"it supports only 0 shots, not {shots}", "shots: 0, or another task")
     if shots and not len(task.fewshot_docs() or ()):
         raise refused(
             benchmark,
             f"its data have no documents to draw {shots} shots from",
-            "shots: 0, or name their file",
+            "shots: 0, or name a file with such documents under data",
         )
     task.set_config("num_fewshot", shots)
     if kind == "choice":
         return
     if benchmark.cap is None:
-        raise refused(benchmark, "it generates text without a cap", "max_new_tokens")
+        raise refused(benchmark, "it generates text without a token limit", "a max_new_tokens")
     given: Json = task.get_config("generation_kwargs") or {}
-    # All of it, so that nothing is left to a default: lm-eval's is to cut answers off at 256 tokens.
+    # Everything is set, so that no default applies: lm-eval would cut answers off at 256 tokens.
     how = {"max_gen_toks": benchmark.cap, "do_sample": False, "temperature": 0.0}
     task.set_config("generation_kwargs", {"until": given.get("until") or [], **how})

@@ -1,10 +1,10 @@
-"""Answers to questions that cannot be answered: right is the one that says so."""
+"""Scores answers to questions that have no answer: an answer is right if it says so."""
 
 from __future__ import annotations
 
 import re
 
-# In English, on the text in small letters with straight apostrophes. docs/benchmarks.md lists them in words.
+# English phrases, for text in lower case with straight apostrophes; docs/benchmarks.md describes them.
 _SAYS_SO = (
     r"(?:\bnot|n't|\bno)\s+(?:\w+\s+){0,2}?(?:enough|sufficient)\b",
     r"\binsufficient\b",
@@ -22,11 +22,11 @@ _SAYS_SO = (
     r"####\s*none\b",
 )
 _SAID = re.compile("|".join(_SAYS_SO))
-# An answer that ends in a number has answered, whatever it said before.
+# An answer that gives a final number is wrong, whatever it says before.
 _NUMBER = re.compile(r"####\s*[-$]*\d")
 
 
 def says_so(answer: str) -> bool:
-    """Whether an answer says that its question cannot be answered, and gives no number all the same."""
+    """Whether an answer says that its question cannot be answered, and gives no final number either."""
     text = answer.casefold().replace("\u2019", "'")
     return _SAID.search(text) is not None and _NUMBER.search(text) is None

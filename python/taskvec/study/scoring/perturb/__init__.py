@@ -1,1 +1,1 @@
-"""Perturbations of the evaluated question: `kinds` names them, `tasks` puts them on lm-eval's tasks."""
+"""Perturbations of the evaluated question: `kinds` lists them, `tasks` applies them to lm-eval's tasks."""

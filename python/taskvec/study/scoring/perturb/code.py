@@ -1,4 +1,4 @@
-"""Perturbations of a Python function that is to be completed: its docstring's prose, and nothing else."""
+"""Perturbations of a Python function that is to be completed; they change only the prose of its docstring."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from random import Random
 
 _OPENING = re.compile(r"[rRuU]?(\"\"\"|'''|\"|')")
-# From here on a docstring shows rather than tells.
+# The beginning of the examples in a docstring.
 _EXAMPLES = re.compile(r">>>|^[ \t]*(?:(?:for )?examples?\b|e\.g\.)", re.IGNORECASE | re.MULTILINE)
-# A line with one of these holds code, a formula or a list.
+# A line that matches holds code, a formula or a list.
 _CODE = re.compile(r"[=<>\[\]{}|^*@➞_\d]|->|\w\(|^\s*assert\b|^\s*[-•]\s")
 
 
 def docstring(prompt: str) -> tuple[int, int] | None:
-    """Where the text of the docstring of the last function is: (start, end), within the quotation marks.
+    """The span (start, end) of the docstring of the last function, without its quotation marks.
 
-    None where the prompt is not Python that a body may follow, or its last function has no docstring.
+    None if the prompt is not Python to which a body can be added, or its last function has no docstring.
     """
     try:
         body = ast.parse(f"{prompt}\n    pass\n").body
@@ -40,7 +40,7 @@ def docstring(prompt: str) -> tuple[int, int] | None:
 
 
 def distractor_in_code(prompt: str, rng: Random, around: Around) -> str | None:
-    """Puts a sentence about somebody else on a line of its own before the docstring's first."""
+    """Adds a sentence about somebody else, on its own line, before the first line of the docstring."""
     span = docstring(prompt)
     if span is None:
         return None
@@ -54,7 +54,7 @@ def distractor_in_code(prompt: str, rng: Random, around: Around) -> str | None:
 
 
 def surface_in_code(prompt: str, rng: Random, around: Around) -> str | None:
-    """Types the prose of the docstring untidily; its examples, and lines that hold code, stay as they are."""
+    """Types the prose of the docstring untidily; examples and lines with code are not changed."""
     del around
     span = docstring(prompt)
     if span is None:
@@ -73,7 +73,7 @@ def surface_in_code(prompt: str, rng: Random, around: Around) -> str | None:
 
 
 def _indent(text: str) -> str:
-    """The blanks before the lines after the first."""
+    """The indentation of the lines after the first."""
     lines = [line for line in text.split("\n")[1:] if line.strip()]
     found = lines[0] if lines else text.split("\n")[-1]
     return found[: len(found) - len(found.lstrip())]

@@ -1,8 +1,8 @@
-"""Which fields of a task's documents are its question: found by changing them and looking what changes.
+"""Finds which fields of a task's documents are its question, by changing fields and comparing the results.
 
-A field is the question's own where the prompt shows it, and neither the answer, nor the choices, nor the
-task's description depend on it. Whether they do is tried out, since lm-eval's tasks state them as field
-names, templates or functions alike.
+A field belongs to the question if the prompt shows it, and neither the answer, nor the choices, nor the
+task's description depend on it. This is found by trial, because lm-eval's tasks define these as field names,
+templates or functions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _MARK = " (this is a mark)"
 _TRIED = 16
-# Where the prompt shows several fields, these names are taken for what they say.
+# If the prompt shows several fields, these names tell the question and its context.
 _QUESTIONS = ("question", "problem", "input", "prompt", "query", "question_stem")
 _CONTEXTS = (
     "support",
@@ -34,15 +34,15 @@ _CONTEXTS = (
 
 
 def question_fields(task: Any, documents: Sequence[Json], benchmark: str) -> tuple[str, ...]:
-    """The fields that hold the question, in the order of the prompt; the question itself is the last.
+    """The fields that hold the question and its context, in the order of the prompt; the question is last.
 
     Args:
         task: an lm-eval task.
         documents: its documents.
-        benchmark: named in errors.
+        benchmark: the benchmark's id, for error messages.
 
     Raises:
-        UsageError: no rule decides which they are.
+        UsageError: the question cannot be determined.
     """
     metadata: Any = task.get_config("metadata")
     named: Any = cast("Json", metadata).get("question") if isinstance(metadata, dict) else None
@@ -52,7 +52,8 @@ def question_fields(task: Any, documents: Sequence[Json], benchmark: str) -> tup
         if wrong := [one for one in fields if one not in shown]:
             raise UsageError(
                 f"benchmark {benchmark!r}: task {task.task_name} names {', '.join(wrong)} as its question,"
-                " which the prompt does not show or its answer is made of; mend metadata.question in its file"
+                " but the prompt does not show it, or the answer depends on it; correct metadata.question in"
+                " its file"
             )
         return tuple(fields)
     questions = [one for one in _QUESTIONS if one in shown]
@@ -60,28 +61,28 @@ def question_fields(task: Any, documents: Sequence[Json], benchmark: str) -> tup
         return (*(one for one in shown if one in _CONTEXTS), questions[0])
     if len(shown) == 1:
         return tuple(shown)
-    has = f"it shows {', '.join(shown)}" if shown else "none that it shows is a text by itself"
+    has = f"it shows {', '.join(shown)}" if shown else "none that it shows is a text of its own"
     raise UsageError(
-        f"benchmark {benchmark!r}: which field of {task.task_name} is the question cannot be told from its"
-        f" prompt ({has}); name it in a task file of your own that includes this one, metadata: {{question:"
-        " FIELD}"
+        f"benchmark {benchmark!r}: the prompt of {task.task_name} does not tell which field is the question"
+        f" ({has}); write a task file that includes this one, and name the field there with metadata:"
+        " {question: FIELD}"
     )
 
 
 def answer(task: Any, document: Json) -> Any:
-    """The gold answer as lm-eval takes it; the text of the choice where it is a choice's number."""
+    """The gold answer of lm-eval; if it is the number of a choice, the text of that choice."""
     gold = task.doc_to_target(document)
     offered = choices(task, document)
     return offered[gold] if isinstance(gold, int) and offered is not None and gold < len(offered) else gold
 
 
 def choices(task: Any, document: Json) -> list[str] | None:
-    """What can be chosen among; None where text is generated freely."""
+    """The choices; None if text is generated."""
     return None if task.get_config("doc_to_choice") is None else task.doc_to_choice(document)
 
 
 def fixed(task: Any, document: Json) -> tuple[Any, ...]:
-    """What a change of the question must leave as it is: gold answer, choices and description."""
+    """What a change of the question must not change: gold answer, choices and description."""
     return (
         task.doc_to_target(document),
         choices(task, document),
@@ -90,12 +91,12 @@ def fixed(task: Any, document: Json) -> tuple[Any, ...]:
 
 
 def prompt(task: Any, document: Json) -> Any:
-    """The document's part of the prompt; a number in tasks that have a prompt for each choice."""
+    """The document's part of the prompt; a number for tasks with a prompt for each choice."""
     return task.doc_to_text(document)
 
 
 def _shown(task: Any, documents: Sequence[Json]) -> list[str]:
-    """The candidates, in the order of the prompt, by a sample of documents; one dissent rules a field out."""
+    """The fields that may be the question, in the order of the prompt, for each of a sample of documents."""
     tried = documents[:: max(1, len(documents) // _TRIED)]
     places: dict[str, int] = {}
     for name in [one for one, value in documents[0].items() if isinstance(value, str)]:
@@ -106,7 +107,7 @@ def _shown(task: Any, documents: Sequence[Json]) -> list[str]:
 
 
 def _place(task: Any, document: Json, name: str) -> int | None:
-    """Where the prompt shows the field; None where it does not, or where something else depends on it."""
+    """The field's position in the prompt; None if it is not shown, or the answer or choices depend on it."""
     value: str = document[name]
     changed = {**document, name: value + _MARK}
     try:
@@ -115,13 +116,13 @@ def _place(task: Any, document: Json, name: str) -> int | None:
             return None
         independent = fixed(task, document) == fixed(task, changed)
     except Exception:
-        # The task's own functions and templates may fail at a field that is not what they expect.
+        # Functions and templates of the task may fail on an unexpected value.
         return None
     return before.find(value.strip()) if independent and value.strip() in before else None
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Every text in a document, however deep."""
+    """Every text in a document, at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

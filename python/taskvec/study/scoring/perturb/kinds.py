@@ -1,7 +1,7 @@
-"""The kinds of perturbation: seeded changes of a question that leave its answer as it is.
+"""The kinds of perturbation: seeded changes of a question that do not change its answer.
 
-Each is a function (text, random numbers, what is around the text) -> changed text, or None where it does not
-apply. `perturbed` puts them on tasks; docs/perturbations.md says for each why the gold answer stands.
+Each is a function of the text, a random generator and the text's surroundings. It returns the changed text,
+or None if it does not apply. `tasks` applies them; docs/perturbations.md says why each keeps the gold answer.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Kind:
     """One kind of perturbation."""
 
     about: str
-    """What it does, for a list or a table."""
+    """A description, for a list or a table."""
     default: bool
-    """Whether it is among those that fit most tasks."""
+    """Whether it fits most tasks."""
     prose: Change | None
-    """For questions in English; None for `options`, which changes the document as a whole."""
+    """The change of a question in English; None for `options`, which changes the document as a whole."""
     code: Change | None = None
-    """For functions to complete; None where it does not fit code."""
+    """The change of a function to complete; None if it does not fit code."""
     where: Literal["all", "first", "context"] = "all"
-    """Which text of a document: all of it, what comes first, or the question's context where it has one."""
+    """Which texts of a document to change: all, the first, or the question's context if it has one."""
 
 
 KINDS: dict[str, Kind] = {
@@ -62,10 +62,10 @@ KINDS: dict[str, Kind] = {
 
 
 def generator(seed: int, kind: str, document: str) -> random.Random:
-    """Random numbers for one document, which no other document and no order of documents can change.
+    """A random generator for one document, independent of other documents and their order.
 
     Args:
-        seed: of the study.
+        seed: the seed of the study.
         kind: a key of `KINDS`.
         document: a digest of the document.
     """

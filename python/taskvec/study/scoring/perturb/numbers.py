@@ -1,4 +1,4 @@
-"""Whole numbers written out: "There are 1,200 of them" becomes "There are twelve hundred of them"."""
+"""Writes out whole numbers: "There are 1,200 of them" becomes "There are twelve hundred of them"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from random import Random
 
 LIMIT = 10**6
-"""Numbers from here on keep their digits."""
+"""Numbers from this one up keep their digits."""
 
 _ONES = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -19,13 +19,13 @@ _ONES = (
 )  # fmt: skip
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 NUMBER_WORDS = {*_ONES, *_TENS} | listed("hundred thousand million billion trillion dozen half")
-"""Words that say a number; one beside digits would be read together with them."""
+"""Words for numbers; beside digits they would be read as one number with them."""
 
-# Digits, with commas where thousands have them, after a blank or a bracket, and with nothing attached: no
+# Digits, with or without commas for thousands, after a space or a bracket, and with nothing attached: no
 # sign, unit, fraction, range, decimal, time or ordinal.
 _NUMBER = re.compile(r"(?:(?<!\S)|(?<=\s\())(?:[1-9]\d{0,2}(?:,\d{3})+|0|[1-9]\d*)(?=[.,;:!?)]*(?:\s|$))")
 _OPERATORS = listed("+ - : ! − – * × x / ÷ = < > ≤ ≥ ^ % $ € £ # & |")
-# Before a number these make it an amount; after it, a measure, a time or an ordinal in digits.
+# Words that make a number an amount of money (before it), or a measure, a time or an ordinal (after it).
 _CURRENCIES = listed("rs re usd eur gbp inr")
 _UNITS = listed(
     """
@@ -40,7 +40,7 @@ _DIGITS_MATTER = re.compile(
     r"\b(?:digits?|numerals?|place value|face value|palindromes?|decimals?)\b", re.IGNORECASE
 )
 _YEARS = range(1500, 2101)
-# Words that have a capital because a sentence begins with them.
+# Words that are capitalised because they begin a sentence.
 _OPENERS = listed(
     """
     If In For At On The When After Every And But Of From With By About Only These Those All Suppose Since Over
@@ -50,11 +50,13 @@ _OPENERS = listed(
 
 
 def number_words(text: str, rng: Random, around: Around) -> str | None:
-    """Writes out every whole number of a text that is a count; None where there is none or digits matter.
+    """Writes out every whole number in a text that is a count.
+
+    Returns None if there is no such number, or if the question is about digits.
 
     Args:
-        text: the question, or its context; its options, and what it quotes, stay as they are.
-        rng: not used: all of them are written out.
+        text: the question or its context; options and quotations in it are not changed.
+        rng: not used, since all such numbers are written out.
         around: not used.
     """
     del rng, around
@@ -77,7 +79,7 @@ def number_words(text: str, rng: Random, around: Around) -> str | None:
 def in_words(number: int) -> str:
     """A number from 0 to 999,999 in English words, without "and".
 
-    Hundreds up to 9,900 are counted as they are spoken: 1,200 is "twelve hundred", 2,000 "two thousand".
+    Multiples of 100 up to 9,900 are read as people say them: "twelve hundred", but "two thousand".
     """
     if not 0 <= number < LIMIT:
         raise ValueError(f"{number} is not from 0 to {LIMIT - 1}")
@@ -96,10 +98,10 @@ def _is_count(text: str, match: re.Match[str]) -> bool:
     if number >= LIMIT or ("," not in match[0] and number in _YEARS):
         return False
     before, after = _tokens(text[: match.start()])[-2:], _tokens(text[match.end() :])[:1]
-    # "rs . 500", as some data sets part their marks.
+    # "rs . 500": some data sets have spaces around punctuation.
     if before[-1:] == ["."] and before[0] in _CURRENCIES:
         return False
-    # A mark parts a number from what is beside it.
+    # Punctuation separates a number from the word beside it.
     if before and before[-1][-1] not in _MARKS and (before[-1] in _CURRENCIES or _joins(before[-1])):
         return False
     if not after or text[match.end()] in _MARKS:
@@ -108,22 +110,22 @@ def _is_count(text: str, match: re.Match[str]) -> bool:
 
 
 def _tokens(text: str) -> list[str]:
-    """What blanks part, without brackets that are by themselves."""
+    """The parts between spaces, without single brackets."""
     return [token for token in text.split() if token not in ("(", ")")]
 
 
 def _joins(token: str) -> bool:
-    """Whether what is beside a number makes it part of a name, a formula or another number."""
+    """Whether a token beside a number makes it part of a name, a formula or another number."""
     if token[0].isupper() and token not in _OPENERS:
         return True
     word = token.strip("().,;:!?").casefold()
     digits = any(character.isdigit() for character in word)
-    # "209 y 913": digits with one left open.
+    # "209 y 913": a letter stands for a digit.
     unknown = len(word) == 1 and word.isalpha() and word not in "ai"
     return digits or unknown or token in _OPERATORS or bool({word, *word.split("-")} & NUMBER_WORDS)
 
 
 def _begins(text: str, at: int) -> bool:
-    """Whether a sentence begins here, in a text that has capitals."""
+    """Whether a sentence begins at this position, in a text that has capitals."""
     before = text[:at].rstrip()
     return text != text.lower() and (not before or before[-1] in ".!?")

@@ -1,4 +1,4 @@
-"""The order of options, in a question's own text or in a list of the document; the gold answer goes along."""
+"""Reorders options, in the text of the question or in a list of the document, with the gold answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # An option on a line of its own: "(A) text", "A. text", "A) text", "A: text", "- text", "choice: text".
 _OPTION = re.compile(r"^([ \t]*)(\(([A-Z])\)|([A-Z])[.):]|-|choice:)([ \t]+)(\S[^\n]*)$", re.MULTILINE)
-# Options that speak of others by their place or letter lose their meaning elsewhere.
+# Options that refer to others by place or letter would change their meaning in another order.
 _REFERS = re.compile(
     r"\b(?:above|below|previous|preceding|following|former|latter)\b|\([A-H]\)"
     r"|\b(?:all|none|both|neither|either|any|two|three|most) of (?:these|them|those|the)\b"
@@ -30,7 +30,7 @@ class Reordered(NamedTuple):
 
     text: str
     letters: dict[str, str]
-    """By old letter the new one; empty where the options have none."""
+    """The new letter by the old one; empty if the options have no letters."""
 
 
 def reorder(text: str, rng: Random) -> Reordered | None:
@@ -41,8 +41,8 @@ def reorder(text: str, rng: Random) -> Reordered | None:
         rng: draws the order.
 
     Returns:
-        The same lines and letters with the options' texts in another order; None where there are fewer than
-        two options, where letters are not A, B, C … or where an option speaks of another by its place.
+        The same lines and letters with the options' texts in another order. None if there are fewer than two
+        options, if the letters are not A, B, C …, or if an option refers to another by its place.
     """
     found = list(_OPTION.finditer(text, prose(text)))
     letters = [match[3] or match[4] or "" for match in found]
@@ -57,7 +57,7 @@ def reorder(text: str, rng: Random) -> Reordered | None:
 
 
 def another_order(options: list[str], rng: Random) -> list[int] | None:
-    """For each new place the old one, not all as before; None where the options may not be moved."""
+    """The old index for each new place, in a changed order; None if the options must not be moved."""
     if len(set(options)) < max(2, len(options)) or any(_REFERS.search(one) for one in options):
         return None
     order = list(range(len(options)))
@@ -67,22 +67,22 @@ def another_order(options: list[str], rng: Random) -> list[int] | None:
 
 
 def relabel(answer: str, letters: dict[str, str]) -> str | None:
-    """An answer that is a letter alone, as "B" or "(B)", with its new letter; None for any other answer."""
+    """An answer that is only a letter, as "B" or "(B)", with its new letter; None for any other answer."""
     match = re.fullmatch(r"(\s*\(?)([A-Z])(\)?\.?\s*)", answer)
     return f"{match[1]}{letters[match[2]]}{match[3]}" if match and match[2] in letters else None
 
 
 def reordered(task: Any, document: Json, field: str, rng: Random) -> Json | None:
-    """A document with its options in another order, and its gold answer where the option went.
+    """A document with its options in another order, and its gold answer adapted.
 
     Args:
         task: an lm-eval task.
         document: one of its documents; its options are lines of the question, or a list of texts.
-        field: which field is the question.
+        field: the field that is the question.
         rng: draws the order.
 
     Returns:
-        The changed document; None where the prompt shows no options, or where no one field holds the answer.
+        The changed document; None if the prompt shows no options, or if no single field holds the answer.
     """
     gold, question = str(answer(task, document)), str(document[field])
     text = reorder(question, rng)
@@ -103,7 +103,7 @@ def reordered(task: Any, document: Json, field: str, rng: Random) -> Json | None
 def _with_answer(
     task: Any, document: Json, changed: Json, letters: dict[str, str], expected: str | None
 ) -> Json | None:
-    """`changed` with that one field set anew that makes `expected` its gold answer."""
+    """`changed` with one field set so that `expected` becomes the gold answer; None if no one field does."""
     if expected is None or prompt(task, document) == prompt(task, changed):
         return None
     if str(answer(task, changed)) == expected:
@@ -118,7 +118,7 @@ def _with_answer(
 
 
 def _other_answers(value: Any, letters: dict[str, str]) -> list[Any]:
-    """What a field may hold instead if it holds the answer: another letter, or another number from 0 or 1."""
+    """The values that a field with the answer may get: the new letter, or other numbers from 0 or 1."""
     numbers = list(range(len(letters) + 1))
     if isinstance(value, int) and not isinstance(value, bool):
         return list[Any](numbers)
@@ -129,7 +129,7 @@ def _other_answers(value: Any, letters: dict[str, str]) -> list[Any]:
 
 
 def _lists(document: Json) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """Lists of texts in a document, by path; one dictionary deep, as {"text": […], "label": […]}."""
+    """Lists of texts in a document, with their paths; also in a dictionary such as {"text": […], …}."""
     for name, value in document.items():
         inner: Json = cast("Json", value) if isinstance(value, dict) else {"": value}
         for key, one in inner.items():

@@ -1,6 +1,6 @@
-"""Perturbations that add a sentence: one about somebody else, with a number or without, or an idle line.
+"""Perturbations that add a sentence: about somebody else, with or without a number, or about the page.
 
-All sentences are from closed lists, so that they can be read before they are used.
+All sentences come from the fixed lists below, so that they can be reviewed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ MEN = ("Tomas", "Bjorn", "Kofi", "Mateo", "Emeka", "Ravi")
 PLACES = ("Porto", "Bergen", "Tartu", "Galway", "Cusco", "Ghent", "Trieste", "Nantes", "Aarhus", "Hobart")
 NUMBERS = range(11, 98)
 
-# Each with the beginnings of words that the text must not hold, so that it has another subject. They name
-# nothing in the plural and nothing that is counted, so that "how many of them are left?" after them can mean
-# only what it meant before.
+# Each sentence comes with beginnings of words that the text must not contain, so that its subject is another.
+# The sentences contain no plural and nothing countable, so that "how many of them are left?" after one of
+# them keeps its meaning.
 DISTRACTORS = (
     ("{name} likes to sing in {place}.", "sing sang song choir"),
     ("{name} teaches music in {place}.", "music teach taught instrument lesson piano violin artist band"),
@@ -34,7 +34,7 @@ DISTRACTORS = (
     ("{name} repairs old furniture in {place}.", "furnitur repair chair table old"),
     ("{name} dances in a theatre in {place}.", "danc theat show stage ballet"),
 )
-# A number that names or measures one thing cannot be added to a count.
+# The numbers name or measure a single thing, so that they cannot be taken for a part of a count.
 DISTRACTORS_WITH_NUMBER = (
     ("{name} lives in house {number} in {place}.", "hous home street address live"),
     ("{name} takes bus {number} to work in {place}.", "bus driv ride trip work"),
@@ -56,13 +56,13 @@ LINES = (
 
 _MALE = re.compile(r"\b(?:he|him|his|himself|man|boy|mr)\b", re.IGNORECASE)
 _FEMALE = re.compile(r"\b(?:she|her|hers|herself|woman|girl|mrs|ms)\b", re.IGNORECASE)
-# "This" and "that" by themselves, which mean what was said before: "Why is that?", "What does this cause?"
+# "This" and "that" without a noun, which refer to the text before: "Why is that?", "What does this cause?"
 _POINTS_BACK = re.compile(
     r"\b(?:this|that|these|those)(?=\s*[.?!,;:]|\s+(?:is|was|are|were|would|will|do|does|did|means?|happens?|makes?"
     r"|causes?|so)\b)",
     re.IGNORECASE,
 )
-# Questions about everything that is counted or written, and about "that number": one more could be meant.
+# Questions about all things or all numbers in the text, to which an added number could belong.
 _COUNTS_ALL = re.compile(
     r"\b(?:how many|number of|count(?: up)?|list|sum of|all(?: of)? the)\s+(?:\w+\s+){0,3}?"
     r"(?:things?|objects?|items?|articles?|numbers?|digits?|people|persons?|individuals|names?|characters?"
@@ -73,26 +73,26 @@ _NUMBERS = re.compile(r"\b(?:numbers?|digits?|integers?)\b(?! of\b)", re.IGNOREC
 
 
 def distractor(text: str, rng: Random, around: Around) -> str | None:
-    """Puts a sentence about somebody else before the sentence that asks.
+    """Adds a sentence about somebody else before the question.
 
-    Where that sentence points back ("Why did he tell her?", "What makes you say that?"), the new one would
-    come between it and what it means; it then comes before the whole text.
+    If the question refers back ("Why did he tell her?", "What makes you say that?"), the new sentence would
+    separate it from what it refers to. It is then added before the whole text.
 
     Args:
-        text: the question, or its context.
+        text: the question or its context.
         rng: draws the sentence and its names.
-        around: what stands beside the text.
+        around: the surroundings of the text.
 
     Returns:
-        The text with one sentence more; None where no sentence of the list fits.
+        The text with the added sentence; None if no sentence of the list fits.
     """
     return _insert(text, rng, around, DISTRACTORS)
 
 
 def distractor_with_number(text: str, rng: Random, around: Around) -> str | None:
-    """As `distractor`, with a number from 11 to 97 that is not yet in the document.
+    """As `distractor`, with a number from 11 to 97 that does not occur in the document.
 
-    None also where the question asks for all things that are counted, or is about numbers themselves.
+    Also None if the question asks for all things of a kind, or about numbers themselves.
     """
     end = prose(text)
     asks = f"{text[asking(text[:end]) or 0 : end]}\n{around.after}"
@@ -102,19 +102,19 @@ def distractor_with_number(text: str, rng: Random, around: Around) -> str | None
 
 
 def instruction(text: str, rng: Random, around: Around) -> str | None:
-    """Puts a line before the text that asks for nothing; None where all lines touch on its subject."""
+    """Adds a line that asks for nothing before the text; None if the subject of every line is in the text."""
     whole = f"{text}\n{around.document}"
     fitting = [line for line, subject in LINES if not _about(whole, subject)]
     return f"{rng.choice(fitting)}\n{text}" if fitting and text.strip() else None
 
 
 def sentence_about(whole: str, after: str, rng: Random, closed: Sequence[tuple[str, str]]) -> str | None:
-    """A sentence about a person, a place and a subject of which `whole` says nothing.
+    """A sentence about a person, a place and a subject that do not occur in `whole`; None if none fits.
 
     Args:
         whole: all text of the document.
-        after: what follows the sentence. A pronoun in it must not be taken for the person of the sentence,
-            who is a woman where "he" follows and a man where "she" does.
+        after: the text that follows. A pronoun in it must not seem to mean the person of the sentence, who is
+            therefore a woman if "he" follows, and a man if "she" does.
         rng: draws sentence, person, place and number.
         closed: one of this module's lists.
     """
@@ -144,8 +144,8 @@ def _insert(text: str, rng: Random, around: Around, closed: Sequence[tuple[str, 
     if sentence is None:
         return None
     before = text[:at]
-    # On the line of the sentence that asks, since a line of its own could be read as the last row of a table;
-    # a sentence with a label keeps its line to itself.
+    # The sentence goes on the line of the question, since on its own line it could be read as the last row of
+    # a table. Only a question with a label keeps a line of its own.
     gap = before[len(before.rstrip()) :] if within(at, quoted(text)) and before.strip() else " "
     return f"{before}{sentence}{gap}{text[at:]}"
 

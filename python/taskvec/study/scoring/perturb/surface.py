@@ -1,4 +1,4 @@
-"""Untidy typing: spaces doubled, a space before a comma, the first letter in lower case; no word changes."""
+"""Untidy typing: doubled spaces, spaces before commas, the first letter in lower case; no word changes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from random import Random
 
 DOUBLED = 0.15
-"""Of the spaces between two words, at least one."""
+"""The share of spaces between words that are doubled (at least one is)."""
 
-# Between two words of letters alone: nothing that could be a table, a formula or code.
+# A space between two words of letters only, so nothing in a table, a formula or code.
 _SPACE = re.compile(r"(?<=[^\W\d_]) (?=[^\W\d_])|(?<=[^\W\d_][,.;:]) (?=[^\W\d_])")
 _COMMA = re.compile(r"(?<=[^\W\d_])(?=, [^\W\d_])")
-# "A train", "Natalia", but not "DNA", and not the letter of "X is larger than Y".
+# Matches "A train" and "Natalia", but not "DNA" or the letter in "X is larger than Y".
 _FIRST = re.compile(r"\s*((?:[A-Z](?=[a-z])|[AI](?= [a-z])))")
 
 
-# First words that are another word with a small letter.
+# Words that become another word in lower case.
 _OTHER_WORD = re.compile(
     r"\s*(?:March|April|May|June|August|Will|Bill|Mark|Rose|Jack|Grace|Hope|Art|Frank|Sue|Pat|Rob|Drew|Nick"
     r"|Chase|Dawn|Faith|Joy|Polish|Turkey|China)\b"
@@ -32,12 +32,12 @@ def surface(text: str, rng: Random, around: Around) -> str | None:
     """Types a text untidily.
 
     Args:
-        text: the question, or its context; its options, and what it quotes, stay as they are.
+        text: the question or its context; options and quotations in it are not changed.
         rng: draws the places.
         around: not used.
 
     Returns:
-        The text, untidy; None where it has neither two words beside each other nor a capital to begin with.
+        The changed text; None if nothing can be changed.
     """
     del around
     end, inside = prose(text), quoted(text)
@@ -45,7 +45,7 @@ def surface(text: str, rng: Random, around: Around) -> str | None:
 
 
 def untidy(text: str, rng: Random, may: Callable[[int], bool]) -> str | None:
-    """As `surface`, at those positions alone that `may` allows."""
+    """As `surface`, but only at positions that `may` allows."""
     spaces = [match.start() for match in _SPACE.finditer(text) if may(match.start())]
     commas = [match.start() for match in _COMMA.finditer(text) if may(match.start())]
     chosen = set(rng.sample(spaces, min(len(spaces), max(1, round(DOUBLED * len(spaces))))))

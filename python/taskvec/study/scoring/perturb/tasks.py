@@ -1,7 +1,7 @@
-"""Puts a perturbation on lm-eval tasks that are already built: only the evaluated question differs.
+"""Applies a perturbation to lm-eval tasks that are already built; it changes only the evaluated questions.
 
-Shots, options, description and target stay byte for byte as they are, also where shots are drawn from the
-same documents; `options` alone moves the target, with its option.
+Few-shot examples, options, description and target stay the same byte for byte, even if the examples are drawn
+from the same documents. Only the kind `options` changes the target, together with its option.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
     from .kinds import Kind
 
 FEWEST = 50
-"""Documents of a task that are looked at, where it has them, also when fewer are evaluated."""
+"""The least number of documents of a task to try, even if fewer are evaluated."""
 LEAST = 0.8
-"""Of the documents of a benchmark that must be touched."""
+"""The share of a benchmark's documents that a perturbation must change."""
 
-# A worked solution of which only the number at the end is compared, or a number by itself.
+# A number, or a worked solution that ends with the number that is compared.
 _NUMBER_AT_END = re.compile(r"(?:^|[\s$#=])-?\$?\d[\d,]*(?:\.\d+)?\.?\s*$")
 
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """What a perturbation did to the documents that are evaluated, by (task name, doc_id of lm-eval)."""
+    """What a perturbation did to the evaluated documents, by (task name, doc_id of lm-eval)."""
 
     documents: dict[tuple[str, int], bool]
-    """Whether it changed the document."""
+    """Whether the document was changed."""
     doc_hashes: dict[tuple[str, int], str]
-    """lm-eval's `doc_hash` of the document as it was."""
+    """lm-eval's `doc_hash` of the unchanged document."""
 
     @property
     def share(self) -> float:
-        """Of documents that were changed."""
+        """The share of documents that were changed."""
         return sum(self.documents.values()) / max(1, len(self.documents))
 
 
@@ -56,15 +56,15 @@ def apply(
     """Perturbs the questions of a benchmark's tasks, in place.
 
     Args:
-        tasks: lm-eval's `ConfigurableTask` objects, whose shots are drawn as before.
+        tasks: lm-eval's `ConfigurableTask` objects; their few-shot examples do not change.
         kind: a key of `KINDS`.
-        benchmark: named in errors.
-        limit: documents of each task that are evaluated; None for all.
-        seed: of the study.
+        benchmark: the benchmark's id, for error messages.
+        limit: number of documents of each task that are evaluated; None for all.
+        seed: the seed of the study.
 
     Raises:
-        UsageError: there is no such kind, it is not for code, which field is the question cannot be told, or
-            fewer than 80 % of the documents were touched. The tasks are then as they were.
+        UsageError: there is no such kind, it does not fit code, the question cannot be determined, or fewer
+            than 80 % of the documents can be changed. The tasks are then not changed.
     """
     if kind not in KINDS:
         raise UsageError(
@@ -80,7 +80,7 @@ def apply(
         )
     if not any(was for _, _, _, marks in made for was in marks[:limit]):
         raise UsageError(
-            f"benchmark {benchmark!r}: perturbation {kind} changes none of the documents that are asked;"
+            f"benchmark {benchmark!r}: perturbation {kind} changes none of the documents within limit;"
             " raise limit"
         )
     touched = Touched({}, {})
@@ -94,7 +94,7 @@ def apply(
 
 
 def doc_hash(document: Json) -> str:
-    """What lm-eval's sample rows hold as `doc_hash`."""
+    """The `doc_hash` that lm-eval gives a document in its samples."""
     utils: Any = library("lm_eval.utils")
     text = json.dumps(document, indent=2, default=utils.handle_non_serializable, ensure_ascii=False)
     return utils.hash_string(text)
@@ -103,7 +103,7 @@ def doc_hash(document: Json) -> str:
 def _perturbed(
     task: Any, name: str, benchmark: str, limit: int | None, seed: int
 ) -> tuple[list[Json], list[Json], list[bool]]:
-    """The documents as they were, as they are now, and whether each of those looked at was touched."""
+    """The original documents, the perturbed ones, and for each document tried whether it was changed."""
     kind = KINDS[name]
     clean = [dict(one) for one in task.eval_docs]
     fields = question_fields(task, clean, benchmark)
@@ -111,12 +111,12 @@ def _perturbed(
     if code and kind.code is None:
         fitting = " or ".join(one for one, other in KINDS.items() if other.code is not None)
         raise UsageError(
-            f"benchmark {benchmark!r}: perturbation {name} is not for code, as task {task.task_name} has;"
+            f"benchmark {benchmark!r}: perturbation {name} does not fit the code of task {task.task_name};"
             f" choose {fitting}"
         )
     vocabulary = frozenset(word for one in clean for text in texts(one) for word in words_of(text))
     documents, marks = list(clean), list[bool]()
-    # Whether a perturbation fits is not to be told from a trial of a few documents.
+    # A few documents are too few to tell whether a perturbation fits the task.
     looked_at = None if limit is None else max(limit, FEWEST)
     for at, document in enumerate(clean[:looked_at]):
         rng = generator(seed, name, doc_hash(document))
@@ -149,7 +149,7 @@ def _changed(
     if change is None or not filled:
         return None
     chosen = {"all": filled, "first": filled[:1], "context": (filled[:-1] or filled)[-1:]}[kind.where]
-    # Words of a worked solution are those of the question, and only its number is compared.
+    # A worked solution repeats words of the question. Only its number is compared, so its words may change.
     options = [*(choices(task, document) or ()), *(document[one][prose(document[one]) :] for one in filled)]
     spared = words_of("\n".join(options if is_number else [*options, gold]))
     changed = dict(document)
@@ -157,19 +157,19 @@ def _changed(
         after = "\n".join(document[one] for one in filled[filled.index(name) + 1 :])
         around = Around("\n".join(texts(document)), after, frozenset(spared), vocabulary)
         changed[name] = change(document[name], rng, around) or document[name]
-    # A template may tidy the change away again, and a function of the task may take more from the question.
+    # A template may undo the change, and a function of the task may make the answer depend on the question.
     seen = prompt(task, document) != prompt(task, changed)
     return changed if seen and fixed(task, document) == fixed(task, changed) else None
 
 
 def _install(task: Any, clean: list[Json], documents: list[Json]) -> None:
-    """Lets a task evaluate `documents`, and draw its shots as if they were `clean`."""
-    # Methods of this object alone: lm-eval asks the one or the other for what is evaluated.
+    """Makes a task evaluate `documents`, but draw its few-shot examples as for `clean`."""
+    # Set on this object only; lm-eval gets the evaluated documents from one of these two methods.
     setattr(task, "test_docs" if task.has_test_docs() else "validation_docs", lambda: documents)
     if not hasattr(task, "sampler"):
         return
-    # Where shots come from the evaluated documents themselves, a sampler leaves out the one that is asked,
-    # which it knows by its content.
+    # If few-shot examples come from the evaluated documents, the sampler leaves out the document that is
+    # asked. It compares contents, so it must be given the unchanged document.
     was = {id(new): old for new, old in zip(documents, clean, strict=True)}
     sample = task.sampler.sample
 

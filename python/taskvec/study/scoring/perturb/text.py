@@ -1,6 +1,6 @@
-"""How the perturbations read a text: where its options begin, what it quotes, which sentence asks.
+"""Finds the parts of a text that perturbations need: its options, quotations, sentences, and the question.
 
-Everything here is a reading by rule of English prose; a text that a rule does not understand is left alone.
+All of it works by rules for English prose. A text that no rule matches is left unchanged.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _OPTIONS = re.compile(
     r"|\(A\)(?=.*\(B\))",
     re.IGNORECASE | re.MULTILINE | re.DOTALL,
 )
-# Spans that are given as they are: strings, titles, code, markup, and what stands after a label.
+# Spans that must not change: strings, titles, code, markup, and the text after a label.
 _QUOTED = re.compile(
     r'"[^"]*"|\u201c[^\u201d]*\u201d|`[^`]*`|<[^<>\n]+>'
     r"|\b(?:Source|Translation|Input|List|Sentences?|Statements?):[^\n]*"
-    # A single quote that an apostrophe cannot be: nothing before it, and no letter after the second one.
+    # Single quotes that cannot be apostrophes: no letter before the first, and none after the second.
     r"|(?<![\w'\u2019])'(?:[^'\n]|'(?=\w))+'(?!\w)|(?<!\w)\u2018[^\u2019\n]+\u2019(?!\w)"
 )
 _ENDS = re.compile(r"([.!?]+)[\"'\u201d\u2019)\]]*(\s+)(?=\S)|(\s*\n\s*)(?=\S)")
@@ -30,20 +30,20 @@ _ENDS = re.compile(r"([.!?]+)[\"'\u201d\u2019)\]]*(\s+)(?=\S)|(\s*\n\s*)(?=\S)")
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What a perturbation must know beside the text that it changes."""
+    """The surroundings of a text, which a perturbation takes into account."""
 
     document: str = ""
-    """All text of the document, options and target included: a made-up name must not occur in it."""
+    """All text of the document, with options and target: an invented name must not occur in it."""
     after: str = ""
-    """What follows the text in the prompt, such as the question after its context."""
+    """The text that follows in the prompt, such as the question after its context."""
     spared: frozenset[str] = frozenset()
-    """Words, in lower case, that answers are made of; they stay as they are."""
+    """Words of the answers, in lower case; they are not changed."""
     vocabulary: frozenset[str] = frozenset()
-    """Words, in lower case, of all documents of the task: no misspelling may be one of them."""
+    """Words of all documents of the task, in lower case; a misspelling must not be one of them."""
 
 
 def listed(words: str) -> frozenset[str]:
-    """The words of a list that is written as text."""
+    """The set of words in a text."""
     return frozenset(words.split())
 
 
@@ -56,34 +56,37 @@ _ABBREVIATIONS = listed(
 
 
 def words_of(text: str) -> set[str]:
-    """The words of a text in lower case, also the parts of those with an apostrophe."""
+    """The words of a text in lower case, and the parts of those with an apostrophe."""
     found = {word.casefold() for word in WORD.findall(text)}
     return found | {part for word in found for part in re.split("['\u2019]", word)}
 
 
 def prose(text: str) -> int:
-    """Where the question ends and its options begin; the length of the text where it lists none."""
+    """The position at which the options begin; the length of the text if there are none."""
     options = _OPTIONS.search(text)
     return len(text) if options is None else options.start()
 
 
 def quoted(text: str) -> list[tuple[int, int]]:
-    """Spans (start, end) in quotation marks, in backticks, in markup or after a label like "Sentence:"."""
+    """Spans (start, end) in quotation marks, in backticks, in markup, or after a label like "Sentence:"."""
     return [match.span() for match in _QUOTED.finditer(text)]
 
 
 def within(at: int, spans: list[tuple[int, int]]) -> bool:
-    """Whether a position is inside one of the spans, their last character included."""
+    """Whether a position is inside one of the spans (start, end)."""
     return any(start <= at < end for start, end in spans)
 
 
 def sentences(text: str) -> list[int]:
-    """Where each sentence begins; a line break parts two after a mark, at a blank line, before the end."""
+    """The positions at which sentences begin.
+
+    A line break ends a sentence after a punctuation mark, at a blank line, and before the last line.
+    """
     first = len(text) - len(text.lstrip())
     if first == len(text):
         return []
     starts = [first]
-    # A quotation may begin a sentence; nothing begins one within it.
+    # A quotation may begin a sentence, but no sentence begins inside one.
     inside = [(start + 1, end) for start, end in quoted(text)]
     cased = text != text.lower()
     for match in _ENDS.finditer(text, first):
@@ -103,13 +106,13 @@ def _ends(text: str, match: re.Match[str], cased: bool) -> bool:
         return False
     before = text[: match.start()].rsplit(None, 1)
     token = before[-1].lstrip("(\"'\u201c\u2018") if before else ""
-    # "John F. Kennedy", and "c . p ." where a text has no capitals.
+    # Initials, as in "John F. Kennedy", or "c . p ." in a text without capitals.
     is_initial = len(token) == 1 and token.isalpha() and token != "I"
     return marks != "." or not (is_initial or token.casefold() in _ABBREVIATIONS)
 
 
 def asking(text: str) -> int | None:
-    """Where the sentence that asks begins: the last one with a question mark, else the last one.
+    """The position at which the question begins: the last sentence with a question mark, else the last one.
 
     None for a blank text.
     """

@@ -1,4 +1,4 @@
-"""Misspelt words: an inner letter doubled, or two inner neighbours swapped, and never another word."""
+"""Misspells words: doubles an inner letter or swaps two neighbours, but never makes another English word."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from random import Random
 
 SHARE = 0.06
-"""Of the words of a text, at least one."""
+"""The share of words of a text that are misspelt (at least one is)."""
 
-# A whole token in lower case, with nothing but punctuation beside it: no name, number, hyphen, unit or code.
+# A whole token in lower case with only punctuation beside it: no name, number, hyphen, unit or code.
 _ELIGIBLE = re.compile(r"(?<![^\s(])[a-z]{5,}(?=[.,;:?!)]*(?:\s|$))")
-# What a question turns on must be read without effort, so these words and their like keep their spelling.
+# Words on which the meaning of a question often depends; they keep their spelling.
 _SPARED = listed(
     """
     never neither nothing nobody nowhere without cannot except unless hardly barely scarcely opposite
@@ -34,10 +34,10 @@ _SPARED = listed(
     saturday sunday january february march april august september october november december
     """
 )
-# Comparatives and superlatives, and whatever else ends as they do.
+# Endings of comparatives and superlatives.
 _COMPARES = re.compile(r"(?:er|est)s?$")
-# Words that a swap or a doubling makes of another word, found by trying both on every lower-case word of five
-# letters and more in Debian's list american-english (2020.12.07).
+# Words that a swap or a doubling can make from another word. They were found by trying both on every
+# lower-case word of five or more letters in Debian's list american-english (2020.12.07).
 _TWINS = listed(
     """
     accouterments accoutrements aliens alines amphitheatres angels angles appalls bards barely barked
@@ -70,15 +70,15 @@ _TWINS = listed(
 
 
 def typos(text: str, rng: Random, around: Around) -> str | None:
-    """Misspells 6 % of the words of a text, or as many as can be.
+    """Misspells 6 % of the words of a text, or fewer if too few words are suitable.
 
     Args:
-        text: the question, or its context; its options, and what it quotes, stay as they are.
+        text: the question or its context; options and quotations in it are not changed.
         rng: draws the words and how each is misspelt.
-        around: words to spare, and words that no misspelling may be.
+        around: words that must not change, and words that must not result.
 
     Returns:
-        The text, misspelt; None where no word can be.
+        The changed text; None if no word is suitable.
     """
     end, inside = prose(text), quoted(text)
     found = [
@@ -100,7 +100,7 @@ def _misspellings(word: str, around: Around) -> list[str]:
 
 
 def _forms(word: str) -> Iterator[str]:
-    """Every way to double or to swap; first and last letters stay, and no letter comes three times."""
+    """All misspellings of a word; first and last letters stay, and no letter comes three times in a row."""
     for at in range(1, len(word) - 1):
         before, letter, after = word[at - 1 : at + 2]
         # "hoping" would become "hopping", and "chose" "choose".

@@ -1,4 +1,4 @@
-"""Where code that a model wrote is run: `Sandbox` judges programs, `confined` runs in its processes."""
+"""Runs code that a model wrote: `Sandbox` judges programs, and `confined` runs inside its processes."""
 
 from .sandbox import Program, Sandbox, Verdict
 

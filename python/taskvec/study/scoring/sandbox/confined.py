@@ -1,11 +1,11 @@
 """One side of a judgement, in a bare interpreter: `confined.py judge SETTINGS` or `… worker SETTINGS`.
 
-The judge holds the tests, and the worker what the model wrote. Both confine themselves before they are sent
-anything, and say so; without that word nothing is sent. A test that calls the tested function makes the judge
-ask the worker over a pipe, and both ways only plain data cross. The worker never sees a test, and nothing
-that it prints, patches, returns or exits with is a verdict: that is made by the judge alone.
+The judge has the tests, and the worker has the program that the model wrote. Each side confines itself and
+reports that it has; only then is anything sent to it. When a test calls the tested function, the judge asks
+the worker over a pipe. Only plain data are sent in both directions. The worker never sees a test, and nothing
+that it prints, patches, returns or exits with decides the verdict: the judge alone does.
 
-This file is run by its path and needs the standard library alone.
+This file is run by its path and uses only the standard library.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-# The two files beside this one, and then never again: a model's `import tasks` must not find ours.
+# The folder is on the path only for these two imports: a program's `import …` must not find files of taskvec.
 sys.path.append(__file__.rpartition("/")[0])
 import sandbox_messages as messages
 import sandbox_walls as walls
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _ANSWER_CAP = 4 << 20
 _TEXT_CAP = 100
 _UNREADABLE = "an answer that cannot be read"
-# Those that end a loop in silence would let a program cut a test short.
+# These exceptions end a loop silently, so raising them in the judge would let a program cut a test short.
 _NOT_RAISED = (StopIteration, StopAsyncIteration)
 
 
@@ -39,7 +39,7 @@ _NOT_RAISED = (StopIteration, StopAsyncIteration)
 
 
 class Candidate:
-    """The tested function, as the tests see it: each call is answered by the worker."""
+    """Stands for the tested function in the tests: each call is sent to the worker."""
 
     def __init__(self, worker: Channel) -> None:
         """Takes the channel to the worker."""
@@ -49,11 +49,11 @@ class Candidate:
         self.error = ""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Asks the worker.
+        """Calls the function in the worker.
 
         Raises:
-            Lost: there was no usable answer; from then on every call raises it.
-            Unsendable: an argument of the tests is not plain data.
+            Lost: the worker gave no usable answer; every later call raises it too.
+            Unsendable: an argument is not plain data.
             Exception: what the function raised, as the nearest built-in type.
         """
         if self.lost:
@@ -82,10 +82,10 @@ class Candidate:
 
 
 def raised(answer: dict[str, Any]) -> tuple[Exception, str]:
-    """What the worker says was raised: the nearest built-in exception, and a line about it.
+    """The exception that the worker reports, as the nearest built-in type, and a line about it.
 
     Raises:
-        Lost: it does not say it as it must.
+        Lost: the report is malformed.
     """
     try:
         (own, *bases), text = map(str, answer["raised"]), str(answer["text"])
@@ -98,13 +98,13 @@ def raised(answer: dict[str, Any]) -> tuple[Exception, str]:
             try:
                 return kind(text), said
             except TypeError:
-                # UnicodeDecodeError wants five arguments.
+                # Some types need more arguments, such as UnicodeDecodeError with five.
                 continue
     return Exception(text), said
 
 
 def _line(name: str, text: str) -> str:
-    """An exception in one printable line, whatever its text holds."""
+    """An exception as one printable line of limited length."""
     line = f"{name}: {text}".rstrip(": ")
     return "".join(one if one.isprintable() else " " for one in line)[:_TEXT_CAP]
 
@@ -114,10 +114,10 @@ def judge(job: dict[str, Any], worker: Channel) -> dict[str, Any]:
 
     Args:
         job: its `prompt`, `completion`, `test` and `entry_point`.
-        worker: the channel to a worker that is confined and has not yet been sent anything.
+        worker: the channel to a confined worker, to which nothing has been sent yet.
 
     Returns:
-        `passed` and `reason`, and `lost` if the worker is gone; or `unusable` if the tests cannot be run.
+        `passed` and `reason`, with `lost` if the worker has ended; or `unusable` if the tests cannot be run.
     """
     try:
         worker.send({"source": job["prompt"] + job["completion"], "entry_point": job["entry_point"]})
@@ -136,12 +136,12 @@ def _tested(job: dict[str, Any], candidate: Candidate) -> dict[str, Any]:
         check = names["check"]
     except Exception as error:
         return {"unusable": _line(type(error).__name__, str(error))}
-    # Not before: what the program does must have no part in whether the tests can be used.
+    # Set only now, so that the program cannot influence whether the tests are usable.
     names[job["entry_point"]] = candidate
     try:
         check(candidate)
     except Exception as error:
-        # Also where a test swallowed that the worker is gone.
+        # This is checked first, because a test may have caught the error that the worker has ended.
         if candidate.lost:
             raise candidate.lost from None
         if error is candidate.raised:
@@ -156,7 +156,7 @@ def _tested(job: dict[str, Any], candidate: Candidate) -> dict[str, Any]:
 
 
 def _helpers(prompt: str) -> dict[str, Any]:
-    """What a prompt defines beside the function that is asked for; some tests call it."""
+    """The helper functions that a prompt defines, which some tests call."""
     for source in (prompt, prompt + "\n    pass\n"):
         names: dict[str, Any] = {}
         try:
@@ -171,9 +171,9 @@ def _helpers(prompt: str) -> dict[str, Any]:
 
 
 def work(judge: Channel) -> None:
-    """Loads the program that the judge sends and answers its calls until it hangs up."""
+    """Loads the program that the judge sends, and answers the judge's calls until it closes the pipe."""
     job = judge.receive()
-    # As in lm-eval's code_eval: the name of the module is not "__main__".
+    # As in lm-eval's code_eval, `__name__` is not "__main__".
     names: dict[str, Any] = {}
     try:
         _run(job["source"], "<program>", names)
@@ -216,19 +216,19 @@ def _told(error: BaseException) -> dict[str, Any]:
 
 
 def _run(source: str, name: str, names: dict[str, Any]) -> None:
-    # Without the future import of this file, which would leave annotations unread.
+    # `dont_inherit`, or this file's future import would also apply, and leave annotations unevaluated.
     exec(compile(source, name, "exec", dont_inherit=True), names)
 
 
 class Packages:
-    """Finds the few packages outside the standard library that may be imported, and no other."""
+    """An import finder for the few packages outside the standard library that may be imported."""
 
     def __init__(self, folders: dict[str, str]) -> None:
-        """Takes the folder of each package by its name."""
+        """Takes the folder of each package, by its name."""
         self.folders = folders
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """As importlib asks; the modules within a package are found by Python itself."""
+        """Implements importlib's finder protocol; Python finds the modules inside a package by itself."""
         if path is not None or name not in self.folders:
             return None
         from importlib.util import spec_from_file_location
@@ -238,7 +238,7 @@ class Packages:
 
 
 def main(arguments: list[str]) -> None:
-    """Confines this process, says so, and does its part."""
+    """Confines this process, reports it, and does its part of the judgement."""
     side, settings = arguments[0], json.loads(arguments[1])
     first, *others = (Channel(*pair) for pair in settings["channels"])
     sys.argv[:] = [""]
@@ -248,7 +248,7 @@ def main(arguments: list[str]) -> None:
     except walls.Unavailable as error:
         first.send({"refused": str(error)})
         return
-    # The judge passes on what the worker says of itself: the job comes when both are confined.
+    # The judge forwards the worker's report, so that the job is sent only after both are confined.
     said = others[0].receive() if side == "judge" else {"confined": True}
     first.send(said)
     if side == "worker":
@@ -263,5 +263,5 @@ if __name__ == "__main__":
     except Lost:
         pass
     finally:
-        # Nothing that a program has left behind is run at the end.
+        # Ends without running exit handlers, which a program may have installed.
         os._exit(0)

@@ -1,10 +1,11 @@
-"""Code that a model wrote is judged in a sandbox, or not at all.
+"""Runs code that a model wrote in a sandbox, and says whether it passes its tests.
 
     sandbox = Sandbox.open()
     verdict = sandbox.judge(Program(prompt, completion, test, entry_point))
 
-Each program gets two fresh processes, started here, that confine themselves: a judge with the tests and a
-worker with the program (`confined.py`). The walls and what each one stops: docs/code-execution.md.
+For each program, this process starts two new processes, which confine themselves before they run anything: a
+judge with the tests and a worker with the program (`confined.py`). docs/code-execution.md describes the walls
+of the sandbox and what each one stops. If a wall is not available, no code is run.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from .sandbox_messages import Channel, Lost
 from .sandbox_process import Pipes, Room, Side, find_bubblewrap
 
 CPU_SECONDS = 5
-"""Processor time of a program, by default."""
+"""Default limit for the processor time of a program, in seconds."""
 WALL_SECONDS = 60.0
-"""Time by the clock of a judgement, by default: for programs that sleep."""
+"""Default limit for the wall time of a judgement, in seconds; it stops programs that sleep."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is to be judged: the data set's prompt, test and name of the function, and what the model wrote.
+    """A program to judge: `prompt + completion`, where the model wrote the completion.
 
-    The program is `prompt + completion`. `test` defines `check`, which takes the function.
+    `test` is code that defines `check`, which is called with the function named `entry_point`.
     """
 
     prompt: str
@@ -40,9 +41,9 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a program passes its tests, and why not.
+    """Whether a program passes its tests, and the reason.
 
-    `reason` is "passed", "empty", "wrong answer", "time limit", or one line that says what happened.
+    `reason` is "passed", "empty", "wrong answer", "time limit", or a line that says what happened.
     """
 
     passed: bool
@@ -50,25 +51,25 @@ class Verdict:
 
 
 class Sandbox:
-    """Judges programs, one at a time or from several threads; there is nothing to close."""
+    """Judges programs; threads may share it, and it need not be closed."""
 
     def __init__(self, room: Room, wall_seconds: float, described: str) -> None:
-        """Takes what `open` has found; use that."""
+        """Use `open` instead, which finds these arguments."""
         self._room = room
         self._wall_seconds = wall_seconds
         self.described = described
-        """The walls in one line, for a report."""
+        """The walls of the sandbox in one line, for a report."""
 
     @classmethod
     def open(cls, *, cpu_seconds: int = CPU_SECONDS, wall_seconds: float = WALL_SECONDS) -> Sandbox:
-        """Finds out which walls can be had here, and runs the probes behind them.
+        """Finds the walls that are available on this system, and tests them with probe programs.
 
         Args:
-            cpu_seconds: processor time of a program, user and system, start of the interpreter included.
-            wall_seconds: time by the clock of a whole judgement.
+            cpu_seconds: processor time of a program (user and system), including the interpreter's start.
+            wall_seconds: wall time of a whole judgement.
 
         Raises:
-            UsageError: confinement is not to be had here, or a probe was not contained.
+            UsageError: this system cannot sandbox code, or a probe was not stopped.
         """
         try:
             sandbox_walls.check_platform()
@@ -87,7 +88,7 @@ class Sandbox:
         """Runs a program's tests against it.
 
         Raises:
-            UsageError: a process could not be confined; the program was not run.
+            UsageError: a process could not be confined, so the program was not run.
             MismatchError: the tests themselves cannot be run.
         """
         if not program.completion.strip():
@@ -104,12 +105,12 @@ class Sandbox:
         if "unusable" in said:
             raise MismatchError(
                 f"the tests of {program.entry_point} cannot be run in the sandbox ({said['unusable']});"
-                " install what they import, or leave the benchmark out"
+                " install what they import, or remove the benchmark from the study"
             )
         return Verdict(said["passed"] is True, str(said["reason"]))
 
     def _run(self, job: dict[str, str]) -> dict[str, Any]:
-        """What the judge says, or what is said of one that says nothing."""
+        """The judge's message, or one that says what happened if the judge sends none."""
         until = time.monotonic() + self._wall_seconds
         pipes, sides = Pipes(), list[Side]()
         try:
@@ -117,7 +118,7 @@ class Sandbox:
             channels = [(jobs[0], verdicts[1]), (answers[0], calls[1])]
             sides.append(judge := Side(self._room, "judge", channels))
             sides.append(worker := Side(self._room, "worker", [(calls[0], answers[1])]))
-            # From here on a side that ends is seen by the other one, and by this process.
+            # With these ends closed here, each side and this process notice when another side ends.
             pipes.close(jobs[0], verdicts[1], *calls, *answers)
             channel = Channel(verdicts[0], jobs[1])
             try:
@@ -127,7 +128,7 @@ class Sandbox:
             if "refused" in said:
                 return said
             said = self._verdict(channel, job, until, judge, worker)
-            # They end by themselves now; what is around them sees it, and cleans up.
+            # Both sides end by themselves now; waiting gives bubblewrap around them time to clean up.
             for side in sides:
                 side.returned()
             return said
@@ -153,28 +154,28 @@ class Sandbox:
         return said
 
     def _ended(self, side: Side, otherwise: str) -> str:
-        """Why a side that stopped answering did so."""
+        """The reason why a side stopped answering; `otherwise` if its exit status does not tell."""
         code = side.returned() or 0
         number = -code if code < 0 else code - 128
-        # Nobody has killed it yet but the kernel, for its processor time.
+        # This process has not killed it yet, so the kernel has, for its processor time.
         if number == signal.SIGKILL:
             return "time limit"
         known = {one.value: one.name for one in signal.Signals}
         return f"{otherwise} ({known[number]})" if number in known else otherwise
 
     def _probe(self) -> None:
-        """Raises UsageError unless an honest program passes and each probe is refused."""
+        """Raises `UsageError` unless an honest program passes and every probe is stopped."""
         honest = self.judge(Program("", sandbox_probes.HONEST, sandbox_probes.HONEST_TEST, "probe"))
         if not honest.passed:
-            raise _refusal(f"not even an honest program passes ({honest.reason}) behind {self.described}")
+            raise _refusal(f"even an honest program fails ({honest.reason}) behind {self.described}")
         for attempt, source in sandbox_probes.PROBES.items():
             found = self.judge(Program("", source, sandbox_probes.REFUSED_TEST, "probe"))
             if not found.passed:
-                raise _refusal(f"a probe that tries to {attempt} was not contained ({found.reason})")
+                raise _refusal(f"a probe that tries to {attempt} was not stopped ({found.reason})")
 
 
 def _refusal(why: str) -> UsageError:
     return UsageError(
         f"code that a model wrote is not run here: {why}; use Linux 5.13 or newer on x86_64 with Landlock and"
-        " seccomp, or leave the benchmark out"
+        " seccomp, or remove the benchmark from the study"
     )

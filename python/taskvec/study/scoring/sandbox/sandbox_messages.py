@@ -1,8 +1,8 @@
-"""Messages between the judge and the worker: plain data, as JSON, over pipes.
+"""Messages between the judge and the worker: plain data as JSON, over pipes.
 
-Only plain built-in types cross. What else a program returns arrives as a `Stranger`, which equals nothing, so
-that no method of the program's own is ever called where the tests are. This file needs the standard library
-alone, because `confined.py` imports it in a bare interpreter.
+Only values of built-in types are sent. Any other value arrives as a `Stranger`, which equals nothing, so that
+the judge never calls a method that the program defines. This file uses only the standard library, because
+`confined.py` imports it in a bare interpreter.
 """
 
 from __future__ import annotations
@@ -18,47 +18,48 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Json = Any
-"""What `json` reads and writes."""
+"""A value that `json` reads and writes."""
 
-# What JSON holds as it is. Larger numbers go in hexadecimal, which takes linear time and has no limit.
+# Smaller integers are sent as JSON numbers. Larger ones are sent in hexadecimal, which Python converts in
+# linear time and without its limit on decimal digits.
 _LARGEST = 1 << 63
 
 
 class Lost(BaseException):
-    """The other side gave no answer that can be used; `str()` says why.
+    """The other side gave no usable answer; `str()` says why.
 
-    Not an `Exception`: a test that expects one must not take this for it.
+    It does not derive from `Exception`, so that a test that expects an exception does not catch this one.
     """
 
 
 class Unsendable(TypeError):
-    """A value that is not plain data, where it has to be; `str()` names its type."""
+    """A value that must be plain data is not; `str()` names its type."""
 
 
 class Stranger:
-    """What arrives in place of a value that is not plain data: it equals nothing but itself."""
+    """Stands for a received value that was not plain data; it equals only itself."""
 
     def __init__(self, name: str) -> None:
         """Takes the name of the type that the value had."""
         self.name = name
 
     def __repr__(self) -> str:
-        """What it stands for."""
+        """The name of the type in angle brackets."""
         return f"<{self.name}>"
 
 
 class Channel:
-    """A line a message, over a pair of pipes."""
+    """Sends and receives messages, one line each, over a pair of pipes."""
 
     def __init__(self, inbox: int, outbox: int) -> None:
-        """Takes two file descriptors."""
+        """Takes the file descriptors to read from and to write to."""
         self.inbox, self.outbox, self.read = inbox, outbox, bytearray()
 
     def send(self, message: Json) -> None:
         """Writes a message.
 
         Raises:
-            Lost: nobody reads any more.
+            Lost: the other side has closed the pipe.
         """
         left = memoryview(json.dumps(message).encode() + b"\n")
         try:
@@ -71,12 +72,12 @@ class Channel:
         """Waits for a message.
 
         Args:
-            cap: bytes that it may have.
-            until: how long to wait, as `time.monotonic` counts.
+            cap: the most bytes that it may have; None for no limit.
+            until: the time of `time.monotonic` at which to stop waiting; None for no limit.
 
         Raises:
-            Lost: the other side has gone, or what it sent is no message or too long a one.
-            TimeoutError: it is past `until`.
+            Lost: the other side has closed the pipe, or sent something malformed or too long.
+            TimeoutError: the time `until` has passed.
         """
         searched = 0
         while (end := self.read.find(b"\n", searched)) < 0:
@@ -106,18 +107,18 @@ class Channel:
 
 
 def encode(value: Any, *, strict: bool = False) -> Json:
-    """What `decode` makes a copy of `value` from.
+    """Encodes a value as JSON, from which `decode` makes a copy.
 
-    A value of a subclass counts as one of the built-in type: a `Counter` as a `dict`, a `numpy.float64` as a
-    `float`, a named tuple as a `tuple`. These are equal in Python too. Numbers of numpy become Python's.
+    A value of a subclass is sent as its built-in type: a `Counter` as a `dict`, a `numpy.float64` as a
+    `float`, a named tuple as a `tuple`. Python considers these equal. numpy's numbers become Python's.
 
     Args:
-        value: anything.
-        strict: refuse what is not plain data, instead of sending a stranger.
+        value: any value.
+        strict: whether to raise an error for a value that is not plain data, instead of sending a `Stranger`.
 
     Raises:
-        Unsendable: `strict`, and there is something that is not plain data in it.
-        RecursionError: it is nested too deeply, or contains itself.
+        Unsendable: `strict` is set, and the value contains something that is not plain data.
+        RecursionError: the value is nested too deeply, or contains itself.
     """
     if value is None or value is True or value is False:
         return value
@@ -128,7 +129,7 @@ def encode(value: Any, *, strict: bool = False) -> Json:
         return number if -_LARGEST < number < _LARGEST else {"int": hex(number)}
     if isinstance(value, float):
         return float.__pos__(value)
-    # The methods of the built-in types, not those of a subclass.
+    # Calls the methods of the built-in types, since the program may override those of a subclass.
     for kind, name in _SEQUENCES:
         if isinstance(value, kind):
             items = [encode(one, strict=strict) for one in kind.__iter__(value)]
@@ -151,7 +152,7 @@ def _rare(value: Any, strict: bool) -> Json:
         return {"complex": [value.real, value.imag]}
     if isinstance(value, range):
         return {"range": [encode(one) for one in (value.start, value.stop, value.step)]}
-    # A module that nobody has imported has made no value.
+    # If a module has not been imported, the value cannot be of one of its types.
     if (fractions := sys.modules.get("fractions")) and isinstance(value, fractions.Fraction):
         return {"fraction": [encode(value.numerator), encode(value.denominator)]}
     if (decimals := sys.modules.get("decimal")) and isinstance(value, decimals.Decimal):
@@ -166,10 +167,10 @@ def _rare(value: Any, strict: bool) -> Json:
 
 
 def decode(sent: Json) -> Any:
-    """The value that `encode` wrote.
+    """Decodes a value that `encode` wrote.
 
     Raises:
-        Exception: of many kinds, where it is nothing that `encode` writes; the other side is hostile.
+        Exception: of any type, if the input is not from `encode`; the other side may be hostile.
     """
     if isinstance(sent, list):
         return _all(sent)
@@ -212,9 +213,10 @@ _DECODERS: dict[str, Callable[[Json], Any]] = {
 
 
 def mirror(before: Any, after: Any) -> None:
-    """Does to an argument of the tests what the program did to its copy of it.
+    """Applies the program's changes to its copy of an argument to the argument of the tests.
 
-    Lists, dictionaries, sets and byte arrays change in place, as they would in one process; in a tuple too.
+    Lists, dictionaries, sets and byte arrays, also inside a tuple, are changed in place, as they would be if
+    all ran in one process.
     """
     kind = before.__class__
     if kind is not after.__class__:

@@ -1,4 +1,4 @@
-"""Programs that try what the sandbox must refuse, and one that must pass: run before the first verdict."""
+"""Test programs for the sandbox, run before its first verdict: each tries something that must be stopped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def probe(numbers, names):
     names.append("seen")
     return sorted(numbers), {name: len(name) for name in names}, math.sqrt(2.0), re.findall("[a-z]+", "ab, c")
 '''
-"""Must pass `HONEST_TEST`, or what else is refused shows nothing."""
+"""Must pass `HONEST_TEST`; if it did not, a probe that is stopped would prove nothing."""
 
 HONEST_TEST = """
 def check(candidate):
@@ -25,7 +25,7 @@ REFUSED_TEST = """
 def check(candidate):
     assert candidate() == "refused"
 """
-"""Passed by a probe that ran, tried, and was refused."""
+"""A probe passes this test if it ran, made its attempt, and was refused."""
 
 
 _PROBE = """
@@ -40,9 +40,9 @@ def probe():
 """
 
 
-# Signal 0 asks whether a signal could be sent, and sends none.
+# Signal 0 tests whether a signal could be sent, without sending one.
 _ATTEMPTS = {
-    # Of the folder that every user may write to, under a name of its own, and gone again where it works.
+    # In a folder that every user may write to, under a unique name; removed again if the attempt succeeds.
     "write a file": """path = f"/tmp/taskvec-probe-{os.getpid()}"
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         os.unlink(path)""",
@@ -54,4 +54,4 @@ _ATTEMPTS = {
     "see the user's environment": 'os.environ["PATH"]',
 }
 PROBES = {attempt: _PROBE.format(line) for attempt, line in _ATTEMPTS.items()}
-"""What each one tries, and its program."""
+"""The programs, by what each tries to do."""

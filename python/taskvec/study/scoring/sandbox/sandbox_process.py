@@ -1,4 +1,4 @@
-"""The processes of a judgement: a bare interpreter for each side, given nothing of this one but its pipes."""
+"""Starts the processes of a judgement: a bare interpreter for each side, which inherits only its pipes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from importlib.util import find_spec
 from pathlib import Path
 
 MEMORY = 2 << 30
-"""Bytes of address space that a side may take."""
+"""The most bytes of address space for a side."""
 JUDGE_SHARE = 4
-"""The judge's processor time, as a multiple of the worker's: its tests can be long."""
-# numpy's libraries would start threads, which are forbidden.
+"""The judge's processor time as a multiple of the worker's, since its tests can be long."""
+# Set to 1, because numpy's libraries would start threads, which the sandbox forbids.
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-# No site-packages, no folder of the user's or of the script on the path, no compiled files written.
+# No site-packages, no user folder or script folder on the path, no compiled files written.
 _FLAGS = ("-S", "-s", "-P", "-B")
 _SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
 _HERE = Path(__file__).resolve().parent
-# Seconds for a process that has closed its pipes to end, and for bubblewrap around it.
+# Seconds to wait until a process that has closed its pipes, and bubblewrap around it, have ended.
 _GRACE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Where a side is started: the interpreter, what it may read, how long it may compute."""
+    """How a side is started: its interpreter, what it may read, and how long it may compute."""
 
     python: str
     readable: tuple[str, ...]
@@ -39,8 +39,8 @@ class Room:
 
     @classmethod
     def of_this_interpreter(cls, cpu_seconds: int) -> Room:
-        """A room with the Python that runs this, without its packages but numpy; no bubblewrap around it."""
-        # In a virtual environment: the interpreter that it was made from, which needs no pyvenv.cfg.
+        """Uses the Python that runs this, with numpy but no other package, and without bubblewrap."""
+        # In a virtual environment, take the interpreter it was made from, which needs no pyvenv.cfg.
         python = Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
         base = Path(sys.base_prefix).resolve()
         packages = {
@@ -51,13 +51,13 @@ class Room:
         places = [*_SYSTEM_LIBRARIES, base / "lib", base / "lib64"]
         places += [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
         for folder in packages.values():
-            # Wheels keep the libraries of a package beside it.
+            # Wheels put shared libraries into a folder beside the package.
             places += [folder, f"{folder}.libs"]
         there = dict.fromkeys(str(place) for place in places if Path(place).exists())
         return cls(str(python), tuple(there), packages, cpu_seconds)
 
     def command(self, side: str, channels: list[tuple[int, int]]) -> list[str]:
-        """The command line of the `judge` or the `worker`, given the pipes that are its."""
+        """The command line of the `judge` or the `worker`, for these pipes."""
         settings = {
             "channels": channels,
             "readable": self.readable,
@@ -69,18 +69,18 @@ class Room:
         return [*self.wrapped(), self.python, *_FLAGS, script, side, json.dumps(settings)]
 
     def wrapped(self) -> list[str]:
-        """What stands before a command: bubblewrap, with new namespaces and only what is read mounted."""
+        """The prefix of a command: bubblewrap with new namespaces, and only the readable paths mounted."""
         if self.bubblewrap is None:
             return []
         paths = (*self.readable, self.python, str(_HERE))
         binds = [part for path in paths for part in ("--ro-bind", path, path)]
-        # Without a process 1 of its own, which it would leave behind for this machine's to clean up.
+        # `--as-pid-1`: otherwise bubblewrap starts a process 1, and leaves it to the machine to clean up.
         alone = ("--unshare-all", "--as-pid-1", "--die-with-parent", "--cap-drop", "ALL", "--chdir", "/")
         return [self.bubblewrap, *alone, *binds, "--"]
 
 
 def find_bubblewrap(room: Room) -> tuple[str | None, str]:
-    """The path of bubblewrap if it works here, else None; and what to say about it."""
+    """The path of bubblewrap if it works here, else None; and a phrase that says so."""
     path = shutil.which("bwrap")
     if path is None:
         return None, "bubblewrap is not installed"
@@ -104,18 +104,18 @@ def find_bubblewrap(room: Room) -> tuple[str | None, str]:
 
 
 def environment() -> dict[str, str]:
-    """The whole environment of a side. Of the user's own only what some interpreters cannot start without."""
-    # A fixed seed makes the order of a set the same in every run, and so the verdicts.
+    """The environment variables of a side; the only one of the user's is needed by some interpreters."""
+    # A fixed hash seed makes the order of sets, and so the verdicts, the same in every run.
     chosen = {"PYTHONHASHSEED": "0", **dict.fromkeys(_THREADS, "1")}
     libraries = os.environ.get("LD_LIBRARY_PATH")
     return {**chosen, "LD_LIBRARY_PATH": libraries} if libraries else chosen
 
 
 class Side:
-    """A process that is started, and always ended by `end`."""
+    """A process of a judgement; `end` must always be called."""
 
     def __init__(self, room: Room, name: str, channels: list[tuple[int, int]]) -> None:
-        """Starts the `judge` or the `worker`, in a session that no Ctrl-C of the terminal reaches."""
+        """Starts the `judge` or the `worker` in a new session, which the terminal's Ctrl-C does not reach."""
         self._process = subprocess.Popen(
             room.command(name, channels),
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -124,16 +124,16 @@ class Side:
         )  # fmt: skip
 
     def returned(self) -> int | None:
-        """What it ended with, or None if it goes on: −N for signal N, or 128 + N if bubblewrap saw it."""
+        """The exit status, or None if it still runs: −N for signal N, or 128 + N through bubblewrap."""
         try:
             return self._process.wait(_GRACE)
         except subprocess.TimeoutExpired:
             return None
 
     def end(self) -> None:
-        """Kills it and all it has started, and waits for it."""
+        """Kills the process and all that it has started, and waits for it."""
         if self._process.returncode is None:
-            # Its number cannot be another process's: it has not been waited for.
+            # The process has not been waited for, so its id cannot have been reused.
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
@@ -142,17 +142,17 @@ class Pipes:
     """File descriptors that are closed together."""
 
     def __init__(self) -> None:
-        """Opens none yet."""
+        """Opens no pipe yet."""
         self._open: set[int] = set()
 
     def pipe(self) -> tuple[int, int]:
-        """A new pipe: the end to read from, and the end to write to."""
+        """Opens a pipe; returns the end to read from and the end to write to."""
         both = os.pipe()
         self._open.update(both)
         return both
 
     def close(self, *descriptors: int) -> None:
-        """Closes these, or without any named all that are left."""
+        """Closes these descriptors; without arguments, all that are still open."""
         for one in descriptors or tuple(self._open):
             self._open.discard(one)
             os.close(one)
