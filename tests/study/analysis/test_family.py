@@ -77,8 +77,7 @@ def test_a_primary_family_of_the_study_file(tmp_path: Path) -> None:
         " against random 1 on List (2 tests)."
     ) in results.conclusions[-1]
     assert (
-        "55 other tests are corrected among themselves. The sweep of α is described"
-        in (results.conclusions[-1])
+        "55 other tests are corrected among themselves. The α sweep is described" in (results.conclusions[-1])
     )
 
 
@@ -150,7 +149,7 @@ def test_documents_that_share_a_seed_question_are_tested_together(tmp_path: Path
     low, high = results.arms[1].cells["plus"].interval
     alone = stats.binomtest(40, 200).proportion_ci(method="wilson")
     assert high - low > 1.5 * (alone.high - alone.low)
-    assert "here some share a seed question, and show less" in results.benchmarks[0].power_note
+    assert "here some share a seed question, so they show less" in results.benchmarks[0].power_note
 
 
 def test_arms_of_other_subtasks_or_clusters_are_not_compared(tmp_path: Path) -> None:

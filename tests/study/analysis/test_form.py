@@ -64,7 +64,7 @@ def test_further_readings_are_described(tmp_path: Path) -> None:
     assert (reading.score, *reading.interval) == pytest.approx((0.85, oracle.low, oracle.high))
     assert results.arms[1].cells["chain"].readings["graded"].score == 0.25
     assert results.tests == 1  # No reading is a test.
-    assert "Read otherwise" not in results.conclusions[1]
+    assert "By other readings" not in results.conclusions[1]
     results = made(tmp_path / "other", flexible(90), flexible(170), benchmarks=named)
     assert "point the other way: by flexible +v scores 45.0% and instruct 85.0%." in results.conclusions[1]
 
@@ -182,7 +182,7 @@ def test_a_filter_that_reads_nothing_is_the_first_thing_said(tmp_path: Path) -> 
     rows = lost("baseline", 1) | lost("plus", 1) | lost("minus", 1)
     results = load(write_run(tmp_path, cells, rows=rows))
     whole, chain, *_ = results.conclusions
-    assert whole == "Nothing is known on Chain: no answer of the target and of +v could be read there."
+    assert whole == "Nothing is known on Chain: no answer of the target or of +v could be read."
     assert chain.startswith(
         "Chain: Warning: the filter strict could read no answer of instruct and none of +v"
     )
@@ -216,7 +216,7 @@ def test_what_the_targets_generation_config_sets_is_told(tmp_path: Path) -> None
     said = {"used": {"repetition_penalty": 1.1}, "unused": {"temperature": 0.6}}
     results = made(tmp_path, {}, run={"generation": said})
     text = " ".join(results.conclusions)
-    assert "sets repetition_penalty 1.1, which changes greedy answers. Every arm was asked with it." in text
+    assert "sets repetition_penalty 1.1, which changes greedy answers. Every arm uses it." in text
     html = page.rebuild(tmp_path)[1].read_text()
     assert (
         "used for every arm: repetition_penalty 1.1; not used, since answers are greedy: temperature 0.6"

@@ -168,7 +168,7 @@ def test_graded_scores_that_are_not_told_apart_say_what_could_have_been(tmp_path
     graded = [(at * 37 % 101) / 100 for at in range(100)]
     cells = {"baseline": {"code": graded}, "plus": {"code": graded[50:] + graded[:50]}}
     said = load(write_run(tmp_path, cells)).conclusions[1]
-    assert "a difference is not shown. n = 100 could have shown one of about" in said
+    assert "a difference is not shown. n = 100 could have shown a difference of about" in said
     # By the normal distribution: (1.96 + 0.84) standard errors.
     spread = np.std(np.subtract(cells["plus"]["code"], graded), ddof=1) / 10
     assert float(said.split("of about ")[1].split(" points")[0]) == pytest.approx(280.2 * spread, rel=0.05)
@@ -215,14 +215,14 @@ def test_raised_and_random_does_not(tmp_path: Path) -> None:
         "Chain: +v answers 487 of 500 where instruct answers 231 of 500 (+51.2 points, 95% interval +4"
     )
     assert "corrected p\N{NO-BREAK SPACE}<\N{NO-BREAK SPACE}10⁻²⁰): v raises it." in text
-    assert "(3 seeds) move it by at most 1.4 points: the gain is v's direction" in text
+    assert "(3 seeds) change it by at most 1.4 points: the gain comes from v's direction" in text
     assert "is +v against instruct on Chain (1 test). 6 other tests are corrected among" in said[-1]
 
 
 def test_not_shown_names_what_could_have_been(tmp_path: Path) -> None:
     said = one(tmp_path, baseline=231, plus=(240, 480))
     assert said[0] == "In all: v is not shown to change Chain."
-    assert "a difference is not shown. n = 500 could have shown one of about" in chain(said)
+    assert "a difference is not shown. n = 500 could have shown a difference of about" in chain(said)
     assert "raises it" not in chain(said)
 
 
@@ -255,14 +255,17 @@ def test_lowered(tmp_path: Path) -> None:
     said = one(tmp_path, baseline=400, plus=200, random_1=401, minus=460)
     assert said[0] == "In all: v lowers Chain."
     assert "v lowers it." in chain(said)
-    assert "the loss is v's direction" in chain(said)
+    assert "the loss comes from v's direction" in chain(said)
     assert "−v raises it (" in chain(said)
-    assert "the effect turns round" in chain(said)
+    assert "the effect reverses" in chain(said)
 
 
 def test_random_moves_far_but_less(tmp_path: Path) -> None:
     text = chain(one(tmp_path, baseline=200, plus=400, random_1=280, random_2=190))
-    assert "move it by −2.0 to +16.0 points, which is not little beside v, but +v differs from each" in text
+    assert (
+        "change it by −2.0 to +16.0 points, which is not small compared with v, but +v differs from each"
+        in text
+    )
 
 
 def test_random_does_as_much(tmp_path: Path) -> None:
@@ -274,7 +277,7 @@ def test_random_does_as_much(tmp_path: Path) -> None:
 
 def test_random_moves_where_v_does_not(tmp_path: Path) -> None:
     text = chain(one(tmp_path, baseline=200, plus=202, random_1=120, random_2=201))
-    assert "Yet a random vector of the same size moves it: random 1 (−16.0 points" in text
+    assert "Yet a random vector of the same size changes it: random 1 (−16.0 points" in text
 
 
 def test_controls_that_were_not_run_are_missed(tmp_path: Path) -> None:
@@ -320,10 +323,12 @@ def test_no_change_is_alike_only_as_far_as_n_documents_tell(
 def test_a_random_vector_that_rounding_took_away_is_no_control_of_that_size(tmp_path: Path) -> None:
     arms = {"baseline": 200, "plus": 400, "random_1": 203, "random_2": 200}
     kept = chain(concluded(tmp_path / "a", N, arms, gains={"random-1": 0.96}))
-    assert "the gain is v's direction, not a disturbance of that size" in kept
+    assert "the gain comes from v's direction, not from a disturbance of that size" in kept
     text = chain(concluded(tmp_path / "b", N, arms, gains={"random-1": 0.76}))
     assert "v's direction" not in text
-    assert "(2 seeds) move it by 0.0 to +0.6 points, but rounding left them as little as 0.76 of +v's" in text
+    assert (
+        "(2 seeds) change it by 0.0 to +0.6 points, but rounding left them as little as 0.76 of +v's" in text
+    )
     chosen = {"baseline": 200, "plus": 400, "random-1": 203}
     folder = write_run(tmp_path / "c", {arm: {"chain": outcomes(N, of)} for arm, of in chosen.items()})
     write_json(folder / "arms" / "random-1.json", {"effect": None, "tensors": None, "seconds": None})
@@ -404,7 +409,7 @@ def test_small_ps_hold_together() -> None:
 def test_a_benchmark_that_cannot_show_a_chain(tmp_path: Path) -> None:
     arms = {"baseline": 200, "plus": 400, "baseline_think": 398}
     said = concluded(tmp_path, N, arms, benchmarks={"chain": {"note": "the answer is prefilled."}})
-    assert "cannot be seen here (the answer is prefilled)." in chain(said)
+    assert "cannot show whether asking for steps does the same (the answer is prefilled)." in chain(said)
     assert "asking does as much" not in chain(said)
     assert said[0] == "In all: v raises Chain."
 
@@ -422,8 +427,8 @@ def test_a_benchmark_that_cannot_show_a_chain(tmp_path: Path) -> None:
 def test_minus(tmp_path: Path, plus: int, minus: int, words: str) -> None:
     text = chain(one(tmp_path, baseline=200, plus=plus, minus=minus))
     assert words in text
-    assert ("v's sign does not decide" in text) == ((plus, minus) == (400, 300))
-    assert ("turns round" in text) == ((plus, minus) == (400, 100))
+    assert ("does not depend on v's sign" in text) == ((plus, minus) == (400, 300))
+    assert ("reverses" in text) == ((plus, minus) == (400, 100))
 
 
 def test_cut_off_answers_are_warned_of(tmp_path: Path) -> None:
@@ -450,7 +455,11 @@ def test_of_many_arms_cut_off_the_first_two_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "words"),
-    [(100, 5, "part of the gain may be answers' form"), (5, 100, "works against the gain"), (7, 6, None)],
+    [
+        (100, 5, "part of the gain may come from the answers' form"),
+        (5, 100, "works against the gain"),
+        (7, 6, None),
+    ],
 )
 def test_unreadable_answers_can_be_part_of_a_gain(
     tmp_path: Path, before: int, after: int, words: str | None
@@ -480,7 +489,7 @@ def test_the_best_alpha_is_called_unconfirmed(tmp_path: Path) -> None:
 def test_rounding_that_changed_alpha_is_told(tmp_path: Path) -> None:
     arms = {"baseline": 200, "plus": 400, "alpha_0.25": 210}
     said = concluded(tmp_path, N, arms, gains={"alpha-0.25": 0.07})
-    assert "Rounding: the effective gain is not near 1 in 0.25 v 0.07: " in said[2]
+    assert "Rounding: the effective gain is not near 1 for 0.25 v 0.07: " in said[2]
     assert not any("Rounding" in text for text in concluded(tmp_path / "b", N, arms))
 
 
@@ -528,7 +537,7 @@ def test_a_document_twice_is_refused(small: Path) -> None:
     file = small / "samples" / "plus.chain.jsonl"
     rows = lines_of(file)
     write_lines(file, [*rows[:5], rows[0]])
-    with pytest.raises(CorruptError, match=r"plus\.chain\.jsonl:6: document 0 stands here a second time"):
+    with pytest.raises(CorruptError, match=r"plus\.chain\.jsonl:6: document 0 occurs a second time"):
         load(small)
 
 
@@ -603,7 +612,7 @@ def test_an_empty_sample_file_is_refused(small: Path) -> None:
 def test_what_is_no_run_is_refused(small: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no run\.json"):
         load(tmp_path)
-    with pytest.raises(UsageError, match="is no taskvec/results/1"):
+    with pytest.raises(UsageError, match="is not a taskvec/results/1"):
         load(small / "run.json")
     with pytest.raises(StorageError, match="No such file"):
         load(tmp_path / "nothing")

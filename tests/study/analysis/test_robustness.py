@@ -169,7 +169,7 @@ def test_no_share_is_left_of_no_gain(tmp_path: Path) -> None:
     (found,) = results.robustness
     assert (found.left, found.left_interval) == (None, None)
     (text,) = (one for one in results.conclusions if one.startswith("Chain, typos: "))
-    assert "cannot be said: the clean gain is not clearly different from 0" in text
+    assert "is not known, since the clean gain is not clearly different from 0" in text
     assert "perturbed benchmark" not in results.conclusions[0]
 
 
@@ -211,7 +211,7 @@ def test_a_perturbation_of_fewer_documents_is_not_paired(tmp_path: Path) -> None
 @pytest.mark.parametrize("other", [None, False])
 def test_rows_must_agree_on_what_was_touched(tmp_path: Path, other: bool | None) -> None:
     rows = {"plus.chain-typos": {"touched": lambda number: other if number == 7 else True}}
-    with pytest.raises(CorruptError, match="do not agree whether the perturbation changed document 7"):
+    with pytest.raises(CorruptError, match="do not agree on whether the perturbation changed document 7"):
         made(tmp_path, usual(20), rows=rows)
 
 

@@ -1,1 +1,1 @@
-"""What the samples show: paired statistics, power, and what can be said of them in words."""
+"""Analyses the samples of a run: paired statistics, power, and conclusions in words."""

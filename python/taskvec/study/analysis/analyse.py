@@ -1,6 +1,6 @@
-"""From a RUN folder to its results: reads the cells, compares arms, corrects the tests, says what they show.
+"""Makes the results of a run folder: reads the cells, compares arms, corrects tests, and draws conclusions.
 
-All of it comes from the samples, so a report can always be made again.
+Everything is computed from the samples, so a report can always be made again.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ _CARRIED = ("study", "study_digest", "command", "started", "versions", "device",
 
 
 def load(path: str | Path) -> Results:
-    """The results of a RUN folder, worked out anew from its samples, or those that a results.json holds.
+    """The results of a run folder, computed from its samples, or those in a results.json.
 
     Raises:
-        UsageError: It is neither of the two.
-        StorageError: It cannot be read.
-        CorruptError: What it holds is damaged, or does not belong together.
+        UsageError: The path is neither of the two.
+        StorageError: A file cannot be read.
+        CorruptError: A file is damaged, or files do not belong together.
     """
     path = Path(path)
     if path.is_dir():
         return build(path)
     found = read_json(path)
     if found.get("schema") != SCHEMA:
-        raise UsageError(f"{path} is no {SCHEMA}; name a RUN folder or the results.json in one")
+        raise UsageError(f"{path} is not a {SCHEMA}; name a RUN folder or the results.json in one")
     with as_written(str(path), "make it again from its RUN folder"):
         return Results.from_json(found)
 
 
 def build(folder: Path) -> Results:
-    """The results of a RUN folder, finished or not.
+    """The results of a run folder, finished or not.
 
     Raises:
-        UsageError: It is no RUN folder.
-        MismatchError: It is one of a later version.
+        UsageError: It is not a run folder.
+        MismatchError: Its schema is not one that this version reads.
         StorageError: A file in it cannot be read.
         CorruptError: A file in it is damaged, or two do not belong together.
     """
@@ -98,10 +98,10 @@ def _built(folder: Path, run: Json) -> Results:
 
 
 def _wanted(run: Json) -> Iterator[tuple[str, Json]]:
-    """The cells that the study asks for.
+    """The cells of the study.
 
-    The sweep runs only on the benchmarks that take part in it, and one that follows from another is asked of
-    the baseline and +v alone, with the plain prompt.
+    Arms of the sweep run only on benchmarks with `sweep`. On derived benchmarks only the baseline and +v run,
+    with the plain prompt.
     """
     for arm in run["arms"]:
         for benchmark in run["benchmarks"]:
@@ -114,7 +114,7 @@ def _wanted(run: Json) -> Iterator[tuple[str, Json]]:
 
 
 def _made(folder: Path, arm: str) -> Json:
-    """What was recorded when an arm's weights were made; nothing is known of one that has not been yet."""
+    """What was recorded when an arm's weights were made; all None if they have not been made yet."""
     file = folder / "arms" / f"{arm}.json"
     if not file.exists():
         return {"effect": None, "seconds": None, "tensors": None}
@@ -125,7 +125,7 @@ def _made(folder: Path, arm: str) -> Json:
 def _complete(samples: Samples, n: int) -> Samples:
     if len(samples.rows) != n:
         raise CorruptError(
-            f"{samples.file}: holds {len(samples.rows)} of the benchmark's {n} documents; delete it and"
+            f"{samples.file} holds {len(samples.rows)} of the benchmark's {n} documents; delete it and"
             f" run again"
         )
     return samples
@@ -140,7 +140,7 @@ def _cells(run: Json, arm: Json, cells: Cells) -> Json:
 
 
 def _benchmark(run: Json, benchmark: Json, cells: Cells, families: Json) -> Json:
-    """A benchmark with what its documents can show, in the family that it plays its main part in."""
+    """A benchmark with the power of its tests, in the primary family if it is in that, else the secondary."""
     n, named = benchmark["n"], {one["benchmark"] for one in run["primary"]}
     tests = max(1, families["primary" if benchmark["id"] in named else "secondary"])
     level = LEVEL / tests
@@ -150,6 +150,6 @@ def _benchmark(run: Json, benchmark: Json, cells: Cells, families: Json) -> Json
     note = power.power_note(n, tests)
     scored = next((one for (_, name), one in cells.items() if name == benchmark["id"]), None)
     if scored and Design.of(scored.rows.values()).clustered:
-        note += " That is for documents by themselves; here some share a seed question, and show less."
+        note += " That is for independent documents; here some share a seed question, so they show less."
     within = {"level": level, "power": power.POWER, "smallest": smallest}
     return {**benchmark, "power": within, "power_note": note}

@@ -1,4 +1,4 @@
-"""One benchmark's comparisons by the part they play, and what each of them shows."""
+"""The comparisons of one benchmark, by their role in the conclusions, and what each of them shows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def verdict(found: Comparison | None) -> int:
-    """1 where the arm is shown to be higher, −1 where it is shown to be lower, 0 where neither is shown.
+    """1 if the arm is shown to be higher, −1 if it is shown to be lower, 0 if neither is shown.
 
-    Shown is what the test rejects after correction within its family. A comparison without a test, as those
-    of the α sweep, shows nothing.
+    A difference is shown if its test rejects after correction within its family. A comparison without a test,
+    such as those of the α sweep, shows nothing.
     """
     if found is None or found.p_holm is None or found.p_holm >= LEVEL:
         return 0
@@ -24,16 +24,16 @@ def verdict(found: Comparison | None) -> int:
 
 
 def figures(found: Comparison) -> str:
-    """A difference in passing: the interval is a 95% one and p is corrected, as the paragraph's first are."""
+    """A difference in short form, with its 95 % interval and corrected p."""
     p = "" if found.p_holm is None else f", {p_value(found.p_holm)}"
     return f"{points(found.difference)} points, {interval(found.interval)}{p}"
 
 
 class Case:
-    """One benchmark's comparisons by the part they play."""
+    """The comparisons of one benchmark, by their role in the conclusions."""
 
     def __init__(self, results: Results, benchmark: Benchmark) -> None:
-        """Looks the comparisons up; those whose cells are not both there are None, or left out."""
+        """Looks the comparisons up; one whose cells are not both scored is None, or left out of a list."""
         self.results, self.benchmark = results, benchmark
         self.main = self._of("plus", "baseline")
         self.minus = self._of("minus", "baseline")
@@ -57,17 +57,17 @@ class Case:
         return self.results.compared(arm, against, self.benchmark.id)
 
     def label(self, arm: str) -> str:
-        """What an arm is called."""
+        """The label of an arm."""
         found = self.results.arm(arm)
         return found.label if found else arm
 
     def tests(self, found: Comparison) -> int:
-        """How many tests the comparison's family holds."""
+        """The number of tests in the family of a comparison."""
         sizes = self.results.families
         return sizes.primary if found.family == "primary" else sizes.secondary
 
     @property
     def unread(self) -> bool:
-        """Whether no answer of the target and none of +v could be read."""
+        """Whether no answer of the target or of +v could be read."""
         cells = [self.cells.get(arm) for arm in ("baseline", "plus")]
         return all(one is not None and one.extraction_failures == 1 for one in cells)

@@ -1,4 +1,4 @@
-"""What one arm did on one benchmark, from its sample rows."""
+"""Computes the figures of one arm on one benchmark from its sample rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def cell(samples: Samples, benchmark: Json) -> Json:
     """A cell of `results.json`.
 
     Raises:
-        KeyError: A row lacks one of the benchmark's readings.
+        KeyError: A row does not have one of the benchmark's readings.
     """
     rows = list(samples.rows.values())
     design, scores = Design.of(rows), samples.scores
@@ -48,13 +48,13 @@ def cell(samples: Samples, benchmark: Json) -> Json:
 
 
 def lengths(rows: Sequence[Json]) -> list[float] | None:
-    """The number of new tokens of each answer; None where the samples do not hold it for all of them."""
+    """The number of new tokens of each answer; None if it is not known for all of them."""
     known = [float(row["tokens"]) for row in rows if row["tokens"] is not None]
     return known if len(known) == len(rows) else None
 
 
 def _unreadable(rows: Sequence[Json]) -> float | None:
-    """Share of outputs that are blank or that the filter found no answer in; None where nothing is known."""
+    """Share of outputs that are blank or in which the filter found no answer; None if not known."""
     if all(row["empty"] is None and row["extracted"] is None for row in rows):
         return None
     return sum(bool(row["empty"]) or row["extracted"] is False for row in rows) / len(rows)
@@ -65,7 +65,7 @@ def _total(rows: Sequence[Json]) -> float:
 
 
 def _subtasks(rows: Sequence[Json], names: Sequence[str]) -> Json:
-    """Documents and mean score of each task of a group, in the group's order."""
+    """Number of documents and mean score of each task of a group, in the group's order."""
     found: Json = {}
     for name in names:
         scores = [float(row["correct"]) for row in rows if row["task"] == name]

@@ -1,4 +1,4 @@
-"""A few documents of each benchmark that v gained or lost, with both answers."""
+"""Selects some documents of each benchmark that v gained or lost, with both answers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from .cells import Cells
 
 SHOWN = 3
-"""Documents that are shown of those gained, and of those lost."""
+"""The number of gained documents, and of lost ones, to show."""
 LONGEST = 400
-"""Characters that are kept of a text."""
+"""The number of characters to which texts are cut."""
 
 
 def changed_answers(run: Json, cells: Cells) -> Iterator[Json]:
-    """The first three documents of each benchmark that +v is scored higher on, and the first three lower."""
+    """For each benchmark the first three documents that +v gains, and the first three that it loses."""
     for benchmark in (one["id"] for one in run["benchmarks"]):
         if ("plus", benchmark) not in cells or ("baseline", benchmark) not in cells:
             continue

@@ -1,4 +1,4 @@
-"""Which arms are compared on which benchmarks, which family each test belongs to, and what comes of it."""
+"""Compares arms on benchmarks, and assigns each test to a family."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def comparisons(run: Json, cells: Cells) -> Iterator[Json]:
-    """All comparisons whose two cells are there, with p still to be corrected (`corrected`)."""
+    """All comparisons whose two cells are scored; `corrected` then corrects their p."""
     first = [(one["arm"], one["against"], one["benchmark"]) for one in run["primary"]]
     arms = {arm["id"]: arm for arm in run["arms"]}
     for arm, against, benchmark in _wanted(run, first):
@@ -50,8 +50,8 @@ def comparisons(run: Json, cells: Cells) -> Iterator[Json]:
 def corrected(run: Json, compared: list[Json], robustness: list[Json]) -> tuple[list[Json], list[Json], Json]:
     """Corrects all tests within their families.
 
-    The primary family has its frozen size from the beginning, so what it rejects while cells are still
-    missing stays rejected. The robustness tests belong to the secondary family.
+    The primary family has its full size from the beginning, so a test that rejects while cells are still
+    missing keeps rejecting. The robustness tests belong to the secondary family.
 
     Returns:
         The comparisons and the robustness entries, each with `p_holm`, and the sizes of the families.
@@ -72,7 +72,7 @@ def corrected(run: Json, compared: list[Json], robustness: list[Json]) -> tuple[
 
 
 def token_changes(run: Json, cells: Cells) -> Iterator[Json]:
-    """How much longer each arm's generated answers are than those of the baseline with its prompt."""
+    """How much longer each arm's generated answers are than those of the baseline with the same prompt."""
     arms = {arm["id"]: arm for arm in run["arms"]}
     generated = [one["id"] for one in run["benchmarks"] if one["kind"] == "generate"]
     for arm, against in _against_baseline(run["arms"]):
@@ -97,9 +97,9 @@ def token_changes(run: Json, cells: Cells) -> Iterator[Json]:
 
 
 def random_means(run: Json, cells: Cells) -> Iterator[Json]:
-    """The mean of all random vectors against the baseline, and the share of v's gain that it makes.
+    """The mean of all random vectors compared with the baseline, and as a share of v's gain.
 
-    The intervals are over documents, for these random vectors; they say nothing of other seeds.
+    The intervals are over documents, for these random vectors; they do not cover other seeds.
     """
     arms = {arm["id"]: arm for arm in run["arms"]}
     for benchmark in (one["id"] for one in run["benchmarks"]):
@@ -125,7 +125,7 @@ def random_means(run: Json, cells: Cells) -> Iterator[Json]:
 
 
 def _wanted(run: Json, first: list[_Triple]) -> Iterator[_Triple]:
-    """What is compared by rule, and what the primary family names beyond it."""
+    """The comparisons of every study, and then those that only the primary family adds."""
     pairs = [*_against_baseline(run["arms"]), *_controls(run["arms"])]
     by_rule = [(*pair, one["id"]) for pair in pairs for one in run["benchmarks"]]
     yield from by_rule
@@ -133,17 +133,17 @@ def _wanted(run: Json, first: list[_Triple]) -> Iterator[_Triple]:
 
 
 def _against_baseline(arms: list[Json]) -> Iterator[tuple[str, str]]:
-    """Every arm and its baseline; asking for steps and not asking."""
+    """Each arm with its baseline, and the think baseline with the plain one."""
     by_id = {arm["id"]: arm for arm in arms}
     for arm in arms:
-        # An arm without its baseline is no run of ours.
+        # Every run has the baseline of each arm, so a missing one means damage (KeyError).
         against = by_id["baseline-think" if arm["id"] == "plus-think" else "baseline"]
         if arm is not against:
             yield arm["id"], against["id"]
 
 
 def _controls(arms: list[Json]) -> Iterator[tuple[str, str]]:
-    """V and asking for steps; both and neither; v and each random vector."""
+    """The controls: +v with asking for steps, both together with neither, and +v with each random vector."""
     ids = {arm["id"] for arm in arms}
     if "baseline-think" in ids:
         yield "plus", "baseline-think"
@@ -164,6 +164,6 @@ def _scores(pairs: list[tuple[Json, Json]]) -> tuple[list[float], list[float]]:
 
 
 def _gains(arms: Json, cells: Cells, arm: str, benchmark: str) -> list[float]:
-    """An arm's score minus the baseline's, by document."""
+    """An arm's score minus the baseline's, for each document."""
     mine, other = _scores(_pairs(arms, cells, arm, "baseline", benchmark))
     return [one - its for one, its in zip(mine, other, strict=True)]

@@ -1,8 +1,8 @@
-"""What the results show and do not show, in words: a paragraph for the study and one for each benchmark.
+"""Writes the conclusions: what the results show and do not show, for the study and for each benchmark.
 
-Every sentence is conditional on the tests beside it. "Raises" and "lowers" are said only where the test
-rejects after correction within its family; a test that does not reject is never called equality, and what it
-could have found is named.
+Every sentence depends on the result of a test. It says "raises" or "lowers" only if the test rejects after
+correction within its family. A test that does not reject is never called equality; the sentence then says how
+large an effect the test could have found.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..rundir.results import Results
 
 OFF = 0.05
-"""How far an effective gain may be from 1 before it is told, as the verbs do."""
+"""The distance of an effective gain from 1 above which a sentence mentions it."""
 _CLEAN = (
     unread, main, left, random, random_share, asking, minus, unreadable, readings, length, cut_off, sweep,
 )  # fmt: skip
@@ -31,7 +31,7 @@ _PERTURBED = (unread, main, left, unreadable, length, cut_off)
 
 
 def conclude(results: Results) -> list[str]:
-    """The conclusions: first the whole, then each benchmark, then what bounds them."""
+    """The conclusions: on the whole study, on each benchmark, and on what limits them."""
     cases = [Case(results, benchmark) for benchmark in results.benchmarks]
     return [
         *_whole(results, cases),
@@ -46,7 +46,7 @@ def _whole(results: Results, cases: list[Case]) -> Iterator[str]:
         done = sum(len(arm.cells) for arm in results.arms)
         yield (
             f"Not finished: {done} of {count(done + len(results.missing), 'cell')} have been scored, so all"
-            f" of this can still change."
+            f" conclusions can still change."
         )
     titles: dict[int, list[str]] = {1: [], -1: [], 0: []}
     for case in cases:
@@ -59,9 +59,7 @@ def _whole(results: Results, cases: list[Case]) -> Iterator[str]:
     ]
     unread_on = [case.benchmark.title for case in cases if case.unread and case.benchmark.parent is None]
     if unread_on:
-        yield (
-            f"Nothing is known on {listed(unread_on)}: no answer of the target and of +v could be read there."
-        )
+        yield (f"Nothing is known on {listed(unread_on)}: no answer of the target or of +v could be read.")
     if not said:
         return
     clean = [case for case in cases if case.benchmark.parent is None]
@@ -87,8 +85,8 @@ def _rounding(results: Results) -> Iterator[str]:
     off = [f"{label} {gain:.2f}" for label, gain in gains if gain is not None and abs(gain - 1) > OFF]
     if off:
         yield (
-            f"Rounding: the effective gain is not near 1 in {listed(off)}: the weights of these moved less or"
-            f" further than their α says."
+            f"Rounding: the effective gain is not near 1 for {listed(off)}: their weights changed by less or"
+            f" more than α says."
         )
 
 
@@ -96,22 +94,22 @@ def _scope(results: Results) -> Iterator[str]:
     if used := results.generation["used"]:
         yield (
             f"The target's generation config sets {settings(used)}, which changes greedy answers. Every arm"
-            " was asked with it."
+            " uses it."
         )
     if not results.of_kind("random"):
-        yield "No random vectors were run: whether any disturbance of v's size does the same is open."
+        yield "No random vectors were run, so it is open whether any change of v's size does the same."
     if results.arm("baseline-think") is None:
-        yield "No arm was asked for steps: whether v does more than a line of prompt is open."
+        yield "No arm was asked for steps, so it is open whether v does more than a line of prompt."
     yield (
         f"A difference counts as shown below p = {LEVEL:g} after correction within its family of tests"
-        f" (Holm).{_families(results)} Intervals are 95% each, not corrected. All of it speaks of documents"
-        f" like these, this target and this vector; another vector trained by the same recipe may do"
-        f" otherwise."
+        f" (Holm).{_families(results)} Intervals are 95% each, not corrected. All conclusions are about"
+        f" documents like these, this target and this vector; another vector trained by the same recipe may"
+        f" behave differently."
     )
 
 
 def _families(results: Results) -> str:
-    """Which tests the primary family holds, and how many others there are."""
+    """Sentences on the tests of the primary family, and on how many others there are."""
     pairs: dict[tuple[str, str], list[str]] = {}
     titles = {one.id: one.title for one in results.benchmarks}
     for one in results.comparisons:
@@ -124,7 +122,7 @@ def _families(results: Results) -> str:
     sizes = results.families
     first = f" The primary family, fixed before the first answer, is {said} ({count(sizes.primary, 'test')})."
     second = f" {count(sizes.secondary, 'other test')} {'is' if sizes.secondary == 1 else 'are'} corrected"
-    swept = " The sweep of α is described, not tested." if results.of_kind("sweep") else ""
+    swept = " The α sweep is described, not tested." if results.of_kind("sweep") else ""
     return (first if said else "") + (f"{second} among themselves." if sizes.secondary else "") + swept
 
 

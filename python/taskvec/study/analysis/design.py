@@ -1,4 +1,4 @@
-"""How a benchmark's documents hang together: which are one unit of chance, and which units form a subtask."""
+"""How a benchmark's documents depend on each other: clusters are units, and subtasks are strata of units."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from ...records import Json
 
 VARIATION = "variation"
-"""The perturbation of documents that the data set itself made from seed questions."""
+"""The perturbation of documents that the data set itself derived from seed questions."""
 STRATUM = 30
-"""Units that every subtask must have for resampling to stay within subtasks."""
+"""The least number of units in every subtask for resampling within subtasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,15 @@ class Design:
     def of(cls, rows: Iterable[Json]) -> Self:
         """The design of a benchmark from its sample rows (`task` and `cluster`), in their order.
 
-        There is one stratum for all where a cluster spans subtasks, as its documents must stay together, and
-        where a subtask has fewer than 30 units: resampling within a stratum of m units makes the spread too
-        small by the factor √((m − 1)/m). One stratum makes intervals rather too wide than too narrow.
+        All units form one stratum if a cluster spans subtasks, since its documents must stay together, or if
+        a subtask has fewer than 30 units: resampling within a stratum of m units makes the spread too small
+        by the factor √((m − 1)/m). With one stratum, intervals tend to be too wide rather than too narrow.
         """
         numbers: dict[object, int] = {}
         units: list[int] = []
         tasks: list[set[str]] = []
         for at, row in enumerate(rows):
-            # A cluster is named by a text; a number cannot be confused with one.
+            # Clusters have text names, so the number of a document cannot be equal to one.
             name = at if row["cluster"] is None else row["cluster"]
             unit = numbers.setdefault(name, len(numbers))
             if unit == len(tasks):
@@ -53,23 +53,23 @@ class Design:
 
     @classmethod
     def independent(cls, documents: int) -> Self:
-        """Documents that have nothing to do with each other."""
+        """The design of independent documents."""
         return cls(tuple(range(documents)), (0,) * documents)
 
     def within(self, documents: Sequence[int]) -> Design:
-        """The design of some of the documents, given by their places; all of them become one stratum."""
+        """The design of some of the documents, given by their indexes, as one stratum."""
         numbers: dict[int, int] = {}
         units = tuple(numbers.setdefault(self.units[at], len(numbers)) for at in documents)
         return Design(units, (0,) * len(numbers))
 
     @property
     def clustered(self) -> bool:
-        """Whether any two documents share a unit."""
+        """Whether two documents share a unit."""
         return len(self.strata) < len(self.units)
 
     @property
     def sizes(self) -> list[int]:
-        """Documents of each unit."""
+        """The number of documents of each unit."""
         sizes = [0] * len(self.strata)
         for unit in self.units:
             sizes[unit] += 1
@@ -79,14 +79,14 @@ class Design:
     def effective(self) -> float:
         """Kish's effective number of units, (Σm)² / Σm² for units of m documents.
 
-        It is the number of units where all have the same size, and the number of documents where none are
-        clustered. Kish (Survey Sampling, 1965) has it for the case that documents of a cluster are perfectly
-        alike, so it errs on the side of too few.
+        It equals the number of units if all have the same size, and the number of documents if there are no
+        clusters. Kish (Survey Sampling, 1965) derives it for clusters of identical documents, so it is rather
+        too small than too large.
         """
         return len(self.units) ** 2 / sum(size * size for size in self.sizes)
 
     def sums(self, values: Sequence[float]) -> list[float]:
-        """The sum of the documents' values by unit."""
+        """The sum of the documents' values in each unit."""
         sums = [0.0] * len(self.strata)
         for unit, value in zip(self.units, values, strict=True):
             sums[unit] += value

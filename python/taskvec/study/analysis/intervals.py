@@ -1,6 +1,6 @@
-"""95 % intervals of means, of differences and of ratios. Every function is pure.
+"""95 % intervals of means, differences and ratios. Every function is pure.
 
-Scores are shares between 0 and 1, so is a difference of two; a point is 0.01.
+Scores are shares from 0 to 1, and so are differences; a percentage point is 0.01.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DRAWS = 10_000
-"""Bootstrap samples behind an interval: from seed to seed its ends move by about a hundredth of its width."""
+"""Bootstrap samples for an interval; with another seed its ends move by about 1 % of its width."""
 LENGTH_DRAWS = 2_000
-"""Bootstrap samples behind an interval of lengths: its ends move by about two hundredths of its width."""
+"""Bootstrap samples for an interval of lengths; with another seed its ends move by about 2 % of its width."""
 FEW = 10
-"""Units that must differ from the commonest value for the bootstrap to be trusted by itself."""
+"""If fewer units differ from the most common value, the bootstrap alone is not reliable."""
 
 _Z = 1.959963984540054  # The normal distribution's 97.5 % quantile.
 _CELLS = 1 << 22  # Numbers drawn at a time: 32 MiB.
@@ -31,14 +31,14 @@ def bootstrap(
 ) -> tuple[float, float]:
     """The 95 % percentile interval of the mean of `values` under resampling of documents (Efron 1979).
 
-    Where no two values differ the interval is a point, and where few do it is too narrow: what was not seen
-    is never drawn.
+    If all values are equal the interval is a point, and if few differ it is too narrow, because values that
+    were not observed are never drawn.
 
     Args:
-        values: One for each document.
-        design: How the documents hang together; by default each is by itself.
-        seed: Of the resampling.
-        draws: Resamples.
+        values: One value for each document.
+        design: The units and strata of the documents; by default the documents are independent.
+        seed: Seed of the resampling.
+        draws: Number of resamples.
     """
     return _middle(resampled([values], design or Design.independent(len(values)), seed, draws)[:, 0])
 
@@ -46,23 +46,23 @@ def bootstrap(
 def resampled(columns: Sequence[Sequence[float]], design: Design, seed: int = 0, draws: int = DRAWS) -> Any:
     """Means of each column under resampling of units within their strata.
 
-    Whole clusters are drawn, with replacement, as many in each stratum as it has (Davison and Hinkley 1997,
-    §3.8); a stratum's mean is the sum of the drawn documents' values over how many were drawn, and the strata
-    keep their shares of the documents. Without clusters and subtasks this is the plain bootstrap.
+    In each stratum, as many whole clusters are drawn with replacement as it has (Davison and Hinkley 1997,
+    §3.8). The mean of a stratum is the sum over the drawn documents divided by their number, and strata are
+    weighted by their shares of all documents. Without clusters and subtasks this is the ordinary bootstrap.
 
     Args:
-        columns: k quantities, each with one value for each document. All are resampled together.
-        design: How the documents hang together.
-        seed: Of the resampling.
-        draws: Resamples.
+        columns: k quantities, each with one value for each document; all are resampled together.
+        design: The units and strata of the documents.
+        seed: Seed of the resampling.
+        draws: Number of resamples.
 
     Returns:
-        An array of shape [draws, k].
+        An array of float64 of shape (draws, k).
     """
     import numpy as np
 
     random = np.random.default_rng(seed)
-    # By unit: how many documents, and each quantity's sum.
+    # One row for each unit: its number of documents, and the sum of each quantity.
     units = np.column_stack([design.sizes, *(design.sums(column) for column in columns)])
     strata = np.asarray(design.strata)
     means = np.zeros((draws, len(columns)))
@@ -74,12 +74,11 @@ def resampled(columns: Sequence[Sequence[float]], design: Design, seed: int = 0,
 
 
 def _drawn(rows: Any, random: Any, draws: int) -> Any:
-    """Sums over resamples of the rows.
+    """The sum over the rows of each resample, as an array of shape (draws, columns).
 
-    A resample counts how often each distinct row was drawn, and those counts are multinomial with the shares
-    seen; drawing the counts is the same experiment, and for answers that are right or wrong (differences of
-    −1, 0 and 1) it costs three numbers a draw instead of n. Rows that are nearly all distinct are drawn one
-    by one, which is then the cheaper way.
+    The number of times that each distinct row is drawn follows a multinomial distribution, so it is enough to
+    draw these counts. For answers that are right or wrong (differences of −1, 0 and 1) a draw then takes
+    three numbers instead of n. If nearly all rows are distinct, it is cheaper to draw them one by one.
     """
     import numpy as np
 
@@ -101,21 +100,20 @@ def _drawn(rows: Any, random: Any, draws: int) -> Any:
 def difference_interval(
     differences: Sequence[float], design: Design | None = None, seed: int = 0, largest: int = 1
 ) -> tuple[float, float]:
-    """The 95 % interval of a mean difference: the paired bootstrap, held to Tango's where few units vary.
+    """The 95 % interval of a mean difference: the paired bootstrap, widened to Tango's if few units vary.
 
-    Where fewer than ten units differ from the commonest difference, each end is the farther one of the
-    bootstrap's and Tango's. The bootstrap alone would then hold the truth far too seldom (where 0.3 changed
-    documents are expected, 20 % of the time), and no change at all would pass for equality at any n.
+    If fewer than ten units differ from the most common difference, each end is the outer one of the
+    bootstrap's and Tango's. The bootstrap alone would then contain the true value far too rarely (20 % of the
+    time if 0.3 changed documents are expected), and without any change its interval would be zero for any n.
 
-    With clusters Tango's interval is taken for the effective number of units instead of the documents, with
-    the gains and losses of clusters as shares of all documents: as if the documents of a cluster told one
-    thing together. Strata are left out of it, which can only make it wider.
+    With clusters, Tango's interval is computed for the effective number of units instead of documents, from
+    the gains and losses of clusters as shares of all documents. It ignores strata, which can only widen it.
 
     Args:
-        differences: One for each document.
-        design: How the documents hang together; by default each is by itself.
-        seed: Of the bootstrap.
-        largest: What a difference can be at most: 1, or 2 for a difference of differences.
+        differences: One difference for each document.
+        design: The units and strata of the documents; by default the documents are independent.
+        seed: Seed of the bootstrap.
+        largest: The largest possible difference: 1, or 2 for a difference of differences.
     """
     design = design or Design.independent(len(differences))
     sums = design.sums(differences)
@@ -128,11 +126,11 @@ def difference_interval(
 def tango(gains: float, losses: float, n: float) -> tuple[float, float]:
     """The 95 % interval of a difference of paired shares by Tango's score method (1998).
 
-    Statistics in Medicine 17, 891: the differences δ that the score test does not reject, which are those
-    with |gains − losses − nδ| ≤ z·√(n(2q + δ(1 − δ))), where q is the likeliest share of losses given δ. It
-    is no point where nothing changed (±z²/(n + z²), about 3.8/n), nor where everything did. Graded scores
-    enter with the sums of their gains and losses: a difference of at most 1 varies less than one of −1, 0 or
-    1 with the same mean gain and loss, so for them it is rather too wide.
+    Statistics in Medicine 17, 891. The interval holds the differences δ that the score test does not reject:
+    |gains − losses − nδ| ≤ z·√(n(2q + δ(1 − δ))), where q is the maximum likelihood estimate of the share of
+    losses given δ. It has a width even if nothing changed (±z²/(n + z²), about 3.8/n) or everything did.
+    Graded scores enter with the sums of their gains and losses. They vary less than differences of −1, 0 or 1
+    with the same mean gain and loss, so the interval is rather too wide for them.
     """
 
     def score(delta: float) -> float:
@@ -154,7 +152,8 @@ def tango(gains: float, losses: float, n: float) -> tuple[float, float]:
 def wilson(right: float, n: float) -> tuple[float, float]:
     """The 95 % interval of a share by Wilson's score method (1927).
 
-    (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n): never outside 0 to 1, and not a point at 0 or n right.
+    (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n). It is always within 0 to 1, and has a width even if no
+    answer or every answer is right.
     """
     share, z2 = right / n, _Z * _Z
     middle = share + z2 / (2 * n)
@@ -165,10 +164,10 @@ def wilson(right: float, n: float) -> tuple[float, float]:
 def score_interval(
     scores: Sequence[float], design: Design | None = None, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % interval of the mean score: Wilson's for right and wrong by themselves, else bootstrap.
+    """The 95 % interval of the mean score: Wilson's for independent scores of 0 or 1, else the bootstrap.
 
-    Where fewer than ten units differ from the commonest score, each end is the farther one of the two;
-    Wilson's is then taken for the effective number of units.
+    If fewer than ten units differ from the most common score, each end is the outer one of the bootstrap's
+    and Wilson's, which is then computed for the effective number of units.
     """
     design = design or Design.independent(len(scores))
     ends = wilson(sum(scores) / len(scores) * design.effective, design.effective)
@@ -181,20 +180,20 @@ def ratio_interval(
 ) -> tuple[float, float] | None:
     """The 95 % interval of mean(parts) / mean(wholes), both differences of scores on the same documents.
 
-    A ratio r is in the interval if 0 is in the bootstrap interval of mean(parts − r·wholes), both from the
-    same resamples: Fieller's way (1954), which also holds without his normal distribution (von Luxburg and
-    Franz 2009). Where few units of either vary, the interval is also no narrower than what the two means'
-    own intervals allow, see `difference_interval`.
+    A ratio r is in the interval if 0 is in the bootstrap interval of mean(parts − r·wholes), with the same
+    resamples for both. This is Fieller's method (1954), which does not need a normal distribution (von
+    Luxburg and Franz 2009). If few units of either vary, the interval is widened to what the intervals of the
+    two means allow, see `difference_interval`.
 
     Returns:
-        The interval; None where the one of mean(wholes) holds zero, as then no ratio is ruled out.
+        The interval; None if that of mean(wholes) contains zero, since then no ratio can be excluded.
     """
     bounds = difference_interval(wholes, design, seed)
     if bounds[0] <= 0 <= bounds[1]:
         return None
     part, whole = sum(parts), sum(wholes)
     drawn = resampled([parts, wholes], design, seed)
-    # With the sign of the whole, P(part > r·whole) falls as r grows.
+    # With the whole made positive, P(part > r·whole) falls as r grows.
     drawn = drawn if whole > 0 else -drawn
     low = _ratio_at(drawn, 1 - LEVEL / 2, part / whole, -1)
     high = _ratio_at(drawn, LEVEL / 2, part / whole, 1)
@@ -205,7 +204,7 @@ def ratio_interval(
 
 
 def _ratio_at(drawn: Any, share: float, start: float, way: int) -> float:
-    """The ratio on one side of `start` from which on P(part > r·whole) has passed `share`."""
+    """The ratio on one side of `start` at which P(part > r·whole) crosses `share`; found by bisection."""
     import numpy as np
 
     def passed(ratio: float) -> bool:
@@ -230,15 +229,15 @@ def is_binary(scores: Sequence[float]) -> bool:
 def _held_to(
     ends: tuple[float, float], values: Sequence[float], design: Design, seed: int
 ) -> tuple[float, float]:
-    """The bootstrap interval of the mean, no narrower than `ends` where few units vary."""
+    """The bootstrap interval of the mean, widened to `ends` if few units vary."""
     low, high = bootstrap(values, design, seed)
     return (min(low, ends[0]), max(high, ends[1])) if _few_vary(values, design) else (low, high)
 
 
 def _few_vary(values: Sequence[float], design: Design) -> bool:
-    """Whether too few units differ from the commonest mean of a unit for the bootstrap to be trusted."""
+    """Whether too few units differ from the most common unit mean for the bootstrap to be reliable."""
     means = [one / size for one, size in zip(design.sums(values), design.sizes, strict=True)]
-    # Rounded, for equal differences of decimal scores need not be equal bit by bit.
+    # Rounded, since equal differences of decimal scores may differ in their last bits.
     commonest = max(Counter(round(one, 9) for one in means).values())
     return len(means) - commonest < FEW
 

@@ -1,4 +1,4 @@
-"""Figures as words: one way to write a score, a difference, an interval and a p value, everywhere."""
+"""Formats figures for sentences and tables: scores, differences, intervals and p values."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def share(value: float) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of scores in points, with its sign: 0.512 is +51.2, and what rounds to nothing is 0.0."""
+    """A difference of scores in percentage points, with its sign: 0.512 is +51.2; what rounds to 0 is 0.0."""
     return signed(100 * difference)
 
 
 def signed(difference: float) -> str:
-    """A difference with its sign: 1.26 is +1.3, and what rounds to nothing is 0.0."""
+    """A difference with its sign: 1.26 is +1.3; what rounds to 0 is 0.0."""
     text = f"{difference:+.1f}"
     return "0.0" if float(text) == 0 else text.replace("-", "−")
 
@@ -36,7 +36,7 @@ def interval(ends: tuple[float, float]) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p value after the letter: "p = 0.031", "p = 4·10⁻⁷", "p < 10⁻²⁰", which no line breaks."""
+    """A p value with its letter, without line breaks: "p = 0.031", "p = 4·10⁻⁷", "p < 10⁻²⁰"."""
     figure = p_figure(p)
     return f"p{_HARD}{figure}" if figure[0] == "<" else f"p{_HARD}={_HARD}{figure}"
 
@@ -49,18 +49,18 @@ def p_figure(p: float) -> str:
         mantissa, exponent = f"{p:.0e}".split("e")
         return f"{mantissa}·10{str(int(exponent)).translate(_RAISED)}"
     figures = (f"{p:.{digits}g}" for digits in range(2, 18))
-    # What is below the level must not read as if it stood on it.
+    # A value below the level must not be rounded up to the level.
     return next(one for one in figures if p >= LEVEL or float(one) < LEVEL) if p < 0.995 else "1"
 
 
 def percent(ratio: float) -> str:
-    """A ratio of two differences, which can be negative or beyond one: 0.024 is 2%."""
+    """A ratio of two differences, which can be negative or above 1: 0.024 is 2%."""
     text = f"{100 * ratio:.0f}"
     return "0%" if text == "-0" else f"{text.replace('-', '−')}%"
 
 
 def listed(items: Sequence[str]) -> str:
-    """One, two and three."""
+    """Items as a list in a sentence: "one, two and three"."""
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
 
 

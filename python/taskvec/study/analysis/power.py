@@ -1,6 +1,6 @@
-"""What a number of documents can show: how large a true effect must be for the exact test to find it.
+"""Statistical power: how large a true effect must be for the exact test to find it with n documents.
 
-Every function is pure, and computes the binomials themselves instead of an approximation.
+Every function is pure, and uses exact binomial probabilities instead of an approximation.
 """
 
 from __future__ import annotations
@@ -16,28 +16,27 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 POWER = 0.8
-"""How often a true effect should be found for it to count as within reach."""
+"""The probability with which a true effect should be found."""
 SHARES = (0.05, 0.2, 0.4)
-"""Shares of documents that change between right and wrong for which power is stated."""
+"""The shares of documents that change between right and wrong for which power is reported."""
 
 
 @cache
 def smallest_effect(n: int, changed: float, level: float = LEVEL) -> float | None:
     """The smallest true difference that the exact McNemar test finds with 80 % probability.
 
-    Computed without approximation (Connor 1987 gives the formula that approximates it): the number of changed
-    documents is D ~ Binomial(n, changed), of which X ~ Binomial(D, (1 + difference/changed)/2) are gains, and
-    the power is P(the test rejects) summed over both.
+    The computation is exact (Connor 1987 gives an approximation). The number of changed documents is
+    D ~ Binomial(n, changed), of which X ~ Binomial(D, (1 + difference/changed)/2) are gains. The power is the
+    probability that the test rejects, summed over both.
 
     Args:
-        n: Documents.
-        changed: Share of documents whose answer changes between right and wrong; a difference cannot exceed
-            it.
-        level: The test's level.
+        n: Number of documents.
+        changed: Share of documents that change between right and wrong; it bounds the difference.
+        level: Significance level of the test.
 
     Returns:
-        The difference, to a hundredth of a point; None where even `changed`, all in one direction, is found
-        too seldom.
+        The difference, to a hundredth of a percentage point; None if even `changed`, with all changes in one
+        direction, is found with less than 80 % probability.
     """
     if power(n, changed, changed, level) < POWER:
         return None
@@ -49,7 +48,7 @@ def smallest_effect(n: int, changed: float, level: float = LEVEL) -> float | Non
 
 
 def power(n: int, changed: float, difference: float, level: float = LEVEL) -> float:
-    """How likely the exact McNemar test is to find `difference` when `changed` of all answers change."""
+    """The probability that the exact McNemar test finds `difference`, if a share `changed` changes."""
     return sum(
         weight * _rejected(documents, least, difference / changed)
         for documents, weight, least in _splits(n, changed, level)
@@ -57,10 +56,10 @@ def power(n: int, changed: float, difference: float, level: float = LEVEL) -> fl
 
 
 def reach(interval: tuple[float, float], level: float) -> float:
-    """About how large a true difference must be for a test at `level` to find it four times out of five.
+    """About how large a true difference must be for a test at `level` to find it with 80 % probability.
 
-    For differences that are not just right against wrong, or come in clusters, where only their spread is
-    known: (z(1 − level/2) + z(0.8))·s, with the standard error s read off the 95 % interval.
+    For graded scores or clusters, of which only the spread is known: (z(1 − level/2) + z(0.8))·s, with the
+    standard error s derived from the 95 % interval.
     """
     normal = NormalDist()
     spread = (interval[1] - interval[0]) / (2 * normal.inv_cdf(1 - LEVEL / 2))
@@ -68,12 +67,12 @@ def reach(interval: tuple[float, float], level: float) -> float:
 
 
 def power_note(n: int, tests: int = 1) -> str:
-    """What n documents can show, in plain words.
+    """A sentence on how small an effect n documents can show.
 
     Args:
-        n: Documents.
-        tests: Tests in the family; with more than one, power is that of Holm's strictest step, a test at the
-            level 0.05 / tests.
+        n: Number of documents.
+        tests: Number of tests in the family; with several, the power is that of Holm's strictest step, a test
+            at the level 0.05 / tests.
     """
     found = [
         f"{100 * effect:.1f} points if {share:.0%} do"
@@ -83,21 +82,21 @@ def power_note(n: int, tests: int = 1) -> str:
     if not found:
         return (
             f"n = {n:,} is too few: even if {SHARES[-1]:.0%} of the answers changed, all of them for the"
-            f" better, {_tested(tests)} would miss it more often than one time in five."
+            f" better, {_tested(tests)} would miss it in more than one of five studies."
         )
     return (
         f"With n = {n:,}, {_tested(tests)} finds a true difference four times out of five if it is large"
-        f" enough, and how large that is depends on how many answers change between right and wrong:"
-        f" {listed(found)}. A smaller one can be there and not be seen."
+        f" enough. How large depends on how many answers change between right and wrong: {listed(found)}. A"
+        f" smaller difference can exist without being found."
     )
 
 
 def family_note(benchmarks: Sequence[tuple[str, int]], tests: int) -> list[str]:
-    """What the benchmarks of a family of tests can show, line by line.
+    """Lines on how small an effect the benchmarks of a family of tests can show.
 
     Args:
         benchmarks: Title and number of documents of each.
-        tests: Tests in the family.
+        tests: Number of tests in the family.
     """
     lines = [
         f"How large a true difference {_tested(tests)} finds four times out of five, if"
@@ -127,7 +126,7 @@ def _tested(tests: int) -> str:
 
 @cache
 def _splits(n: int, changed: float, level: float) -> tuple[tuple[int, float, int], ...]:
-    """Numbers of changed documents, each with its probability and the largest minority that is rejected."""
+    """For each number of changed documents: its probability, and the largest minority that still rejects."""
     import numpy as np
 
     documents = np.arange(n + 1)
@@ -140,7 +139,7 @@ def _splits(n: int, changed: float, level: float) -> tuple[tuple[int, float, int
 
 
 def _rejected(documents: int, least: int, lean: float) -> float:
-    """P(at most `least` of `documents` changes go one of the two ways) if (1 + lean)/2 of them are gains."""
+    """P(at most `least` of `documents` changes go one way) if each is a gain with chance (1 + lean)/2."""
     import numpy as np
 
     losses = np.arange(least + 1)
@@ -155,7 +154,7 @@ def _binomial(n: int, k: Any, share: float) -> Any:
 
     factorials = _log_factorials(1 << n.bit_length())
     ways = factorials[n] - factorials[k] - factorials[n - k]
-    # A share of 0 or 1: 0·log 0 must be 0, and all else vanish.
+    # For a share of 0 or 1, 0·log 0 must be 0, and all other terms must vanish.
     tiny = 1e-300
     return np.exp(ways + k * np.log(max(share, tiny)) + (n - k) * np.log(max(1 - share, tiny)))
 

@@ -1,4 +1,4 @@
-"""How much of v's gain is left under each perturbation: a difference of differences, document by document."""
+"""Computes how much of v's gain is left under each perturbation, as a difference of differences."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from ..rundir.samples import Samples
     from .cells import Cells
 
-_MOVED_TARGET = "options"  # The perturbation that moves the right option, so that its letter is another one.
+_MOVED_TARGET = "options"  # The perturbation that moves the right option, and so changes its letter.
 
 
 def robustness(run: Json, cells: Cells) -> Iterator[Json]:
-    """What is left of v's gain in each perturbed benchmark, with p still to be corrected.
+    """What is left of v's gain in each perturbed benchmark; `corrected` then corrects its p.
 
-    Everything is over the documents that the perturbation changed; the others were asked the same question
-    twice. Entries whose four cells are not all there yet are left out.
+    All figures are over the documents that the perturbation changed, since the others have the same question
+    in both benchmarks. Benchmarks whose four cells are not all scored yet are left out.
 
     Raises:
-        CorruptError: A perturbed benchmark's documents are not those of the clean one, or its rows do not
-            say which the perturbation changed.
+        CorruptError: The documents of a perturbed benchmark are not those of the clean one, or its rows do
+            not say which of them were changed.
     """
     for one in run["benchmarks"]:
         names = [(arm, name) for name in (one["of"], one["id"]) for arm in ("plus", "baseline")]
@@ -43,7 +43,7 @@ def robustness(run: Json, cells: Cells) -> Iterator[Json]:
 
 
 def _left(four: list[Samples], kind: str) -> Json:
-    """From the cells of +v and the baseline on the clean questions, then on the perturbed ones."""
+    """The figures of a benchmark from four cells: +v and baseline on clean, then on perturbed questions."""
     clean_plus, clean_base, plus, base = four
     asked = paired(plus, base, same_prompt=True)
     if kind == VARIATION:
@@ -53,7 +53,7 @@ def _left(four: list[Samples], kind: str) -> Json:
     for row, other in asked:
         if row["touched"] is None or row["touched"] != other["touched"]:
             raise CorruptError(
-                f"{plus.file} and {base.file} do not agree whether the perturbation changed document"
+                f"{plus.file} and {base.file} do not agree on whether the perturbation changed document"
                 f" {row['doc_id']}; delete both and run again"
             )
     touched = [row["doc_id"] for row, _ in asked if row["touched"]]
@@ -65,10 +65,10 @@ def _left(four: list[Samples], kind: str) -> Json:
 
 
 def _of_seed_questions(four: list[Samples], asked: list[tuple[Json, Json]]) -> Json:
-    """Variations stand beside the question that they were made from, which their cluster names."""
+    """The same for variations, which are compared with their seed question; their cluster names it."""
     clean_plus, clean_base, plus, base = four
     seeds = {row["cluster"]: row["doc_id"] for row, _ in paired(clean_plus, clean_base, same_prompt=True)}
-    # A limit may leave the last question without its variations, or these without their question.
+    # With a limit, the last seed question may lack variations, or variations their seed question.
     rows = [row for row, _ in asked if row["cluster"] in seeds]
     if not rows:
         raise CorruptError(f"{plus.file} and {clean_plus.file} share no question; delete both and run again")
@@ -78,7 +78,7 @@ def _of_seed_questions(four: list[Samples], asked: list[tuple[Json, Json]]) -> J
 
 
 def _compared(clean: list[float], perturbed: list[float], rows: list[Json]) -> Json:
-    """V's gains on the clean and the perturbed questions, document by document, against each other."""
+    """Compares v's gains on the clean and on the perturbed questions, document by document."""
     design = Design.of(rows)
     change = [one - its for one, its in zip(perturbed, clean, strict=True)]
     left = ratio_interval(perturbed, clean, design)

@@ -1,4 +1,4 @@
-"""One arm against another on the same documents: the difference, its interval and its exact test."""
+"""Compares two arms on the same documents: the difference, its interval and its exact test."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """One arm against another on the same documents."""
+    """The comparison of one arm with another on the same documents."""
 
     n: int
-    """Documents."""
+    """Number of documents."""
     difference: float
     """Mean of arm − other."""
     interval: tuple[float, float]
     """95 % interval of the difference: see `difference_interval`."""
     wrong_to_right: int
-    """Documents that the arm scores higher than the other does."""
+    """Number of documents with a higher score in the arm."""
     right_to_wrong: int
-    """Documents that the arm scores lower."""
+    """Number of documents with a lower score in the arm."""
     test: str
-    """`"mcnemar"` where every score is 0 or 1 and no documents share a cluster, else `"sign-flip"`."""
+    """`"mcnemar"` if every score is 0 or 1 and no documents share a cluster, else `"sign-flip"`."""
     p: float
-    """Of the test, two-sided."""
+    """Two-sided p of the test, not corrected."""
 
 
 def compare(
     arm: Sequence[float], other: Sequence[float], design: Design | None = None, seed: int = 0
 ) -> Paired:
-    """Compares two arms' scores, document by document.
+    """Compares the scores of two arms, document by document.
 
-    Documents of one cluster are not independent, so with clusters the signs of whole clusters are flipped,
-    also where McNemar's test would do for documents by themselves.
+    Documents of one cluster are not independent. So with clusters the test is the sign-flip test with whole
+    clusters, even if all scores are 0 or 1.
 
     Args:
-        arm: One score per document.
+        arm: One score for each document, from 0 to 1.
         other: The other arm's scores of the same documents, in the same order.
-        design: How the documents hang together; by default each is by itself.
-        seed: Of the bootstrap.
+        design: The units and strata of the documents; by default the documents are independent.
+        seed: Seed of the bootstrap.
 
     Raises:
         ValueError: The lengths differ, there is no document, or a score is not between 0 and 1.

@@ -1,4 +1,4 @@
-"""How large v is in each layer, and how well its direction survived there."""
+"""The norm of v in each layer, and how well rounding kept its direction there."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
 def vector_shape(tensors: list[Json] | None, targets: dict[str, float]) -> Json | None:
-    """Norms and cosines by layer: tensors outside the layers stand alone, the embedding first.
+    """Norms and cosines by layer; each tensor outside the layers has an entry of its own, embeddings first.
 
     Args:
-        tensors: What was measured of each tensor of +v (`arms/plus.json`); None where nothing has been yet.
+        tensors: The measured effect on each tensor of +v (`arms/plus.json`); None if not measured yet.
         targets: The norms of the target's tensors, as far as they are known.
     """
     if tensors is None:
@@ -40,7 +40,7 @@ def vector_shape(tensors: list[Json] | None, targets: dict[str, float]) -> Json 
 
 
 def _relative(tensors: list[Json], targets: dict[str, float]) -> float | None:
-    """‖v‖ over ‖target‖; None where a tensor of the target is not known, or all are zero."""
+    """‖v‖ / ‖target‖; None if the norm of a tensor of the target is not known, or all are zero."""
     if any(tensor["name"] not in targets for tensor in tensors):
         return None
     whole = _root(targets[tensor["name"]] for tensor in tensors)
@@ -48,9 +48,9 @@ def _relative(tensors: list[Json], targets: dict[str, float]) -> float | None:
 
 
 def _cosine(tensors: list[Json]) -> float | None:
-    """⟨e, r⟩ / (‖e‖·‖r‖) over the tensors together; e is what was added, r = α·v what was asked for.
+    """⟨e, r⟩ / (‖e‖·‖r‖) over all tensors, where r = α·v was requested and e is what was added.
 
-    A tensor's gain is ⟨e, r⟩ / ‖r‖², so gain·‖r‖² adds up to the inner product.
+    The gain of a tensor is ⟨e, r⟩ / ‖r‖², so the sum of gain·‖r‖² is the inner product.
     """
     requested = _root(tensor["norm_requested"] or 0.0 for tensor in tensors)
     effective = _root(tensor["norm_effective"] or 0.0 for tensor in tensors)
@@ -59,7 +59,7 @@ def _cosine(tensors: list[Json]) -> float | None:
 
 
 def _root(norms: Iterable[float]) -> float:
-    """The norm of parts together."""
+    """The norm of several parts together."""
     return sqrt(sum(norm**2 for norm in norms))
 
 
@@ -69,7 +69,7 @@ def _layer(name: str) -> str:
 
 
 def _place(layer: str) -> tuple[int, int, str]:
-    """Embedding, layers by number, the rest."""
+    """Sort key: the embedding, then layers by number, then the rest."""
     if layer.isdigit():
         return 1, int(layer), ""
     return (0 if "emb" in layer or "wte" in layer else 2), 0, layer

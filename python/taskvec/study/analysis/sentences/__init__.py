@@ -1,1 +1,1 @@
-"""What one benchmark shows, sentence by sentence, a subject a file; `conclusions` puts them in order."""
+"""The sentences on one benchmark, with one file for each subject; `conclusions` puts them in order."""

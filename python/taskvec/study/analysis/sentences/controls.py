@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from ..case import Case
 
 FIFTH = 0.2
-"""Random vectors that move a score by less than this share of what v does are called a small disturbance."""
+"""The share of v's effect below which the effect of random vectors counts as small."""
 AS_LARGE = 0.95
-"""Share of +v's norm, both after rounding, from which a random vector counts as large as v."""
+"""The share of +v's norm, both after rounding, from which a random vector counts as large as v."""
 
 
 def random(case: Case) -> Iterator[str]:
-    """What vectors of v's size and no direction do, one by one."""
+    """What each random vector of v's size does."""
     if not case.random:
         return
     moves = [one.difference for one in case.random]
@@ -29,7 +29,7 @@ def random(case: Case) -> Iterator[str]:
         moved = [f"{case.label(one.arm)} ({figures(one)})" for one in case.random if verdict(one)]
         if moved:
             yield (
-                f"Yet a random vector of the same size moves it: {listed(moved)}; any disturbance may do so"
+                f"Yet a random vector of the same size changes it: {listed(moved)}; any disturbance may do so"
                 f" here."
             )
         return
@@ -47,23 +47,23 @@ def random(case: Case) -> Iterator[str]:
     if size is None or size < AS_LARGE:
         left = "an unknown part" if size is None else f"as little as {size:.2f}"
         yield (
-            f"{these} move it by {_span(moves)} points, but rounding left them {left} of +v's norm: what a"
+            f"{these} change it by {_span(moves)} points, but rounding left them {left} of +v's norm: what a"
             f" disturbance of v's full size does is not shown."
         )
     elif case.main and largest < FIFTH * abs(case.main.difference):
         yield (
-            f"{these} move it by at most {100 * largest:.1f} points: the {what} is v's direction, not a"
-            f" disturbance of that size."
+            f"{these} change it by at most {100 * largest:.1f} points: the {what} comes from v's direction,"
+            f" not from a disturbance of that size."
         )
     else:
         yield (
-            f"{these} move it by {_span(moves)} points, which is not little beside v, but +v differs from"
-            f" each of them: part of the {what} may be disturbance, not all of it."
+            f"{these} change it by {_span(moves)} points, which is not small compared with v, but +v differs"
+            f" from each of them: part of the {what} may come from any disturbance, but not all of it."
         )
 
 
 def random_share(case: Case) -> Iterator[str]:
-    """What random vectors do on average, as a share of what v does."""
+    """The mean effect of random vectors as a share of v's effect."""
     found = case.random_mean
     if case.way == 0 or found is None or found.share is None or found.share_interval is None:
         return
@@ -75,7 +75,7 @@ def random_share(case: Case) -> Iterator[str]:
 
 
 def _size_left(case: Case) -> float | None:
-    """The smallest random vector's norm over +v's, both after rounding; None where one is not known."""
+    """The smallest norm of a random vector divided by +v's, both after rounding; None if one is not known."""
     arms = [case.results.arm(name) for name in ("plus", *(one.arm for one in case.random))]
     plus, *random = [arm.effect.norm_effective if arm and arm.effect else None for arm in arms]
     known = [norm for norm in random if norm is not None]
@@ -83,13 +83,13 @@ def _size_left(case: Case) -> float | None:
 
 
 def asking(case: Case) -> Iterator[str]:
-    """Whether a line of prompt does what v does, and what v adds to it."""
+    """Whether asking for steps in the prompt does what v does, and what v adds to it."""
     asked, beyond = case.think, case.beyond
     if asked is None or beyond is None:
         return
     if case.benchmark.note:
         note = case.benchmark.note.rstrip(".")
-        yield f"Whether asking for steps does the same cannot be seen here ({note})."
+        yield f"This benchmark cannot show whether asking for steps does the same ({note})."
         return
     helps, more = verdict(asked), verdict(beyond)
     told = f"Asking {case.target} for steps"
@@ -121,7 +121,7 @@ def asking(case: Case) -> Iterator[str]:
 
 
 def _alike(case: Case, beyond: Comparison) -> str:
-    """That a difference is not shown says little by itself; a narrow interval around none says more."""
+    """What to conclude if no difference from asking for steps is shown; a narrow interval says more."""
     apart = max(map(abs, beyond.interval))
     if case.main and apart < FIFTH * case.main.difference:
         return (

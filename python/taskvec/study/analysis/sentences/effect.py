@@ -1,4 +1,4 @@
-"""Sentences on what v does to a benchmark: the answer itself, −v, and other α."""
+"""Sentences on what v does to a benchmark: the main result, −v, and other α."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def main(case: Case) -> Iterator[str]:
-    """+v against the target."""
+    """The main result: +v compared with the target."""
     found = case.main
     if found is None:
         yield f"{case.target} and +v have not both been scored yet."
@@ -41,7 +41,7 @@ def main(case: Case) -> Iterator[str]:
 
 
 def _reach(case: Case, found: Comparison) -> str:
-    """What a test that did not reject could have found, with the correction at its strictest."""
+    """How large a difference the test could have found, with the strictest correction; it did not reject."""
     level = LEVEL / max(1, case.tests(found))
     if found.test == "mcnemar":
         changed = max((found.wrong_to_right + found.right_to_wrong) / found.n, SHARES[0])
@@ -50,15 +50,15 @@ def _reach(case: Case, found: Comparison) -> str:
         least = reach(found.interval, level)
     # A difference of two shares is at most 1.
     if least is None or least > 1:
-        return f"n = {found.n} is too few to have found any but a far larger one."
+        return f"n = {found.n} is too few to find any but a far larger difference."
     return (
-        f"n = {found.n} could have shown one of about {100 * least:.1f} points (80% of the time); a smaller"
-        f" one is possible."
+        f"n = {found.n} could have shown a difference of about {100 * least:.1f} points (80% of the time); a"
+        f" smaller one is possible."
     )
 
 
 def minus(case: Case) -> Iterator[str]:
-    """−v against the target."""
+    """−v compared with the target."""
     found = case.minus
     if found is None:
         return
@@ -68,14 +68,14 @@ def minus(case: Case) -> Iterator[str]:
         return
     too, turned = {
         0: ("", ""),
-        way: (" too", ": v's sign does not decide"),
-        -way: ("", ": the effect turns round with v's sign"),
+        way: (" too", ": the effect does not depend on v's sign"),
+        -way: ("", ": the effect reverses with v's sign"),
     }[case.way]
     yield f"−v {verb(way)} it{too} ({figures(found)}){turned}."
 
 
 def sweep(case: Case) -> Iterator[str]:
-    """The best α, which nothing has tested."""
+    """The best α of the sweep, which is not tested."""
     arms = [arm for arm in case.results.arms if arm.id == "plus" or arm.kind == "sweep"]
     scores = {f"α = {arm.alpha:g}": case.cells[arm.id].score for arm in arms if arm.id in case.cells}
     if len(scores) < 2:
@@ -86,10 +86,10 @@ def sweep(case: Case) -> Iterator[str]:
     else:
         yield (
             f"In the sweep {best} scores highest ({share(scores[best])}; {plus}: {share(scores[plus])}); it"
-            f" was chosen on these same documents, so that is not confirmed."
+            f" was chosen on these same documents, so this is not confirmed."
         )
 
 
 def verb(way: int) -> str:
-    """What v does."""
+    """The verb for what v does: "raises" or "lowers"."""
     return "raises" if way == 1 else "lowers"

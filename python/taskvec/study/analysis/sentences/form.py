@@ -12,28 +12,28 @@ if TYPE_CHECKING:
     from ..case import Case
 
 TRUNCATED = 0.05
-"""Share of cut-off answers that is warned of."""
+"""The share of cut-off answers above which a warning is given."""
 MANY = 0.2
-"""Share of an arm's answers that could not be read, from which a warning is given."""
+"""The share of unreadable answers of an arm from which a warning is given."""
 UNREADABLE = 0.01
-"""Difference in the share of unreadable answers, and share of empty ones, that is worth a word."""
+"""The difference in shares of unreadable answers, or share of empty ones, from which they are named."""
 
 
 def unread(case: Case) -> Iterator[str]:
-    """A warning where none, or few, of an arm's answers could be read: its score is of their form."""
+    """A warning if many of an arm's answers could not be read: its score then reflects their form."""
     rates = {arm: rate for arm, cell in case.cells.items() if (rate := cell.extraction_failures or 0.0)}
     if case.unread:
         if all(case.cells[arm].empty == 1 for arm in ("baseline", "plus")):
             yield (
-                f"Warning: every output of {case.target} and of +v is empty, so their scores say nothing of"
-                " what v does. Look at the prompts, the stop strings and the token cap."
+                f"Warning: every output of {case.target} and of +v is empty, so their scores say nothing"
+                " about what v does. Look at the prompts, the stop strings and the token limit."
             )
             return
         also = " The same holds for every other arm." if _all(case, rates) else ""
         yield (
             f"Warning: {_reader(case)} could read no answer of {case.target} and none of +v, so their scores"
-            f" are of the answers' form alone and say nothing of what v does.{also} Look at the answers in"
-            " samples/, and choose another `filter`, or prompt for the form that it reads."
+            f" reflect only the form of the answers, not what v does.{also} Look at the answers in samples/,"
+            " and choose another `filter`, or ask in the prompt for the form that it reads."
         )
         return
     many = [arm for arm, rate in rates.items() if rate >= MANY]
@@ -52,14 +52,14 @@ def _reader(case: Case) -> str:
 
 
 def unreadable(case: Case) -> Iterator[str]:
-    """What the form of the outputs, rather than their content, may have to do with the scores."""
+    """How far the form of the outputs, rather than their content, may explain the scores."""
     before, after = (case.cells[arm].extraction_failures for arm in ("baseline", "plus"))
     if before is None or after is None:
         return
     fewer = before - after
     if case.way and abs(fewer) >= UNREADABLE:
         what = "gain" if case.way == 1 else "loss"
-        part = f"part of the {what} may be answers' form, not their content"
+        part = f"part of the {what} may come from the answers' form, not their content"
         against = f"that works against the {what}, so it does not explain it"
         yield (
             f"No answer could be read from {share(before)} of {case.target}'s outputs and {share(after)}"
@@ -69,12 +69,12 @@ def unreadable(case: Case) -> Iterator[str]:
     if max(blank) >= UNREADABLE:
         yield (
             f"{share(blank[0])} of {case.target}'s outputs are empty, and {share(blank[1])} of +v's; an empty"
-            f" output says nothing of what a model can do."
+            f" output says nothing about what a model can do."
         )
 
 
 def readings(case: Case) -> Iterator[str]:
-    """Readings of the same answers that point the other way than the metric does."""
+    """Further readings of the same answers whose difference has the opposite sign."""
     if case.main is None:
         return
     mine, other = case.cells["plus"].readings, case.cells["baseline"].readings
@@ -85,13 +85,13 @@ def readings(case: Case) -> Iterator[str]:
     ]
     if turned:
         yield (
-            f"Read otherwise, the same answers point the other way: {listed(turned)}. Only the reading above"
-            f" was tested."
+            f"By other readings, the same answers point the other way: {listed(turned)}. Only the reading"
+            f" above was tested."
         )
 
 
 def length(case: Case) -> Iterator[str]:
-    """How long +v's answers are beside the target's."""
+    """How long +v's answers are compared with the target's."""
     found = case.lengths
     if found is None or not found.other:
         return
@@ -112,7 +112,7 @@ def length(case: Case) -> Iterator[str]:
 
 
 def cut_off(case: Case) -> Iterator[str]:
-    """A warning of answers that the cap cut off."""
+    """A warning about answers that were cut off at the token limit."""
     cut = {arm: rate for arm, cell in case.cells.items() if (rate := cell.truncated or 0.0) > TRUNCATED}
     if not cut:
         return
@@ -125,7 +125,7 @@ def cut_off(case: Case) -> Iterator[str]:
             f" are uncertain."
         )
         return
-    # Those that the first sentence is about by name; of many others the worst is enough.
+    # The arms of the main result are named; of many others only the highest rate is given.
     named = [arm for arm in cut if len(cut) <= 3 or arm in ("baseline", "plus")]
     who = [f"{share(cut[arm])} of {case.label(arm)}'s" for arm in named]
     if others := [rate for arm, rate in cut.items() if arm not in named]:

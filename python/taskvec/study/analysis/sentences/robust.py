@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def left(case: Case) -> Iterator[str]:
-    """The gain of v on the perturbed questions beside its gain on the clean ones."""
+    """The gain of v on the perturbed questions compared with its gain on the clean ones."""
     found = case.robust
     if found is None:
         return
@@ -34,14 +34,14 @@ def left(case: Case) -> Iterator[str]:
             f" are clean and {points(found.perturbed)} when they are perturbed ({change}): {_shown(found)}."
         )
     if found.left is None or found.left_interval is None:
-        yield "What share of it is left cannot be said: the clean gain is not clearly different from 0."
+        yield "The share that is left is not known, since the clean gain is not clearly different from 0."
     else:
         low, high = map(percent, found.left_interval)
         yield f"{percent(found.left)} of the clean {_what(found)} is left (95% interval {low} to {high})."
 
 
 def robust_whole(cases: Sequence[Case]) -> Iterator[str]:
-    """The perturbations of all benchmarks that v clearly gains on, in one sentence."""
+    """One sentence on the perturbations of all benchmarks on which v has a clear gain."""
     found = [(case.benchmark.title, one) for case in cases if (one := case.robust) and one.left is not None]
     gains = [(title, one) for title, one in found if one.clean > 0]
     if not gains:
@@ -52,7 +52,7 @@ def robust_whole(cases: Sequence[Case]) -> Iterator[str]:
 
 
 def shrinks(found: Robustness) -> int:
-    """−1 where v's gain or loss is shown to shrink, 1 where it is shown to grow, 0 where neither is."""
+    """−1 if v's gain or loss is shown to shrink, 1 if it is shown to grow, 0 if neither is shown."""
     if found.p_holm is None or found.p_holm >= LEVEL:
         return 0
     return 1 if (found.change > 0) == (found.clean >= 0) else -1
