@@ -1,1 +1,1 @@
-"""Results for people: the page with its plots and tables, and the terminal."""
+"""Shows results: as an HTML page with plots and tables, and as text in the terminal."""

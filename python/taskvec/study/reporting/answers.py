@@ -1,4 +1,4 @@
-"""A few answers that v changed, side by side: some gained, some lost, the first by document."""
+"""Shows some answers that v changed, side by side: the first gained and the first lost ones."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from ..rundir.results import Benchmark, Results
 
 _READ = (
-    "Documents that one of the two arms answers rightly and the other wrongly: the first of each"
-    " benchmark in the order of its documents, not picked. Long texts are cut. All answers are in the"
-    " samples."
+    "Documents that one of the two arms answers correctly and the other does not: the first of each"
+    " benchmark in the order of its documents, not selected by hand. Long texts are cut. All answers are"
+    " in the samples."
 )
 
 
 def answers(results: Results) -> Iterator[str]:
-    """Of each benchmark one answer gained and one lost, the others folded."""
+    """For each benchmark one gained and one lost answer; the others are folded."""
     if not results.changed_answers:
         return
     yield element("p", _READ, "faint")

@@ -1,4 +1,4 @@
-"""What the page and the terminal have in common: which arms and benchmarks are shown, and against what."""
+"""What the page and the terminal share: which arms and benchmarks are shown, and the changes to show."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from ..rundir.results import ArmResult, Benchmark, Results
 
 AGAINST = "Changes are against the target as it is; those of +v with think against the target with think."
-"""What a change in a table is against."""
+"""A sentence that says what the changes in a table are compared with."""
 
 
 def clean(results: Results) -> list[Benchmark]:
-    """The benchmarks that are no perturbation of another."""
+    """The benchmarks that are not derived from another."""
     return [one for one in results.benchmarks if one.parent is None]
 
 
@@ -25,27 +25,27 @@ def generated(results: Results) -> list[Benchmark]:
 
 
 def title(results: Results, benchmark: str) -> str:
-    """What a benchmark is called."""
+    """The title of a benchmark, by its id."""
     return next(one.title for one in results.benchmarks if one.id == benchmark)
 
 
 def own_baseline(arm: ArmResult) -> str:
-    """The id of the arm that an arm's change is against."""
+    """The id of the arm with which an arm is compared."""
     return "baseline-think" if arm.id == "plus-think" else "baseline"
 
 
 def own_change(results: Results, arm: ArmResult, benchmark: Benchmark) -> Comparison | None:
-    """An arm against its own baseline; None for a baseline itself, and before both have been scored."""
+    """The comparison of an arm with its baseline; None for a baseline, or if not both are scored."""
     return results.compared(arm.id, own_baseline(arm), benchmark.id)
 
 
 def bracketed(difference: float, is_shown: bool) -> str:
-    """A change in points, in brackets where no difference is shown."""
+    """A change in points, in brackets if no difference is shown."""
     return points(difference) if is_shown else f"({points(difference)})"
 
 
 def families(results: Results) -> str:
-    """How many tests there are, and what they are corrected for."""
+    """A sentence on the number of tests in each family."""
     first, second = results.families.primary, results.families.secondary
     if not first + second:
         return "Nothing was tested."

@@ -1,4 +1,4 @@
-"""What answers cost: their length and time by arm, and score against length."""
+"""The cost of answers: their length and time by arm, and plots of score over length."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _READ = (
     "Up is better, left is cheaper: score over the mean length of the answers, both with 95% intervals."
-    " The line follows α, hollow points were asked for steps. Score axes have the same span; lengths"
-    " run from none to the longest on each benchmark."
+    " The line follows α; hollow points were asked for steps. Score axes have the same span; length axes"
+    " run from 0 to the longest on each benchmark."
 )
 
 
@@ -67,7 +67,7 @@ def _cost(arm: ArmResult, benchmarks: list[Benchmark]) -> Row:
 
 
 def duration(seconds: float) -> str:
-    """A time in the two largest units that it needs: 0.5 s, 12 s, 3 min 20 s, 2 h 5 min."""
+    """A time in its two largest units: 0.5 s, 12 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""The few kinds of HTML that a report is made of; whatever is text comes in plain and is escaped here."""
+"""Builds the kinds of HTML elements in a report; text is passed in plain and escaped here."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def element(name: str, text: str, kind: str = "") -> str:
 
 
 def section(title: str, name: str, inner: str) -> str:
-    """A section of this id with its heading, around markup."""
+    """A section with the id `name` and a heading, around markup."""
     return f'<section id="{name}">{element("h2", title)}\n{inner}\n</section>'
 
 
 def listing(items: Iterable[str]) -> str:
-    """A list of plain texts, warnings marked."""
+    """A list of plain texts, in which warnings are marked."""
     marked = (element("li", item, "warning" if item.startswith("Warning: ") else "") for item in items)
     return f"<ul>{''.join(marked)}</ul>"
 
 
 def table(caption: str, note: str, columns: Sequence[str], rows: Iterable[Row]) -> str:
-    """A table that scrolls by itself where it is wider than the page; each row begins with its heading."""
+    """A table, which scrolls if it is wider than the page; each row begins with its heading."""
     rows = list(rows)
     kinds = rows[0].kinds if rows else []
     head = "".join(
@@ -43,7 +43,7 @@ def table(caption: str, note: str, columns: Sequence[str], rows: Iterable[Row]) 
 
 
 def folded(summary: str, inner: str) -> str:
-    """What is shown when its summary is clicked; in print it is always shown."""
+    """Markup that is shown when its summary is clicked; in print it is always shown."""
     return f"<details>{element('summary', summary)}{inner}</details>"
 
 
@@ -54,32 +54,32 @@ class Row:
         """Begins with the row's heading."""
         self._kind = kind
         self.kinds: list[str] = []
-        """Of the cells behind the heading."""
+        """The kinds of the cells after the heading."""
         self._cells = [f'<th scope="row">{escape(heading)}</th>']
 
     def add(self, text: object, kind: str = "") -> Row:
-        """One more cell; None is an empty one."""
+        """Adds a cell; None gives an empty one."""
         self.kinds.append(kind)
         self._cells.append(f"<td{_class(kind)}>{'' if text is None else escape(str(text))}</td>")
         return self
 
     def noted(self, text: str, note: str, kind: str = "") -> Row:
-        """One more cell, with a note in smaller letters."""
+        """Adds a cell with a note in smaller letters."""
         self._cells.append(f"<td{_class(kind)}>{escape(text)} {element('small', note)}</td>")
         return self
 
     def drawn(self, svg: str) -> Row:
-        """One more cell, which holds a drawing."""
+        """Adds a cell with a drawing."""
         self._cells.append(f'<td class="plot">{svg}</td>')
         return self
 
     def link(self, text: str, to: str) -> Row:
-        """One more cell, with a link."""
+        """Adds a cell with a link."""
         self._cells.append(f'<td><a href="{escape(to)}">{escape(text)}</a></td>')
         return self
 
     def markup(self) -> str:
-        """The row."""
+        """The row as HTML."""
         return f"<tr{_class(self._kind)}>{''.join(self._cells)}</tr>"
 
 
@@ -87,10 +87,10 @@ def figure(title: str, note: str, described: str, wide: str, narrow: str) -> str
     """A figure with a caption, drawn twice: the page's style shows the drawing that fits the screen.
 
     Args:
-        title: What it shows.
-        note: In smaller letters behind the title.
-        described: What it shows, in words, to those who do not see it.
-        wide: The drawing for a desk.
+        title: The title.
+        note: A note in smaller letters after the title.
+        described: A description for readers who cannot see it.
+        wide: The drawing for a wide screen.
         narrow: The drawing for a phone.
     """
     return (
@@ -101,7 +101,7 @@ def figure(title: str, note: str, described: str, wide: str, narrow: str) -> str
 
 
 def terms(pairs: Iterable[tuple[str, object]]) -> str:
-    """Names with what they stand for; those without are left out."""
+    """A list of names and values; names without a value are left out."""
     return (
         "<dl>"
         + "".join(

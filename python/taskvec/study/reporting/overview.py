@@ -1,4 +1,4 @@
-"""The first picture: what v, asking for steps, both, and random vectors change; then every arm's score."""
+"""The first charts: the changes by v, asking for steps, both, and random vectors; then every arm's score."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
 
 _GLANCE = (
     "Changes in points against the target as it is, with 95% intervals, all on one scale; in brackets"
-    " where no difference is shown. Hollow points were asked for steps."
+    " if no difference is shown. Hollow points were asked for steps."
 )
 _ARMS = (
-    "Scores with 95% intervals; the dashed line and the band are the target as it is, hollow points"
-    " were asked for steps. All axes have the same span, so that a point is equally long on each."
-    f" Changes are in points, in brackets where no difference is shown. {AGAINST}"
+    "Scores with 95% intervals; the dashed line and the band are the target as it is, and hollow points"
+    " were asked for steps. All axes have the same span, so a percentage point has the same length on each."
+    f" Changes are in points, in brackets if no difference is shown. {AGAINST}"
 )
 _BESIDE_THE_TARGET = ("plus", "baseline-think", "plus-think")
 
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """A row of the first picture."""
+    """A row of the first chart."""
 
     label: str
     arm: ArmResult
     found: Comparison | RandomMean | None
-    """Against the target as it is; None before it has been scored."""
+    """The comparison with the target as it is; None if not scored yet."""
     is_shown: bool
 
 
 def glance(results: Results) -> Iterator[str]:
-    """Of each benchmark the target's score, and how far the arms that matter most are from it."""
+    """For each benchmark the target's score, and how far the most important arms are from it."""
     changes = {one.id: list(_changes(results, one)) for one in clean(results)}
     known = [one.found for rows in changes.values() for one in rows if one.found]
     scale = shared(end for found in known for end in (found.difference, *found.interval))
@@ -85,7 +85,7 @@ def _change(change: _Change, scale: Scale) -> Row:
 
 
 def arms(results: Results) -> Iterator[str]:
-    """Every arm's score on each benchmark, but those of the sweep."""
+    """The score of every arm on each benchmark, except those of the sweep."""
     yield element("p", _ARMS, "faint") + '<div class="grid">'
     shown = {
         one.id: [arm for arm in results.arms if arm.kind in MARKS and one.id in arm.cells]
@@ -120,7 +120,7 @@ def _score(results: Results, arm: ArmResult, benchmark: Benchmark, scale: Scale,
 
 
 def _group(arm: ArmResult) -> str:
-    """Arms that belong together: the pair of each prompt, and each kind of the others."""
+    """The group of an arm in the chart: its prompt for baselines and +v, else its kind."""
     return arm.prompt if arm.kind in ("baseline", "plus") else arm.kind
 
 

@@ -1,7 +1,7 @@
-"""The report: one HTML file that holds everything, looks nothing up and runs no script.
+"""Makes the report: a single HTML file that loads nothing from elsewhere and runs no script.
 
-In the order of a reader's questions: what was asked, what the data show, the figures, all numbers, how it was
-run, what the documents could show at all.
+Its sections follow a reader's questions: what was asked, what the data show, the plots, all numbers, how it
+was run, and how small an effect the documents can show.
 """
 
 from __future__ import annotations
@@ -35,29 +35,28 @@ if TYPE_CHECKING:
 
 _CURVE = (
     "Scores over α: −v to the left, the target itself at 0, random vectors of the same size as crosses."
-    " The effective gain says how much of the request is left after rounding to the checkpoint's dtype:"
-    " 1 is all of it, and where it is far from 1 the weights did not get the α that the point is named"
-    " for."
+    " The effective gain says how much of the requested change is left after rounding to the checkpoint's"
+    " dtype: 1 is all of it, and if it is far from 1 the weights did not change by the α of that point."
 )
 _LAYERS = (
-    "The norm of v in each layer, over that of the target's same tensors where it is known, and the"
-    " cosine of v and of what rounding let through: 1 where the direction is kept."
+    "The norm of v in each layer, divided by that of the same tensors of the target if it is known, and the"
+    " cosine of v and of what is left of it after rounding: 1 if the direction is kept."
 )
 _SENTENCE = re.compile(r"(?<=\.) (?=[A-Z−]|n = )")
-# Nothing from elsewhere, whatever a name in the results may hold.
+# Forbids the browser to load anything from elsewhere, whatever a name in the results contains.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def rebuild(run_or_results: str | Path) -> tuple[Results, Path]:
-    """Makes the report of a RUN folder, and its results.json, or of a results.json alone, anew.
+    """Makes the report of a run folder again, with its results.json, or that of a results.json alone.
 
     Returns:
-        The results, and the report's path: report.html beside results.json.
+        The results, and the path of report.html, which is beside results.json.
 
     Raises:
-        UsageError: It is neither of the two, or matplotlib is missing.
+        UsageError: The path is neither of the two, or matplotlib is not installed.
         StorageError: A file cannot be read or written.
-        CorruptError: What it holds is damaged, or does not belong together.
+        CorruptError: A file is damaged, or files do not belong together.
     """
     path = Path(run_or_results)
     results = load(path)
@@ -71,11 +70,11 @@ def rebuild(run_or_results: str | Path) -> tuple[Results, Path]:
 
 
 def write(results: Results, path: Path) -> None:
-    """Writes the report, aside and renamed into place.
+    """Writes the report atomically.
 
     Raises:
-        UsageError: matplotlib is missing.
-        StorageError: It cannot be written.
+        UsageError: matplotlib is not installed.
+        StorageError: The file cannot be written.
     """
     write_text(path, render(results), "xmlcharrefreplace")
 
@@ -84,7 +83,7 @@ def render(results: Results) -> str:
     """The report as HTML.
 
     Raises:
-        UsageError: matplotlib is missing.
+        UsageError: matplotlib is not installed.
     """
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     name = str(results.study["name"])
@@ -105,7 +104,7 @@ def render(results: Results) -> str:
 
 
 def _head(results: Results, name: str, links: list[str]) -> Iterator[str]:
-    """What was asked on the left; beside it the sum, the facts in a line, and where things are."""
+    """The head of the page: what was asked, the formula, a line of facts, and links to the sections."""
     inputs = {one.role: one.name for one in results.inputs}
     skill = inputs.get("vector") or f"({inputs.get('minuend')} − {inputs.get('subtrahend')})"
     yield "<header><div>" + element("p", "A taskvec study", "kind") + element("h1", name)
@@ -131,7 +130,7 @@ def _head(results: Results, name: str, links: list[str]) -> Iterator[str]:
 
 
 def _sections(results: Results) -> Iterator[tuple[str, str]]:
-    """Id and markup of each section that has something in it."""
+    """Id and markup of each section that is not empty."""
     for title, name, of in (
         ("At a glance", "glance", glance),
         ("What the data show", "conclusions", _conclusions),
@@ -151,7 +150,7 @@ def _sections(results: Results) -> Iterator[tuple[str, str]]:
 
 
 def _conclusions(results: Results) -> Iterator[str]:
-    """The whole in large letters; of each benchmark the answer first, then what bounds it, point by point."""
+    """The overall conclusion in large letters; for each benchmark the result, then a list of its limits."""
     titles = [f"{one.title}: " for one in results.benchmarks]
     beside: list[str] = []
     for text in results.conclusions:

@@ -1,4 +1,4 @@
-"""The report's tables: every number of the results."""
+"""The tables of the report, with every number of the results."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 _METHODS = (
     "Arms are compared document by document. p is that of the exact McNemar test (McNemar 1947, as a"
-    " two-sided binomial test on the documents that one of the two arms answers rightly and the other"
-    " wrongly), or, where scores are not just right or wrong or where documents share a seed question,"
-    " of the sign-flip test (Fisher 1935), exact wherever it can be computed. It is corrected within"
+    " two-sided binomial test on the documents that one of the two arms answers correctly and the other"
+    " does not). If scores are not just right or wrong, or if documents share a seed question, p is that"
+    " of the sign-flip test (Fisher 1935), which is exact if it can be computed. p is corrected within"
     " its family of tests by Holm's step-down method (Holm 1979); the α sweep is described without"
     " tests. Intervals are 95% intervals: Wilson's (1927) for the share of right answers; for"
     " differences, and for scores that are not just right or wrong, the percentile bootstrap over"
     " documents (10,000 draws; documents of one seed question are drawn together, and each task of a"
-    " group keeps its share). Where fewer than ten of them differ from the commonest value, as where"
-    " hardly any answer changed, the bootstrap is too narrow, and each end is the farther one of its"
-    " own and of Tango's score interval (1998) for a difference, Wilson's for a score. An interval of a"
-    " difference is not corrected."
+    " group keeps its share). If fewer than ten of them differ from the most common value, as when"
+    " hardly any answer changed, the bootstrap is too narrow. Each end is then the outer one of the"
+    " bootstrap's and of Tango's score interval (1998) for a difference, or Wilson's for a score. An"
+    " interval of a difference is not corrected."
 )
 _MAIN = ("baseline", "plus", "baseline-think", "plus-think")
 
 
 def numbers(results: Results) -> Iterator[str]:
-    """Scores and changes by benchmark, the other comparisons, and what each arm's weights are."""
+    """Tables of scores and changes by benchmark, of the other comparisons, and of each arm's weights."""
     yield element("p", f"{families(results)} {AGAINST} {_METHODS}", "faint wide-text")
     for one in clean(results):
         yield from _benchmark(results, one)
@@ -62,7 +62,7 @@ def numbers(results: Results) -> Iterator[str]:
         )
     yield table(
         "What each arm's weights are",
-        "what rounding left of the request α·v, over all elements",
+        "what is left of the requested change α·v after rounding, over all elements",
         (
             "arm", "prompt", "α", "seed", "norm of α·v", "norm left", "effective gain", "cosine", "changed",
             "survival", "seconds",
@@ -72,7 +72,7 @@ def numbers(results: Results) -> Iterator[str]:
     if results.vector:
         layers = table(
             "v by layer",
-            "norm, its share of the target's, and the cosine of v and of what was added",
+            "norm, its ratio to the target's, and the cosine of v and of what was added",
             ("layer", "norm", "over the target's", "cosine"),
             (
                 Row(one.layer)
@@ -86,7 +86,7 @@ def numbers(results: Results) -> Iterator[str]:
 
 
 def _benchmark(results: Results, benchmark: Benchmark) -> Iterator[str]:
-    """Scores and changes, then what the outputs were like, then the tasks of a group."""
+    """Tables of a benchmark: scores and changes, then properties of the outputs, then tasks of a group."""
     arms = [arm for arm in results.arms if benchmark.id in arm.cells]
     yield table(
         benchmark.title,
@@ -99,7 +99,7 @@ def _benchmark(results: Results, benchmark: Benchmark) -> Iterator[str]:
     )  # fmt: skip
     yield table(
         f"{benchmark.title}: outputs",
-        "rates in percent; tokens are means, their change is against the same arm as the score's",
+        "rates in percent; tokens are means, and their change is against the same arm as that of the score",
         (
             "arm", "unreadable", "empty", "cut off", "tokens", "interval", "change", "interval", "time",
             "samples",

@@ -1,6 +1,6 @@
-"""The plots of a page that have two axes; each is drawn twice, `NARROW` for phones and wider for desks.
+"""The plots with two axes; each is drawn twice, as `NARROW` for phones and wider for other screens.
 
-Plots that stand side by side get scales from their caller, so that their axes can be compared.
+Plots side by side get their scales from the caller, so that their axes can be compared.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from .scales import Scale
 
 NARROW, HALF, FULL = 350, 540, 1060
-"""Widths in pixels: of a phone, of half a page, of a page."""
+"""Widths of a phone, of half a page and of a page, in pixels."""
 _LOOKS = {
-    # Shape as well as colour tells the kinds apart.
+    # The kinds differ in shape as well as colour.
     "baseline": (INK, "s"),
     "plus": (PLUS, "o"),
     "sweep": (PLUS, "o"),
@@ -53,7 +53,7 @@ def sweep(results: Results, benchmark: Benchmark, scale: Scale, width: int) -> s
 
 
 def gains(results: Results, width: int) -> str:
-    """Effective gain over α: how much of the request was left after rounding; 1 is ideal."""
+    """Effective gain over α: how much of the requested change is left after rounding; 1 is ideal."""
     known = [(arm.alpha or 0, arm.effect.gain) for arm in curve(results) if arm.effect]
     along = [(alpha, gain) for alpha, gain in known if gain is not None]
 
@@ -71,7 +71,7 @@ def gains(results: Results, width: int) -> str:
 
 
 def tokens(results: Results, benchmark: Benchmark, scale: Scale, width: int) -> str:
-    """Score over mean length of the answers, with both intervals; the α curve is joined, arms are named."""
+    """Score over mean length of the answers, with intervals; the α curve is a line, and arms are named."""
     arms = [
         (arm, cell)
         for arm in results.arms
@@ -89,7 +89,7 @@ def tokens(results: Results, benchmark: Benchmark, scale: Scale, width: int) -> 
         axes.set_xlabel("tokens an answer")
         _score_axis(axes, scale)
         named = [(arm.label, cell) for arm, cell in arms if arm.kind not in ("sweep", "random")]
-        # Random vectors lie close together: one name does for all.
+        # Random vectors are close together, so one name is enough for all.
         named += [("random", cell) for arm, cell in arms if arm.kind == "random"][:1]
         _name_points(axes, named, 17 if width > NARROW else 15)
 
@@ -97,7 +97,7 @@ def tokens(results: Results, benchmark: Benchmark, scale: Scale, width: int) -> 
 
 
 def layers(results: Results, width: int) -> str:
-    """Norm of v by layer, over that of the target's same tensors where it is known; below it the cosine."""
+    """Norm of v by layer, divided by that of the target's tensors if they are known; below it the cosine."""
     shape = results.vector
     if shape is None or not shape.layers:
         return ""
@@ -136,19 +136,19 @@ def _cosines(figure: Any, cosines: Sequence[tuple[int, float]], height: float) -
     axes.axhline(1, color=INK, lw=1, dashes=(4, 3))
     for at, cosine in cosines:
         axes.plot([at], [cosine], marker="o", ms=4.5, color=PLUS)
-    # From far below 1 only where something is there: what rounding turned by little is seen as little.
+    # The axis begins at 0.9 unless a value is lower, so that a small deviation from 1 looks small.
     axes.set_ylim(min(0.9, lowest - 0.05), 1.04)
     axes.set_title("cosine of v and of what was added", **_TITLE)
     return axes
 
 
 def by_share(results: Results) -> bool:
-    """Whether `layers` shows shares of the target's norm, which it does where all of them are known."""
+    """Whether `layers` shows ratios to the target's norm, which it does if all of them are known."""
     return results.vector is not None and all(one.relative is not None for one in results.vector.layers)
 
 
 def _apart(names: Sequence[str], gap: float) -> list[int]:
-    """Places of the names that are shown: no two nearer than the gap, what is no layer before what is one."""
+    """Indexes of the names to show, no two nearer than the gap; names other than layer numbers come first."""
     numbers = [at for at, name in enumerate(names) if name.isdigit()]
     step = max(1, ceil(gap))
     shown: list[int] = []
@@ -166,7 +166,7 @@ def _name_layers(axes: Any, names: Sequence[str], shown: Sequence[int]) -> None:
 
 
 def _name_points(axes: Any, named: Sequence[tuple[str, Cell]], longest: int) -> None:
-    """Names beside the plot in the order of the scores, each as near to its point as the others let it."""
+    """Writes names beside the plot in the order of the scores, each as near to its point as possible."""
     figure = axes.figure
     ordered = sorted(named, key=lambda one: one[1].score)
     bottom, top = axes.get_ylim()
@@ -185,7 +185,7 @@ def _name_points(axes: Any, named: Sequence[tuple[str, Cell]], longest: int) -> 
 
 
 def _spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places in the same order, no two nearer than the gap, within the ends where there is room for all."""
+    """Positions in the same order, no two nearer than the gap, and within the ends if there is room."""
     places: list[float] = []
     for value in wanted:
         places.append(max(value, places[-1] + gap if places else low + gap / 2))
@@ -207,7 +207,7 @@ def _mark_baseline(axes: Any, results: Results, benchmark: Benchmark) -> None:
 def _point(
     axes: Any, arm: ArmResult, cell: Cell, x: float, across: tuple[float, float] | None = None
 ) -> None:
-    """A score with its interval, and x with its own; arms that are asked for steps are hollow."""
+    """Draws a score with its interval, and x with its own; arms that are asked for steps are hollow."""
     colour, marker = _LOOKS[arm.kind]
     axes.errorbar(
         [x], [cell.score], yerr=_ends(cell.score, cell.interval), xerr=across and _ends(x, across),
@@ -217,7 +217,7 @@ def _point(
 
 
 def _ends(value: float, interval: tuple[float, float]) -> list[list[float]]:
-    """How far an interval's ends are; a value can lie a hair outside one that was computed otherwise."""
+    """Distances to the ends of an interval, at least 0: rounding may put a value just outside it."""
     return [[max(0.0, value - interval[0])], [max(0.0, interval[1] - value)]]
 
 

@@ -1,4 +1,4 @@
-"""How a study was run: command and date, inputs, data and their revisions, settings, versions, the study."""
+"""Shows how a study was run: command, date, inputs, data with revisions, settings, versions, study file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from ..rundir.results import Benchmark, Data, Results
 
 _MANY = 8
-"""Rows of data from which their table is folded."""
+"""The number of rows from which the table of data is folded."""
 
 
 def provenance(results: Results) -> Iterator[str]:
-    """Everything that is needed to do the same again."""
+    """Everything that is needed to repeat the study."""
     study = results.study
     backend = study.get("backend", "hf")
     yield terms(
@@ -57,7 +57,7 @@ def provenance(results: Results) -> Iterator[str]:
         )
         yield rows if len(data) < _MANY else folded(f"Data: {len(data)} tasks with their revisions", rows)
     text = json.dumps(results.to_json()["study"], ensure_ascii=False, indent=2)
-    yield folded("The study, defaults filled in", element("pre", text))
+    yield folded("The study file, with defaults filled in", element("pre", text))
 
 
 def _batch_size(results: Results) -> str:
@@ -67,7 +67,7 @@ def _batch_size(results: Results) -> str:
 
 
 def _generation(results: Results) -> str | None:
-    """What the target's own settings of generation did, and which of them had nothing to do."""
+    """Which settings of the target's generation config were used, and which were not."""
     used, unused = (settings(results.generation[which]) for which in ("used", "unused"))
     said = [
         used and f"used for every arm: {used}",

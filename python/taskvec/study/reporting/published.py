@@ -1,4 +1,4 @@
-"""What others reported of a sum like this one, beside what was found here."""
+"""Shows what others reported of the same arithmetic, beside the results of this study."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def beside(results: Results) -> list[tuple[str, str, float, Comparison | None]]:
-    """Benchmark, arm, reported change in points, and the change found here where there is one."""
+    """Benchmark, arm, reported change in points, and the comparison of this study (or None)."""
     published = results.study.get("published")
     if not published:
         return []
@@ -39,8 +39,8 @@ def published(results: Results) -> Iterator[str]:
         return
     yield element(
         "p",
-        f"Reported in: {results.study['published']['source']}. Other donors, prompts and settings may lie"
-        " behind those figures, so that a difference is no contradiction.",
+        f"Reported in: {results.study['published']['source']}. Those figures may come from other donors,"
+        " prompts and settings, so a difference is not a contradiction.",
         "faint",
     )
     yield table(
@@ -52,7 +52,7 @@ def published(results: Results) -> Iterator[str]:
 
 
 def lines(results: Results) -> Iterator[str]:
-    """The same for a terminal."""
+    """The same as lines for the terminal."""
     rows = beside(results)
     if rows:
         yield f"  Reported elsewhere ({results.study['published']['source']}), and found here, in points"

@@ -1,4 +1,4 @@
-"""What is left of v's gain where the question is perturbed and its answer is not."""
+"""Shows how much of v's gain is left when questions are perturbed but their answers stay the same."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from .scales import Scale
 
 _READ = (
-    "v's gain on the question as it is (hollow) and on the perturbed one (full), over the documents"
-    " that the perturbation changed, all on one scale. Left is the share of the gain that stays, with"
-    " its 95% interval. The change of the gain is a difference of differences, document by document; it"
-    " is in brackets where none is shown."
+    "v's gain on the clean questions (hollow) and on the perturbed ones (full), over the documents that"
+    " the perturbation changed, all on one scale. Left is the share of the gain that is left, with its"
+    " 95% interval. The change of the gain is a difference of differences, document by document; it is"
+    " in brackets if none is shown."
 )
 
 
@@ -54,7 +54,7 @@ def is_shown(found: Robustness) -> bool:
 
 
 def left(found: Robustness) -> tuple[str, str]:
-    """The share of the gain that stays and its interval; why there is none where the gain itself is open."""
+    """The share of the gain that is left and its interval; if the gain itself is not clear, a remark."""
     if found.left is None:
         return "–", "gain open"
     ends = "" if found.left_interval is None else " to ".join(map(percent, found.left_interval))

@@ -1,6 +1,6 @@
-"""Charts that are tables: a row for each arm, and in one of its cells its point and interval on a scale.
+"""Charts that are tables: each row is an arm, and one of its cells shows its point and interval on a scale.
 
-Everything drawn is placed in percent of the cell's width, so that one drawing fits a phone and a desk. Text
+Positions are in percent of the cell's width, so that one drawing fits both a phone and a wide screen. Text
 and marks keep their size.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .scales import Scale
 
 MARKS = {
-    # Shape as well as colour tells the kinds apart; the same shapes as in the plots.
+    # The kinds differ in shape as well as colour; the shapes are those of the plots.
     "baseline": "M-4-4h8v8h-8z",
     "plus": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z",
     "minus": "M-5-4h10l-5 8.5z",
@@ -28,17 +28,17 @@ MARKS = {
 
 
 class Strip:
-    """What is drawn in one cell, from the back to the front."""
+    """The drawing in one cell; later parts are drawn over earlier ones."""
 
     def __init__(self, scale: Scale) -> None:
-        """Begins with the lines of the scale."""
+        """Draws the lines of the scale."""
         self._scale = scale
         self._parts: list[str] = []
         for tick in scale.ticks():
             self.line(tick, "tick")
 
     def band(self, ends: tuple[float, float]) -> Strip:
-        """A band over the full height."""
+        """Draws a band over the full height."""
         low, high = ends
         width = self._scale.percent(self._scale.low + high - low)
         self._parts.append(
@@ -47,19 +47,19 @@ class Strip:
         return self
 
     def line(self, value: float, kind: str) -> Strip:
-        """A line over the full height."""
+        """Draws a line over the full height."""
         at = self._scale.percent(value)
         self._parts.append(f'<line class="{kind}" x1="{at}" x2="{at}" y1="0" y2="100%"/>')
         return self
 
     def bar(self, ends: tuple[float, float], kind: str) -> Strip:
-        """An interval."""
+        """Draws an interval."""
         low, high = map(self._scale.percent, ends)
         self._parts.append(f'<line class="bar {kind}" x1="{low}" x2="{high}" y1="50%" y2="50%"/>')
         return self
 
     def mark(self, value: float, kind: str, *, hollow: bool = False) -> Strip:
-        """A point, in the shape and colour of its kind of arm."""
+        """Draws a point, in the shape and colour of its kind of arm."""
         look = f"mark {kind}{' hollow' if hollow else ''}"
         self._parts.append(
             f'<svg class="at" x="{self._scale.percent(value)}" y="50%">'
@@ -68,7 +68,7 @@ class Strip:
         return self
 
     def markup(self) -> str:
-        """The drawing; what it shows is said by the numbers beside it."""
+        """The drawing as SVG, hidden from screen readers, since the numbers are in the cells beside it."""
         return f'<svg class="strip" aria-hidden="true">{"".join(self._parts)}</svg>'
 
 
@@ -79,15 +79,15 @@ def chart(
     rows: Iterable[Row],
     axis: tuple[Scale, Callable[[float], str]],
 ) -> str:
-    """A table whose second column is drawn, with its axis below.
+    """A table with drawings in its second column, and their axis below.
 
     Args:
-        caption: What it shows.
-        note: In smaller letters behind the caption.
-        columns: The headings behind those of the rows and of the drawing, each with how wide it is:
-            `"short"`, `"beside"` for a figure with a note beside it, `"below"` for one with a note below it.
-        rows: Each with its heading, its drawing, and a cell for each further column.
-        axis: The scale of the drawings, and how its values are written.
+        caption: The caption.
+        note: A note in smaller letters after the caption.
+        columns: The headings of the columns after the drawing, each with its width: `"short"`, `"beside"` for
+            a figure with a note beside it, or `"below"` for a figure with a note below it.
+        rows: Rows with a heading, a drawing, and a cell for each further column.
+        axis: The scale of the drawings, and a function that formats its values.
     """
     scale, written = axis
     headings = ["arm", "drawn", *(heading for heading, _ in columns)]

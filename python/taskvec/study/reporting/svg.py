@@ -1,7 +1,7 @@
-"""Figures as SVG text, to stand inside a page: fonts and colours are the page's, in light and in dark.
+"""Draws figures as SVG to embed in the page; they use its fonts and its colours, light or dark.
 
-Drawn by matplotlib (extra `report`). Colours are stand-ins that become the page's CSS variables, text stays
-text, and equal results give equal bytes: no dates, no random ids.
+matplotlib (extra `report`) draws them with placeholder colours, which are then replaced by CSS variables of
+the page. Text stays text. Equal results give equal bytes, since there are no dates or random ids.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _VARIABLES = {
     PLUS: "plus", MINUS: "minus", RANDOM: "random", DONOR: "donor",
 }  # fmt: skip
 _SIZE = 12.5
-"""Of text, in pixels of the drawing."""
+"""Font size in pixels of the drawing."""
 
 
 def draw_svg(name: str, width: float, height: float, draw: Callable[[Any], None]) -> str:
     """Draws a figure.
 
     Args:
-        name: What ids in it begin with; no two figures of a page share it.
-        width: In pixels.
-        height: In pixels.
+        name: Prefix of its ids, unique on the page.
+        width: Width in pixels.
+        height: Height in pixels.
         draw: Draws into matplotlib's figure.
 
     Raises:
-        UsageError: matplotlib is missing.
+        UsageError: matplotlib is not installed.
     """
     try:
         library: Any = import_module("matplotlib")
@@ -46,7 +46,7 @@ def draw_svg(name: str, width: float, height: float, draw: Callable[[Any], None]
     except ImportError:
         raise UsageError(
             "the page needs matplotlib for its figures;"
-            ' pip install "taskvec[report]" and make the report again'
+            ' run pip install "taskvec[report]" and make the report again'
         ) from None
     look = {
         "svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False, "font.size": _SIZE,
@@ -55,7 +55,7 @@ def draw_svg(name: str, width: float, height: float, draw: Callable[[Any], None]
     }  # fmt: skip
     out = io.StringIO()
     with library.rc_context(look), warnings.catch_warnings():
-        # A label in a script that the measuring font lacks is shown by the reader's own.
+        # matplotlib warns if its font lacks a character; the reader's browser will have another font.
         warnings.filterwarnings("ignore", "Glyph")
         figure = blank(figsize=(width / 72, height / 72), facecolor="none")
         draw(figure)
@@ -64,10 +64,10 @@ def draw_svg(name: str, width: float, height: float, draw: Callable[[Any], None]
 
 
 def _for_page(svg: str, name: str, width: float) -> str:
-    """The `svg` element alone, hidden from screen readers, in the page's font and colours."""
+    """Only the `svg` element, hidden from screen readers, with the page's font and colours."""
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
-    # matplotlib writes a font as one property or as several.
+    # matplotlib writes fonts as one property or as several.
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
     svg = re.sub(r"font-family: [^;\"]*; ", "", svg)
     svg = re.sub(r'(\bid="|"#|url\(#)', rf"\g<1>{name}-", svg)
@@ -79,7 +79,7 @@ def _for_page(svg: str, name: str, width: float) -> str:
 
 
 def axes_within(figure: Any, *, left: float, right: float, bottom: float, top: float = 6) -> Any:
-    """Axes with margins in pixels and without a frame."""
+    """Axes without a frame, with margins in pixels."""
     width, height = (72 * size for size in figure.get_size_inches())
     axes = figure.add_axes(
         (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)

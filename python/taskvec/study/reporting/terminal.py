@@ -1,4 +1,4 @@
-"""Results as a person reads them in a terminal: scores by arm, the α curve, and what they show."""
+"""Shows results in the terminal: scores by arm, the α curve, tokens, robustness and conclusions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..rundir.results import ArmResult, Benchmark, Results
 
 WIDTH = 100
-"""Columns of the terminal that the lines fit in."""
+"""The most columns that a line takes."""
 _SIDE_BY_SIDE = 4
 _LABEL = 18
 _CELL = 19
@@ -27,7 +27,7 @@ _PERTURBED = 34
 
 
 def lines(results: Results) -> Iterator[str]:
-    """Everything, line by line, without colours."""
+    """All results as lines of plain text."""
     study = results.study
     yield f"{study['name']}: {study['about']}"
     inputs = ", ".join(f"{one.role} {one.name}" for one in results.inputs)
@@ -38,8 +38,8 @@ def lines(results: Results) -> Iterator[str]:
         yield ""
         yield from _scores(results, some)
     yield from _wrapped(
-        "Scores in percent ± half of the 95% interval; changes in points, in brackets where no difference is"
-        f" shown (corrected p of 0.05 and above). {AGAINST} {families(results)}",
+        "Scores in percent ± half of the 95% interval; changes in points, in brackets if no difference is"
+        f" shown (corrected p of 0.05 or more). {AGAINST} {families(results)}",
         "  ",
     )
     for some in several:
@@ -73,7 +73,7 @@ def _unread(results: Results, benchmark: Benchmark) -> str:
 
 
 def _titles(label: str, benchmarks: Sequence[Benchmark]) -> Iterator[str]:
-    """Titles over their columns, in as many lines as the longest needs."""
+    """Titles over their columns, in as many lines as the longest title needs."""
     parts = [textwrap.wrap(one.title, _CELL - 1) for one in benchmarks]
     heads = list(zip_longest(*parts, fillvalue=""))
     for at, some in enumerate(heads, start=1):
@@ -90,7 +90,7 @@ def _cell(results: Results, arm: ArmResult, benchmark: Benchmark) -> str:
         return score
     change = bracketed(found.difference, bool(verdict(found)))
     if abs(found.difference) >= 0.9995:
-        # Of a whole hundred the decimal has no room, and says nothing.
+        # There is no room for the decimal of ±100.0, which tells nothing.
         change = change.replace(".0", "")
     return f"{score} {change if change[0] == '(' else f'{change} ':>7}"
 
@@ -135,7 +135,7 @@ def _robustness(results: Results) -> Iterator[str]:
     yield ""
     yield from _wrapped(
         "v's gain in points, clean and perturbed, over the documents that the perturbation changed; its"
-        " change with the 95% interval, in brackets where none is shown; what is left of it",
+        " change with the 95% interval, in brackets if none is shown; the share of the gain that is left",
         "  ",
     )
     for one in results.robustness:
