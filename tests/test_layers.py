@@ -89,7 +89,8 @@ def test_every_list_of_the_wings_has_their_order() -> None:
 
 
 def test_a_file_fits_in_the_head_and_a_folder_in_the_eye() -> None:
-    for root, ending, longest in ((CORE, "rs", 400), (PACKAGE, "py", 300)):
+    rust = (CORE, CORE.parent / "tests", CORE.parents[1] / "py" / "src")
+    for root, ending, longest in (*((root, "rs", 400) for root in rust), (PACKAGE, "py", 300)):
         for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
             files = list(folder.glob(f"*.{ending}"))
             assert len(files) <= 16, folder

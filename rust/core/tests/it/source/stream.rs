@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use crate::elsewhere::{Elsewhere, Family, Fault, manifest, place, places, same_output};
-use crate::seeded::{MAPPED, noise};
+use crate::support::elsewhere::{Elsewhere, Family, Fault, manifest, place, places, same_output};
+use crate::support::seeded::{MAPPED, noise};
 use proptest::prelude::*;
 use taskvec_core::Error;
 use taskvec_core::control::Control;

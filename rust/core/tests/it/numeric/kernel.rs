@@ -1,69 +1,12 @@
 //! The kernels of every instruction set against a naive loop over the half crate's types.
 
-use half::{bf16, f16};
+use crate::numeric::values::{FLOATS, load, noise, store, tame, wild};
 use taskvec_core::numeric::combine::combine;
-use taskvec_core::numeric::compare::compare;
 use taskvec_core::numeric::dtype::Float::{self, Bf16, F16, F32};
 use taskvec_core::numeric::operand::{Exceptions, Operand, Rounding, Term};
 use taskvec_core::numeric::philox;
 use taskvec_core::numeric::simd::Isa;
-use taskvec_core::numeric::stats::{Comparison, Stats};
-use taskvec_core::numeric::subtract::subtract;
-
-const FLOATS: [Float; 3] = [Bf16, F16, F32];
-
-fn load(float: Float, bytes: &[u8]) -> Vec<f32> {
-    let half = |pair: &[u8]| u16::from_le_bytes([pair[0], pair[1]]);
-    match float {
-        Bf16 => bytes.chunks(2).map(|pair| bf16::from_bits(half(pair)).to_f32()).collect(),
-        F16 => bytes.chunks(2).map(|pair| f16::from_bits(half(pair)).to_f32()).collect(),
-        F32 => bytes.chunks(4).map(|quad| f32::from_le_bytes([quad[0], quad[1], quad[2], quad[3]])).collect(),
-    }
-}
-
-/// To nearest; NaN as the specification writes it.
-fn store(float: Float, values: &[f32]) -> Vec<u8> {
-    let one = |&value: &f32| match float {
-        Bf16 if value.is_nan() => vec![0xC0, 0x7F],
-        F16 if value.is_nan() => vec![0x00, 0x7E],
-        F32 if value.is_nan() => vec![0x00, 0x00, 0xC0, 0x7F],
-        Bf16 => bf16::from_f32(value).to_le_bytes().to_vec(),
-        F16 => f16::from_f32(value).to_le_bytes().to_vec(),
-        F32 => value.to_le_bytes().to_vec(),
-    };
-    values.iter().flat_map(one).collect()
-}
-
-fn noise(seed: u64) -> impl Iterator<Item = u64> {
-    (1u64..).map(move |n| {
-        let z = seed.wrapping_mul(0xD134_2543_DE82_EF95).wrapping_add(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ z >> 31
-    })
-}
-
-/// Every kind of value: one in two any pattern of bits, the others the corners.
-fn wild(float: Float, n: usize, seed: u64) -> Vec<u8> {
-    let corners: &[u32] = match float {
-        Bf16 => &[0, 0x8000, 1, 0x8001, 0x7F, 0x80, 0x3F80, 0xBF80, 0x3F81, 0x7F7F, 0xFF7F, 0x7F80, 0xFF80, 0x7F81],
-        F16 => &[0, 0x8000, 1, 0x8001, 0x3FF, 0x400, 0x3C00, 0xBC00, 0x3C01, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7C01],
-        F32 => {
-            &[0, 1 << 31, 1, 0x007F_FFFF, 0x3F80_8000, 0xBF80_8001, 0x7F7F_FFFF, 0xFF7F_FFFF, 0x7F80_0000, 0x7F80_0001]
-        }
-    };
-    let one = |x: u64| {
-        let bits = if x.is_multiple_of(2) { (x >> 32) as u32 } else { corners[(x >> 8) as usize % corners.len()] };
-        bits.to_le_bytes()[..float.size()].to_vec()
-    };
-    noise(seed).take(n).flat_map(one).collect()
-}
-
-/// Numbers of the size of weights. Of equal seeds, a greater `moved` moves more of them a little.
-fn tame(float: Float, n: usize, seed: u64, moved: u64) -> Vec<u8> {
-    let one = |x: u64| ((x >> 40) as f32 / (1 << 24) as f32 - 0.5) * if x % 100 < moved { 0.0502 } else { 0.05 };
-    store(float, &noise(seed).take(n).map(one).collect::<Vec<_>>())
-}
+use taskvec_core::numeric::stats::Stats;
 
 /// The specification, once more.
 fn oracle(target: Operand, terms: &[Term], to: Float) -> Vec<u8> {
@@ -346,91 +289,4 @@ fn stochastic_rounding_keeps_a_small_factor_on_average() {
     let mean = (0..40).map(|seed| gain(Rounding::Stochastic { key: philox::key(seed, "w") })).sum::<f64>() / 40.0;
     assert!((mean - 1.0).abs() < 0.02, "{mean}");
     assert!((gain(Rounding::Nearest) - 1.0).abs() > 0.05, "nearest does not, or this test shows nothing");
-}
-
-#[test]
-fn subtract_loses_nothing() {
-    let n = 4096 + 100;
-    for (g, s, to) in
-        FLOATS.into_iter().flat_map(|g| FLOATS.map(|s| (g, s))).flat_map(|(g, s)| FLOATS.map(|to| (g, s, to)))
-    {
-        for (a, b) in [(wild(g, n, 1), wild(s, n, 2)), (tame(g, n, 1, 20), tame(s, n, 1, 0))] {
-            let (x, y) = (load(g, &a), load(s, &b));
-            let d: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x - y).collect();
-            let expected = store(to, &d);
-            let lost = |(d, v): (&f32, f32)| !d.is_nan() && d.to_bits() != v.to_bits();
-            let exact: Vec<(u64, u32)> = (100..)
-                .zip(d.iter().zip(load(to, &expected)))
-                .filter(|(_, pair)| lost(*pair))
-                .map(|(i, (d, _))| (i, d.to_bits()))
-                .collect();
-            let mut all = None;
-            for isa in Isa::available() {
-                let (mut out, mut exceptions, mut stats) = (vec![0; n * to.size()], Vec::new(), Stats::default());
-                let (a, b) = (Operand { float: g, bytes: &a }, Operand { float: s, bytes: &b });
-                subtract(isa, a, b, 100, to, &mut out, &mut exceptions, Some(&mut stats));
-                assert!(out == expected, "{g:?} − {s:?} → {to:?}");
-                assert!(exceptions.iter().map(|(i, d)| (*i, d.to_bits())).eq(exact.iter().copied()));
-                let finite = |i: &usize| d[*i].is_finite();
-                assert_eq!(stats.elements, n as u64);
-                assert_eq!(stats.requested, (0..n).filter(finite).filter(|&i| d[i] != 0.0).count() as u64);
-                assert_eq!((stats.changed, stats.survived), (stats.requested, stats.requested));
-                let bad = (0..n).filter(|&i| !x[i].is_finite() || !y[i].is_finite()).count();
-                assert_eq!(stats.nonfinite_inputs, bad as u64);
-                assert_eq!(stats.overflowed, (0..n).filter(|i| !finite(i)).count() as u64 - bad as u64);
-                let v2: f64 = d.iter().filter(|d| d.is_finite()).map(|&d| f64::from(d).powi(2)).sum();
-                assert!((stats.v2 - v2).abs() <= 1e-5 * v2);
-                assert_eq!((stats.e2, stats.ev), (0.0, 0.0));
-                assert_eq!(*all.get_or_insert(stats.to_bytes()), stats.to_bytes());
-            }
-        }
-    }
-}
-
-#[test]
-fn compare_counts_and_measures() {
-    let n = 4096 + 1500;
-    for (p, q) in FLOATS.into_iter().flat_map(|p| FLOATS.map(|q| (p, q))) {
-        for (a, b) in
-            [(wild(p, n, 1), wild(q, n, 2)), (tame(p, n, 1, 20), tame(q, n, 1, 0)), (wild(p, n, 1), wild(q, n, 1))]
-        {
-            let (x, y) = (load(p, &a), load(q, &b));
-            let mut expected = Comparison { elements: n as u64, ..Comparison::default() };
-            // A number's place among its type's, counted from the most negative: the order of IEEE's bits.
-            let place = |bytes: &[u8], i: usize| {
-                let mut bits = [0; 4];
-                bits[4 - p.size()..].copy_from_slice(&bytes[i * p.size()..][..p.size()]);
-                let (bits, unit) = (u32::from_le_bytes(bits), 32 - 8 * p.size() as u32);
-                let magnitude = i64::from((bits & 0x7FFF_FFFF) >> unit);
-                if bits >> 31 == 1 { -magnitude } else { magnitude }
-            };
-            for i in 0..n {
-                expected.changed += u64::from(x[i].to_bits() != y[i].to_bits());
-                if p == q {
-                    let distance = if x[i].is_nan() || y[i].is_nan() { 0 } else { (place(&a, i) - place(&b, i)).abs() };
-                    let bucket = (0..33).find(|k| distance < 1 << k).unwrap();
-                    expected.ulps[if x[i].is_nan() != y[i].is_nan() { 33 } else { bucket }] += 1;
-                }
-                if !x[i].is_finite() || !y[i].is_finite() {
-                    expected.nonfinite += 1;
-                    continue;
-                }
-                let (x, y) = (f64::from(x[i]), f64::from(y[i]));
-                (expected.a2, expected.b2) = (expected.a2 + x * x, expected.b2 + y * y);
-                (expected.ab, expected.d2) = (expected.ab + x * y, expected.d2 + (y - x) * (y - x));
-            }
-            let mut all = None;
-            for isa in Isa::available() {
-                let mut got = Comparison::default();
-                compare(isa, Operand { float: p, bytes: &a }, Operand { float: q, bytes: &b }, &mut got);
-                let close = |a: f64, b: f64, scale: f64| (a - b).abs() <= 1e-5 * scale;
-                assert!(close(got.a2, expected.a2, expected.a2) && close(got.b2, expected.b2, expected.b2));
-                assert!(close(got.d2, expected.d2, expected.d2));
-                assert!(close(got.ab, expected.ab, expected.a2.sqrt() * expected.b2.sqrt()));
-                let counts = |c: &Comparison| (c.elements, c.changed, c.nonfinite, c.ulps);
-                assert_eq!(counts(&got), counts(&expected), "{p:?} against {q:?}");
-                assert_eq!(*all.get_or_insert(got), got);
-            }
-        }
-    }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::seeded::{MAPPED, numbers};
+use crate::support::seeded::{MAPPED, numbers};
 use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
 use taskvec_core::Error;

@@ -8,7 +8,7 @@ use taskvec_core::control::Control;
 use taskvec_core::format::config::Config;
 use taskvec_core::numeric::dtype::{Dtype, Float};
 
-use crate::folder::{Folder, open};
+use crate::support::folder::{Folder, open};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";

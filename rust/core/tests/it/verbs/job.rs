@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::seeded::{MAPPED, numbers};
+use crate::support::seeded::{MAPPED, numbers};
 use half::bf16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use taskvec_core::Error;

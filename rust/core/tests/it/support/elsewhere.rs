@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use crate::seeded::numbers;
+use crate::support::seeded::numbers;
 use serde_json::{Map, Value, json};
 use taskvec_core::control::Control;
 use taskvec_core::plan::Plan;

@@ -2,7 +2,7 @@
 
 use taskvec_core::Error;
 
-use crate::folder::{Folder, open};
+use crate::support::folder::{Folder, open};
 
 const SINGLE: &str = "model.safetensors";
 

@@ -1,0 +1,4 @@
+//! Folders, opened.
+
+mod beside;
+mod folders;

@@ -1,0 +1,5 @@
+//! Bytes that come in streams, or from elsewhere.
+
+mod arrivals;
+mod remote;
+mod stream;

@@ -1,0 +1,5 @@
+//! What tests of several wings share.
+
+pub mod elsewhere;
+pub mod folder;
+pub mod seeded;

@@ -1,0 +1,5 @@
+//! Whole jobs.
+
+mod job;
+mod live;
+mod lora;
