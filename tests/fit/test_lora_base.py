@@ -87,7 +87,7 @@ def test_the_cards_command_makes_the_same_again(
 def test_it_must_be_the_donor_beside_the_adapter(
     base: Path, target: Path, elsewhere: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(MismatchError, match="which is not that model; give the base as a donor too"):
+    with pytest.raises(MismatchError, match="which is not that model; use the base as the other donor"):
         transfer(target, elsewhere, base, tmp_path / "out", base=target)
     assert not (tmp_path / "out").exists()
 
@@ -105,7 +105,7 @@ def test_shapes_still_have_to_fit(target: Path, elsewhere: Path, base: Path, tmp
 def test_without_an_adapter_it_means_nothing(
     base: Path, target: Path, adapted: Adapted, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="--base is for adapters, and no donor is one"):
+    with pytest.raises(UsageError, match="--base is for adapters, but no donor is an adapter"):
         transfer(target, base, base, tmp_path / "out", base=base)
     extract(adapted.adapter, base, tmp_path / "v")
     with pytest.raises(UsageError, match="--base is for adapters"):

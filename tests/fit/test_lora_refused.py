@@ -59,7 +59,7 @@ def test_a_base_without_the_adapted_tensors(base: Path, target: Path, copy: Path
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"peft_type": "LOHA"}, '`peft_type` is "LOHA", and only LORA'),
+    ({"peft_type": "LOHA"}, '`peft_type` is "LOHA", but only LORA'),
     ({"peft_type": None}, "`peft_type` is `null`"),
     ({"use_dora": True}, "`use_dora` is `true` .DoRA."),
     ({"bias": "all"}, '`bias` is "all"'),
@@ -78,8 +78,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"megatron_config": {"a": 1}}, "Megatron"),
     ({"ensure_weight_tying": True}, "`ensure_weight_tying`"),
     ({"arrow_config": {"top_k": 2}}, "`arrow_config`"),
-    ({"use_something_new": 1}, "`use_something_new` is `1`, which changes what the factors stand for"),
-    ({"rank_pattern": {"(?<=x)q_proj": 4}}, r"has the pattern .* which is not understood"),
+    ({"use_something_new": 1}, "`use_something_new` is `1`, which changes what the factors mean"),
+    ({"rank_pattern": {"(?<=x)q_proj": 4}}, r"has the pattern .* which is not a supported regular expression"),
 ]
 
 
@@ -96,18 +96,18 @@ def test_adapters_of_other_kinds_are_refused_by_name(
 
 
 MALFORMED: list[tuple[dict[str, Any], str]] = [
-    ({"r": 0}, "`r`: `0`, which is no rank"),
-    ({"r": 2.5}, "which is no rank"),
-    ({"r": True}, "which is no rank"),
-    ({"rank_pattern": {"q_proj": -1}}, "`q_proj`: `-1`, which is no rank"),
+    ({"r": 0}, "`r` to `0`, which is not a rank"),
+    ({"r": 2.5}, "which is not a rank"),
+    ({"r": True}, "which is not a rank"),
+    ({"rank_pattern": {"q_proj": -1}}, "`q_proj` to `-1`, which is not a rank"),
     ({"rank_pattern": {"q_proj": 5}}, "the rank in adapter_config.json is 5"),
     ({"rank_pattern": [1]}, "`rank_pattern`"),
-    ({"lora_alpha": "8"}, '`lora_alpha`: "8", which is no number'),
-    ({"lora_alpha": None}, "which is no number"),
+    ({"lora_alpha": "8"}, '`lora_alpha` to "8", which is not a number'),
+    ({"lora_alpha": None}, "which is not a number"),
     ({"lora_alpha": float("nan")}, "not a JSON object"),
-    ({"alpha_pattern": {"q_proj": None}}, "which is no number"),
+    ({"alpha_pattern": {"q_proj": None}}, "which is not a number"),
     ({"use_rslora": "yes"}, "neither true nor false"),
-    ({"base_model_name_or_path": 3}, "which is no name"),
+    ({"base_model_name_or_path": 3}, "which is not a name"),
     ({"r": 8}, "the rank in adapter_config.json is 8"),
 ]
 
@@ -126,7 +126,7 @@ def test_malformed_configs(
     [
         ("[]", "not a JSON object"),
         ('{"peft_type": "LORA"', "not a JSON object"),
-        ('{"r": 4, "r": 5}', "`r` stands twice"),
+        ('{"r": 4, "r": 5}', "`r` occurs twice"),
         ('{"peft_type": ' + "[" * 500 + "]" * 500 + "}", "not a JSON object"),
         (" " * (1 << 20) + "{}", "1048576 bytes allowed"),
     ],
@@ -151,12 +151,12 @@ def spoil(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> 
 @pytest.mark.parametrize(
     ("spoiled", "words"),
     [
-        (lambda t: t.pop(f"{Q}.lora_B.weight"), "q_proj` has not just one A and one B"),
-        (lambda t: t.pop(f"{Q}.lora_A.weight"), "q_proj` has not just one A and one B"),
-        (lambda t: t.update({f"{Q}.lora_embedding_A": torch.ones(4, 48)}), "has not just one A and one B"),
+        (lambda t: t.pop(f"{Q}.lora_B.weight"), "q_proj` does not have exactly one A and one B"),
+        (lambda t: t.pop(f"{Q}.lora_A.weight"), "q_proj` does not have exactly one A and one B"),
+        (lambda t: t.update({f"{Q}.lora_embedding_A": torch.ones(4, 48)}), "does not have exactly one A and one B"),
         (lambda t: t.update({f"{Q}.lora_A.weight": torch.ones(3, 48)}), "but the rank in .* is 4"),
         (lambda t: t.update({f"{Q}.lora_B.weight": torch.ones(48, 3)}), "but the rank in .* is 4"),
-        (lambda t: t.clear(), "holds no factors"),
+        (lambda t: t.clear(), "holds no LoRA factors"),
     ],
 )
 def test_factors_that_do_not_fit_each_other(
@@ -170,25 +170,25 @@ def test_factors_that_do_not_fit_each_other(
 @pytest.mark.parametrize(
     ("name", "tensor", "words"),
     [
-        (f"{Q}.lora_magnitude_vector", torch.ones(48), "is no factor of a LoRA"),
-        (f"{Q}.lora_B.bias", torch.ones(48), "is no factor of a LoRA"),
-        (f"{FRONT}lm_head.weight", torch.ones(97, 48), "is no factor of a LoRA"),
+        (f"{Q}.lora_magnitude_vector", torch.ones(48), "is not a factor of a LoRA"),
+        (f"{Q}.lora_B.bias", torch.ones(48), "is not a factor of a LoRA"),
+        (f"{FRONT}lm_head.weight", torch.ones(97, 48), "is not a factor of a LoRA"),
         (
             "model.layers.0.self_attn.q_proj.lora_A.weight",
             torch.ones(4, 48),
             "does not begin with `base_model.model.`.*save_pretrained",
         ),
-        (f"{FRONT}lora_A.weight", torch.ones(4, 48), "is no factor of a LoRA"),
+        (f"{FRONT}lora_A.weight", torch.ones(4, 48), "is not a factor of a LoRA"),
         (
             f"{FRONT}lm_head.base_layer.weight",
             torch.ones(97, 48),
-            "a whole weight, of a module without",
+            "the full weight of a module that has no factors",
         ),
-        (f"{Q}.base_layer.weight", torch.ones(48, 47), "its shape is not that of ΔW"),
-        (f"{Q}.lora_A.weight", torch.ones(4, 48, 1, 1), "only matrices are taken"),
-        (f"{Q}.lora_A.weight", torch.ones(4, 0), "only matrices are taken"),
+        (f"{Q}.base_layer.weight", torch.ones(48, 47), "its shape differs from that of ΔW"),
+        (f"{Q}.lora_A.weight", torch.ones(4, 48, 1, 1), "only matrices are supported"),
+        (f"{Q}.lora_A.weight", torch.ones(4, 0), "only matrices are supported"),
         (f"{Q}.lora_B.weight", torch.ones(0), "DeepSpeed ZeRO-3 saved this adapter without gathering"),
-        (f"{Q}.lora_A.weight", torch.ones(4, 48).double(), "it is F64, and only BF16, F16 and F32 factors"),
+        (f"{Q}.lora_A.weight", torch.ones(4, 48).double(), "it is F64, but only BF16, F16 and F32 factors"),
     ],
 )
 def test_tensors_that_are_not_taken(

@@ -249,12 +249,12 @@ class TestNames:
                     one[f"model.layers.{layer}.{front}.{name}"] = noise([count], torch.bfloat16, rng)
             paths.append(write(tmp_path / role, one))
         (problem,) = check(*paths).problems
-        assert "one of the two has fused these layers" in problem.message
+        assert "one of the two has fused them" in problem.message
         assert (
-            f"{2 * len(apart)} tensors" in problem.message or f"keeps in {2 * len(apart)}" in problem.message
+            f"{2 * len(apart)} tensors" in problem.message or f"stores in {2 * len(apart)}" in problem.message
         )
         assert f"in {2 * len(together)}" in problem.message
-        with pytest.raises(MismatchError, match="one version of transformers"):
+        with pytest.raises(MismatchError, match="the same version of transformers"):
             transfer(*paths, tmp_path / "out")
         # What is missing for another reason keeps its own problem.
         if fused == "t":

@@ -104,7 +104,7 @@ class TestTiedHead:
         family = [tied(one) if role in stored else one for role, one in zip("tgs", plain, strict=True)]
         configs = tuple(config if role in stored else TIED for role in "tgs")
         paths = place(tmp_path, *family, configs=configs)
-        assert_fits(paths, tmp_path, all_combined(*plain, 0.7), "if they hold the same bytes", alpha=0.7)
+        assert_fits(paths, tmp_path, all_combined(*plain, 0.7), "must hold the same bytes", alpha=0.7)
         if stored != "gs":
             # The other donor shows that it is no tensor of the vector.
             extract(*paths[1:], tmp_path / "v")
@@ -123,7 +123,7 @@ class TestTiedHead:
         configs = tuple(CONFIG if at == role else TIED for at in "tgs")
         paths = place(tmp_path, *family, configs=configs)
         before = sorted(tmp_path.rglob("*"))
-        says = rf"{role}.model.safetensors.*`{HEAD}` differs .* a head of its own.*--exclude"
+        says = rf"{role}.model.safetensors.*`{HEAD}` differs .* a separate output head.*--exclude"
         for write_it in (
             lambda: transfer(*paths, tmp_path / "out"),
             lambda: extract(*paths[1:], tmp_path / "v"),
@@ -142,7 +142,7 @@ class TestTiedHead:
         # Headers and configs alone cannot tell that they are no copies; a writing verb looks.
         assert check(*paths).compatible
         with pytest.raises(
-            MismatchError, match=r"s.model\.safetensors.*differs .* a head of its own.*--exclude"
+            MismatchError, match=r"s.model\.safetensors.*differs .* a separate output head.*--exclude"
         ):
             transfer(*paths, tmp_path / "out")
         assert not (tmp_path / "out").exists()

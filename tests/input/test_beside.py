@@ -103,8 +103,8 @@ def test_code_that_a_config_names_and_nobody_has(tmp_path: Path) -> None:
         put(folder, ["config.json"], json.dumps({"model_type": "none", "auto_map": names}))
     notes = answered("check", *inputs)
     assert [note for note in notes if "auto_map" in note] == [
-        "config.json of t names code that is not beside it (auto_map): own.py, parts/model.py; the output"
-        " opens only where transformers knows the model without it"
+        "config.json of t names code that is not in its folder (auto_map): own.py, parts/model.py; the output"
+        " can be loaded only if transformers supports the model without that code"
     ]
     put(inputs[0], ["own.py", "parts/model.py"])
     assert not [note for note in answered("check", *inputs) if "auto_map" in note]

@@ -39,11 +39,11 @@ FILES: dict[str, tuple[bytes, str]] = {
     # The file as such
     "empty": (b"", "is empty"),
     "seven bytes": (b"1234567", "7 bytes, too few"),
-    "only a length": (raw(b"", length=2), "claims a header of 2 bytes but has only 0"),
+    "only a length": (raw(b"", length=2), "claims a header of 2 bytes, but only 0 bytes follow"),
     "header of length 0": (raw(b"", b"rest"), "header of length 0"),
-    "length over 100 MB": (raw(b"{}", length=100_000_001), "100000001 bytes, of which 100000000 are allowed"),
+    "length over 100 MB": (raw(b"{}", length=100_000_001), "100000001 bytes, but at most 100000000 are allowed"),
     "length of 2^64 - 1": (raw(b"{}", length=2**64 - 1), "18446744073709551615"),
-    "length over the file's": (raw(b"{}", length=50), "claims a header of 50 bytes but has only 2"),
+    "length over the file's": (raw(b"{}", length=50), "claims a header of 50 bytes, but only 2 bytes follow"),
     "cut in the header": (GOOD[:40], "claims a header of"),
     "cut in the data": (GOOD[:-1], "ends at byte"),
     "Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
@@ -216,7 +216,7 @@ def test_no_tensors_at_all(tmp_path: Path) -> None:
     inputs = donors(tmp_path, {})
     code, _, stderr = call(["transfer", *inputs, "-o", tmp_path / "out"])
     assert code == 0
-    assert stderr == "taskvec: warning: nothing was combined: the output is the target\n"
+    assert stderr == "taskvec: warning: no tensor was combined: the output is the target without any vector\n"
     assert (tmp_path / "out" / SINGLE).read_bytes() == (inputs[0] / SINGLE).read_bytes()
 
 

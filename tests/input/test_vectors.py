@@ -197,7 +197,7 @@ def test_indices_out_of_order_or_range(case: str, io: str, sound: Path, vector: 
     DISORDER[case](found)
     put(vector, found)
     answer = call(["apply", sound / "t", vector, "-o", tmp_path / "out", "--io", io, "--memory", "32MiB"])
-    refused(answer, 3, f"{vector / FILE}: ", "tensor `w`", "do not ascend", "extract the vector again")
+    refused(answer, 3, f"{vector / FILE}: ", "tensor `w`", "are not in ascending order", "extract the vector again")
     assert not (tmp_path / "out").exists()
 
 
@@ -214,7 +214,7 @@ def retyped(name: str, dtype: Any) -> Callable[[Found], None]:
 
 CONTENTS: dict[str, tuple[Callable[[Found], object], str]] = {
     "no values": (lambda f: f.pop("w.value"), "tensor `w`"),
-    "no indices": (lambda f: f.pop("w.index"), "other tensors"),
+    "no indices": (lambda f: f.pop("w.index"), "not pairs of indices and values"),
     "a tensor missing": (lambda f: (f.pop("w.index"), f.pop("w.value")), "promises"),
     "fewer values": (lambda f: f.update({"w.value": f["w.value"][1:]}), "tensor `w`"),
     "indices of another type": (retyped("small.index", np.float32), "`small`"),
@@ -235,7 +235,7 @@ CONTENTS: dict[str, tuple[Callable[[Found], object], str]] = {
         ),
         "tensor `small`",
     ),
-    "a stranger": (lambda f: f.update(extra=np.zeros(4, np.float32)), "other tensors"),
+    "a stranger": (lambda f: f.update(extra=np.zeros(4, np.float32)), "not pairs of indices and values"),
 }  # fmt: skip
 
 

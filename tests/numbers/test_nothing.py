@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from command import Answer
 
-SAID = "v is 0 everywhere"
+SAID = "the vector is 0 everywhere"
 
 
 def zero(tmp_path: Path) -> list[Path]:

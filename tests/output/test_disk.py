@@ -184,15 +184,15 @@ def content(folder: Path) -> dict[str, bytes]:
 PLACES: dict[str, tuple[Callable[[Path], str | Path], str]] = {
     "the target": (lambda root: root / "models" / "t", "is the input"),
     "a donor": (lambda root: root / "models" / "s", "is the input"),
-    "inside the target": (lambda root: root / "models" / "t" / "deep" / "out", "lies inside the input"),
+    "inside the target": (lambda root: root / "models" / "t" / "deep" / "out", "is inside the input"),
     "around all": (lambda root: root / "models", "contains the input"),
     "dots": (lambda root: f"{root}/models/t/../s/.", "is the input"),
     "dots that lead out and in": (
         lambda root: f"{root}/models/../models/g/new/../out",
-        "lies inside the input",
+        "is inside the input",
     ),
     "a link to an input": (lambda root: root / "link-to-g", "is the input"),
-    "below a link": (lambda root: root / "link-to-g" / "out", "lies inside the input"),
+    "below a link": (lambda root: root / "link-to-g" / "out", "is inside the input"),
     "a link to what is around": (lambda root: root / "link-to-models", "contains the input"),
 }
 
@@ -228,7 +228,7 @@ def test_never_over_a_vector(small: Trio, tmp_path: Path) -> None:
     before = content(tmp_path)
     args = ("apply", small[0], tmp_path / "v", "--overwrite", "-o")
     refused(run([*args, tmp_path / "v"]), 2, "is the input")
-    refused(run([*args, tmp_path / "v" / "out"]), 2, "lies inside the input")
+    refused(run([*args, tmp_path / "v" / "out"]), 2, "is inside the input")
     refused(run([*args, tmp_path]), 2, "contains the input")
     assert content(tmp_path) == before
 

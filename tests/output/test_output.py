@@ -246,7 +246,7 @@ def test_sha256_on_request(tmp_path: Path) -> None:
 def test_nothing_to_combine_is_said(tmp_path: Path) -> None:
     paths, _ = make(tmp_path)
     result = transfer(*paths, tmp_path / "out", alpha=0)
-    assert result.warnings == ("nothing was combined: the output is the target",)
+    assert result.warnings == ("no tensor was combined: the output is the target without any vector",)
     assert result.effect.gain is None
 
 

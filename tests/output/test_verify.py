@@ -180,7 +180,7 @@ def test_a_manifest_of_a_later_form_or_one_that_leads_out(made: tuple[Path, Path
     edited(out, lambda said: said.update(schema="taskvec/manifest/1"))
     for name in ("../t/config.json", "/etc/hostname", ""):
         edited(out, lambda said, name=name: said["files"][0].update(name=name))
-        with pytest.raises(CorruptError, match="not below its folder"):
+        with pytest.raises(CorruptError, match="outside its folder"):
             verify(out)
 
 

@@ -189,7 +189,7 @@ def refused(answer: Answer, code: int, *parts: str) -> str:
 
 def unwarned(stderr: str) -> str:
     """What a command said, but for the warning that equal donors get: their vector is 0."""
-    return "\n".join(line for line in stderr.splitlines() if "v is 0 everywhere" not in line)
+    return "\n".join(line for line in stderr.splitlines() if "the vector is 0 everywhere" not in line)
 
 
 def accepted(inputs: list[Path], out: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The caller asked the job to stop (exit code 130).
-    #[error("stopped before the end; the same command goes on from here")]
+    #[error("stopped before the end; run the same command again to continue from here")]
     Cancelled,
 }
 

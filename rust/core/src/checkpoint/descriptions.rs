@@ -88,7 +88,7 @@ pub fn unread_adapter(label: &str, found: &Found) -> Option<String> {
     let files: Vec<&str> = found.left_out.iter().filter(of_adapter).map(String::as_str).collect();
     (!files.is_empty()).then(|| {
         format!(
-            "{label} holds full weights and an adapter: the full weights are read, the adapter ({}) is not; to use the adapter, name a folder that holds it alone",
+            "{label} holds full weights and an adapter: the full weights are read, the adapter ({}) is not; to use the adapter, name a folder that holds only the adapter",
             files.join(", ")
         )
     })
@@ -99,7 +99,7 @@ pub fn missing_code(label: &str, sidecars: &[String], config: &Config) -> Option
     let missing: Vec<String> = code(config).into_iter().filter(|file| !sidecars.contains(file)).collect();
     (!missing.is_empty()).then(|| {
         format!(
-            "config.json of {label} names code that is not beside it (auto_map): {}; the output opens only where transformers knows the model without it",
+            "config.json of {label} names code that is not in its folder (auto_map): {}; the output can be loaded only if transformers supports the model without that code",
             missing.join(", ")
         )
     })

@@ -87,7 +87,11 @@ pub fn open(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Resu
         let tensor = tensor(format!("{name}.weight"), vec![product.rows, product.columns], 0);
         if let Some(weight) = module[4] {
             if weight.shape != tensor.shape {
-                return Err(refused(&checkpoint, weight, format!("its shape is not that of ΔW, {:?}", tensor.shape)));
+                return Err(refused(
+                    &checkpoint,
+                    weight,
+                    format!("its shape differs from that of ΔW, {:?}", tensor.shape),
+                ));
             }
             kept.push(weight.name.as_str());
         }
@@ -95,14 +99,15 @@ pub fn open(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Resu
         tensors.push(tensor);
     }
     let mut notes = vec![format!(
-        "{} is a LoRA adapter on {}: the ΔW of {} tensors is multiplied out",
+        "{} is a LoRA adapter on {}: the ΔW of {} tensors is computed from its factors",
         checkpoint.label,
-        config.base.as_deref().map_or("a model that it does not name".into(), quote),
+        config.base.as_deref().map_or("a base model that it does not name".into(), quote),
         tensors.len()
     )];
     if !kept.is_empty() {
         let named = kept.join(", ");
-        notes.push(format!("weights of the base that {} holds beside ΔW, not used: {named}", checkpoint.label));
+        notes
+            .push(format!("base model weights that {} holds besides its factors, not used: {named}", checkpoint.label));
     }
     checkpoint.compute(tensors, made, notes);
     Ok(checkpoint)
@@ -126,7 +131,7 @@ fn modules(checkpoint: &Checkpoint) -> Result<Vec<(&str, Module<'_>)>> {
     }
     if modules.is_empty() {
         let path = checkpoint.shards.first().map_or(&*checkpoint.place.root, |shard| &*shard.path);
-        return Err(Error::corrupt(path, "holds no factors; save the adapter again"));
+        return Err(Error::corrupt(path, "holds no LoRA factors; save the adapter again"));
     }
     Ok(modules)
 }
@@ -144,11 +149,11 @@ fn product(
         [Some(a), Some(b), None, None, _] => (a, b, false),
         [None, None, Some(a), Some(b), _] => (a, b, true),
         [_, _, None, None, Some(only)] if module[0].or(module[1]).is_none() => {
-            return Err(refused(checkpoint, only, "it is a whole weight, of a module without factors".into()));
+            return Err(refused(checkpoint, only, "it is the full weight of a module that has no factors".into()));
         }
         _ => {
             let one = module.iter().flatten().next().copied();
-            let what = format!("module {} has not just one A and one B", quote(name));
+            let what = format!("module {} does not have exactly one A and one B", quote(name));
             let path = one.map_or(&*checkpoint.place.root, |tensor| &*checkpoint.shard(tensor).path);
             return Err(Error::corrupt(path, format!("{what}; save the adapter again")));
         }
@@ -156,7 +161,7 @@ fn product(
     let ([a_rank, columns], [rows, b_rank]) = (matrix(checkpoint, a)?, matrix(checkpoint, b)?);
     if a_rank != b_rank || a_rank != rank {
         let what = format!(
-            "its shape is {:?} and that of `{}` {:?}, but the rank in {} is {rank}; save the adapter again",
+            "its shape is {:?} and that of `{}` is {:?}, but the rank in {} is {rank}; save the adapter again",
             a.shape,
             b.name,
             b.shape,
@@ -185,7 +190,11 @@ fn matrix(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<[u64; 2]> {
             tensor,
             "its shape is [0]: DeepSpeed ZeRO-3 saved this adapter without gathering its weights; save it again with stage3_gather_16bit_weights_on_model_save",
         )),
-        _ => Err(refused(checkpoint, tensor, format!("its shape is {:?}, and only matrices are taken", tensor.shape))),
+        _ => Err(refused(
+            checkpoint,
+            tensor,
+            format!("its shape is {:?}, but only matrices are supported", tensor.shape),
+        )),
     }
 }
 
@@ -193,7 +202,7 @@ fn factor(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<Factor> {
     match tensor.dtype.float() {
         Some(float) => Ok(Factor { shard: tensor.shard, begin: tensor.begin, float }),
         None => {
-            let what = format!("it is {}, and only BF16, F16 and F32 factors are taken", tensor.dtype);
+            let what = format!("it is {}, but only BF16, F16 and F32 factors are supported", tensor.dtype);
             Err(refused(checkpoint, tensor, what))
         }
     }
@@ -202,7 +211,7 @@ fn factor(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<Factor> {
 /// What is wrong with a tensor that is not a factor: merging helps only where PEFT would read it.
 fn no_factor(checkpoint: &Checkpoint, tensor: &Tensor) -> Error {
     if tensor.name.starts_with(PREFIX) || !ENDS.iter().any(|end| tensor.name.ends_with(end)) {
-        return refused(checkpoint, tensor, "it is no factor of a LoRA adapter on a whole model".into());
+        return refused(checkpoint, tensor, "it is not a factor of a LoRA adapter on a whole model".into());
     }
     let what = format!(
         "its name does not begin with `{PREFIX}`, as PEFT saves the adapter of a whole model; save the adapter with PEFT's `save_pretrained`"

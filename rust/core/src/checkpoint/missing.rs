@@ -46,13 +46,13 @@ pub fn nothing_there(place: &Place, stem: &str) -> Error {
                 format!("{missing}, only an adapter without its {}; download or save it again", adapter_config::FILE);
             return Error::corrupt(&place.root, what);
         }
-        format!("{missing}, only an adapter, which can be a donor alone; {}", adapter_config::MERGE)
+        format!("{missing}, only an adapter, which can be used only as a donor; {}", adapter_config::MERGE)
     } else if !adapters.is_empty() {
         format!("{missing}, but its subfolders hold adapters; as a donor, name one of them: {}", listing(&adapters))
     } else if weights.is_empty() {
         format!("{missing}; name the folder of a checkpoint in safetensors format")
     } else if weights.iter().any(|name| name.ends_with(".safetensors")) {
-        format!("{missing}, only {}; name the file so, or save the model again", listing(&weights))
+        format!("{missing}, only {}; rename it to {}, or save the model again", listing(&weights), wanted[0])
     } else {
         format!("{missing}, only {}; convert it to safetensors first", listing(&weights))
     };

@@ -193,7 +193,7 @@ impl Checkpoint {
             let (a, b) = (tensor(pair[0]), tensor(pair[1]));
             if a.name == b.name {
                 let (a_shard, b_shard) = (&self.shard(a).path, &self.shard(b).name);
-                let what = format!("holds tensor {}, and so does {b_shard}; take one of them out", quote(&a.name));
+                let what = format!("holds tensor {}, and so does {b_shard}; remove one of them", quote(&a.name));
                 return Err(Error::corrupt(a_shard, what));
             }
         }
@@ -261,7 +261,7 @@ fn locate(place: &Place, stem: &str) -> Result<(Option<Index>, ShardNames)> {
         }
     }
     if single_is_there && !names.contains_key(&single) {
-        let what = format!("does not list {single}, which lies beside it; take away the one that is stale");
+        let what = format!("does not list {single}, which is in the same folder; remove whichever of the two is stale");
         return Err(Error::corrupt(&place.path(&name), what));
     }
     Ok((Some(index), names))

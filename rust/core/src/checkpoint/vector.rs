@@ -62,7 +62,7 @@ impl VectorInfo {
             place.label()?;
             if Kind::of(place)? == Kind::Adapter {
                 let what =
-                    "is an adapter and no vector; `taskvec extract` makes one of it and its base, or another adapter";
+                    "is an adapter, not a vector; `taskvec extract` makes one from it and its base, or another adapter";
                 return Err(Error::corrupt(&place.root, what));
             }
             return Err(missing::no_vector(place, FILE));
@@ -97,14 +97,14 @@ impl VectorInfo {
             }
             let has_room = |tensor: &Tensor| tensor.dtype == Dtype::BF16 && index.elements() <= tensor.elements();
             if !dense.get(name).is_some_and(has_room) {
-                let what = format!("has exceptions of tensor {shown}, which the vector does not hold so; {AGAIN}");
+                let what = format!("has exceptions that do not fit tensor {shown} of the vector; {AGAIN}");
                 return Err(Error::corrupt(path, what));
             }
             found += index.elements();
             used += 2;
         }
         if let Some(first) = file.tensors.first().filter(|_| used != file.tensors.len()) {
-            let what = format!("holds other tensors than indices with their values; {AGAIN}");
+            let what = format!("holds tensors that are not pairs of indices and values; {AGAIN}");
             return Err(Error::corrupt(&file.shard(first).path, what));
         }
         if found != self.exceptions {

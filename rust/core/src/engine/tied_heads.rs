@@ -61,11 +61,11 @@ fn differ(plan: &Plan, head: At, embedding: At) -> Error {
     let input = &plan.inputs.list[head.input as usize];
     let (path, names) = (plan.inputs.path(head), [head, embedding].map(|at| &plan.inputs.tensor(at).name));
     let why = if input.checkpoint.config.tied != Some(true) {
-        "so it is a head of its own, and other inputs have none; leave it out (--exclude) if they should go on following their embedding"
+        "so it is a separate output head, but in other inputs the head is tied to the embedding; leave this one out (--exclude) if theirs should stay tied"
     } else if input.role == "target" {
-        "although config.json ties them; set tie_word_embeddings to false there if the head is one of its own"
+        "although config.json ties the two; set tie_word_embeddings to false in it if the model has a separate output head"
     } else {
-        "although config.json ties them; set tie_word_embeddings to false there if the head is one of its own, or leave it out (--exclude)"
+        "although config.json ties the two; set tie_word_embeddings to false in it if the model has a separate output head, or leave the head out (--exclude)"
     };
     Error::Mismatch(format!("{}: tensor `{}` differs from `{}`, {why}", path.display(), names[0], names[1]))
 }

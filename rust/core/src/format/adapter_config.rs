@@ -86,17 +86,20 @@ impl AdapterConfig {
     pub fn read(place: &Place) -> Result<Self> {
         let path = place.path(FILE);
         let corrupt = |what: String| Error::corrupt(&path, format!("{what}; save the adapter again"));
-        let Some(raw) = place.read(FILE, MAX_CONFIG)? else { return Err(corrupt("is not there".into())) };
+        let Some(raw) = place.read(FILE, MAX_CONFIG)? else { return Err(corrupt("does not exist".into())) };
         let Pairs(pairs) = serde_json::from_slice::<Pairs<Value>>(&raw)
-            .map_err(|error| corrupt(format!("is not a JSON object, {}", brief(&error))))?;
+            .map_err(|error| corrupt(format!("is not a JSON object: {}", brief(&error))))?;
         let refuse = |what: String| Err(Error::Mismatch(format!("{}: {what}; {MERGE}", path.display())));
         let get = |key: &str| pairs.iter().find(|(name, _)| name == key).map_or(&Value::Null, |(_, value)| value);
         if get("peft_type").as_str() != Some("LORA") {
-            return refuse(format!("`peft_type` is {}, and only LORA is taken", short(get("peft_type"))));
+            return refuse(format!("`peft_type` is {}, but only LORA is supported", short(get("peft_type"))));
         }
         for (key, value) in &pairs {
             if let Some((_, kind)) = REFUSED.iter().find(|(refused, _)| refused == key).filter(|_| !is_empty(value)) {
-                return refuse(format!("`{key}` is {} ({kind}), which is more than a low-rank ΔW", short(value)));
+                return refuse(format!(
+                    "`{key}` is {} ({kind}), so the adapter is more than a low-rank ΔW",
+                    short(value)
+                ));
             }
             let fits = match key.as_str() {
                 "bias" => value == "none" || value.is_null(),
@@ -109,27 +112,27 @@ impl AdapterConfig {
             };
             if !fits {
                 let key = quote(key);
-                return refuse(format!("{key} is {}, which changes what the factors stand for", short(value)));
+                return refuse(format!("{key} is {}, which changes what the factors mean", short(value)));
             }
         }
         let flag = |key: &str| match get(key) {
             Value::Null => Ok(false),
             Value::Bool(flag) => Ok(*flag),
-            value => Err(corrupt(format!("says `{key}`: {}, which is neither true nor false", short(value)))),
+            value => Err(corrupt(format!("sets `{key}` to {}, which is neither true nor false", short(value)))),
         };
         let text = |key: &str| match get(key) {
             Value::Null => Ok(None),
             Value::String(text) if text.is_empty() => Ok(None),
             Value::String(text) => Ok(Some(text.clone())),
-            value => Err(corrupt(format!("says `{key}`: {}, which is no name", short(value)))),
+            value => Err(corrupt(format!("sets `{key}` to {}, which is not a name", short(value)))),
         };
         let rank = |key: &str, value: &Value| match value.as_u64().filter(|&rank| rank > 0) {
             Some(rank) => Ok(rank),
-            None => Err(corrupt(format!("says {}: {}, which is no rank", quote(key), short(value)))),
+            None => Err(corrupt(format!("sets {} to {}, which is not a rank", quote(key), short(value)))),
         };
         let alpha = |key: &str, value: &Value| match value.as_f64().filter(|alpha| alpha.is_finite()) {
             Some(alpha) => Ok(alpha),
-            None => Err(corrupt(format!("says {}: {}, which is no number", quote(key), short(value)))),
+            None => Err(corrupt(format!("sets {} to {}, which is not a number", quote(key), short(value)))),
         };
         Ok(Self {
             base: text("base_model_name_or_path")?,
@@ -185,7 +188,8 @@ fn chosen<T: Copy>(
         control.check()?;
         let regex = RegexBuilder::new(&format!(r"^(.*\.)?({pattern})$")).size_limit(MAX_PATTERN).build();
         let regex = regex.map_err(|_| {
-            let what = format!("has the pattern {}, which is not understood; {MERGE}", quote(pattern));
+            let what =
+                format!("has the pattern {}, which is not a supported regular expression; {MERGE}", quote(pattern));
             Error::Mismatch(format!("{}: {what}", place.path(FILE).display()))
         })?;
         for (module, found) in modules.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
@@ -206,7 +210,7 @@ fn patterns<T>(
     match value {
         Value::Null => Ok(Vec::new()),
         Value::Object(map) => map.iter().map(|(name, value)| Ok((name.clone(), parse(name, value)?))).collect(),
-        _ => Err(corrupt(format!("says `{key}`: {}, which is no object", short(value)))),
+        _ => Err(corrupt(format!("sets `{key}` to {}, which is not an object", short(value)))),
     }
 }
 

@@ -36,7 +36,7 @@ impl Config {
         let path = place.path(FILE);
         let Some(raw) = place.read(FILE, MAX_CONFIG)? else { return Ok(Self::default()) };
         let object: Map<String, Value> = serde_json::from_slice(&plain_numbers(&raw)).map_err(|error| {
-            Error::corrupt(&path, format!("is not a JSON object, {}; download it again", brief(&error)))
+            Error::corrupt(&path, format!("is not a JSON object: {}; download it again", brief(&error)))
         })?;
         let mut inner = Vec::new();
         object.values().for_each(|value| sub_objects(value, &mut inner));

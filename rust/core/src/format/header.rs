@@ -141,10 +141,10 @@ fn json_length(start: &[u8], file_len: u64) -> Result<u64, String> {
         return Err(format!("has a header of length 0; {AGAIN}"));
     }
     if length > MAX_HEADER {
-        return Err(format!("claims a header of {length} bytes, of which {MAX_HEADER} are allowed; {AGAIN}"));
+        return Err(format!("claims a header of {length} bytes, but at most {MAX_HEADER} are allowed; {AGAIN}"));
     }
     if length > file_len - 8 {
-        return Err(format!("claims a header of {length} bytes but has only {}; {AGAIN}", file_len - 8));
+        return Err(format!("claims a header of {length} bytes, but only {} bytes follow; {AGAIN}", file_len - 8));
     }
     match start.get(8) {
         Some(b'{') => Ok(length),
@@ -181,7 +181,7 @@ fn parse(json: &[u8], file_len: u64) -> Result<Header, String> {
     }
     let text = std::str::from_utf8(json).map_err(|_| format!("has a header that is not UTF-8; {AGAIN}"))?;
     let Pairs(members) = serde_json::from_str::<Pairs<Entry>>(text)
-        .map_err(|error| format!("has a malformed header, {}; {AGAIN}", brief(&error)))?;
+        .map_err(|error| format!("has a malformed header: {}; {AGAIN}", brief(&error)))?;
 
     let mut metadata = Vec::new();
     let mut tensors = Vec::with_capacity(members.len());
@@ -202,11 +202,11 @@ fn parse(json: &[u8], file_len: u64) -> Result<Header, String> {
 /// Refuses names that no report could show; all others are legal.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() {
-        return Err("has a tensor without a name; save it again with a name for each".to_owned());
+        return Err("has a tensor without a name; save it again with a name for each tensor".to_owned());
     }
     if name.chars().any(char::is_control) {
         let name = quote(name);
-        return Err(format!("has a tensor with control characters in its name, {name}; save it again without"));
+        return Err(format!("has a tensor with control characters in its name, {name}; save it again without them"));
     }
     Ok(())
 }

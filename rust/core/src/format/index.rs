@@ -38,15 +38,15 @@ impl Index {
 
 fn parse(raw: &[u8]) -> Result<Vec<(String, String)>, String> {
     if raw.len() as u64 > MAX_INDEX {
-        return Err(format!("has {} bytes, of which {MAX_INDEX} are allowed; download it again", raw.len()));
+        return Err(format!("has {} bytes, but at most {MAX_INDEX} are allowed; download it again", raw.len()));
     }
     if raw.starts_with(b"version https://git-lfs") {
         return Err("is a Git LFS pointer, not the file itself; run `git lfs pull`".to_owned());
     }
     // The parser skips strings that nobody asks for, and an output gets this very file: no other reader would take it.
-    let text = std::str::from_utf8(raw).map_err(|_| "is not a sound index, it is not UTF-8; download it again")?;
+    let text = std::str::from_utf8(raw).map_err(|_| "is not a valid index: it is not UTF-8; download it again")?;
     let Pairs(members) = serde_json::from_str::<Pairs<Part>>(text)
-        .map_err(|error| format!("is not a sound index, {}; download it again", brief(&error)))?;
+        .map_err(|error| format!("is not a valid index: {}; download it again", brief(&error)))?;
     let weight_map = members
         .into_iter()
         .find_map(|(_, part)| match part {
@@ -55,7 +55,7 @@ fn parse(raw: &[u8]) -> Result<Vec<(String, String)>, String> {
         })
         .ok_or("has no `weight_map`; download it again")?;
     if weight_map.is_empty() {
-        return Err("lists no tensor; download it again".to_owned());
+        return Err("lists no tensors; download it again".to_owned());
     }
 
     for (tensor, shard) in &weight_map {
@@ -72,7 +72,7 @@ fn parse(raw: &[u8]) -> Result<Vec<(String, String)>, String> {
     for shard in weight_map.iter().map(|(_, shard)| shard).collect::<BTreeSet<_>>() {
         if let Some(other) = folded.insert(shard.to_lowercase(), shard) {
             return Err(format!(
-                "lists shards {} and {}, one file on systems that ignore case; rename one of them",
+                "lists shards {} and {}, which are the same file on systems that ignore case; rename one of them",
                 quote(other),
                 quote(shard)
             ));

@@ -57,7 +57,7 @@ impl<'de, V: Member> Visitor<'de> for PairsVisitor<V> {
         }
         let mut seen = HashSet::with_capacity(pairs.len());
         if let Some((key, _)) = pairs.iter().find(|(key, _)| !seen.insert(key.as_str())) {
-            return Err(A::Error::custom(format_args!("the name {} stands twice", quote(key))));
+            return Err(A::Error::custom(format_args!("the name {} occurs twice", quote(key))));
         }
         Ok(Pairs(pairs))
     }

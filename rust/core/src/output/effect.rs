@@ -92,7 +92,7 @@ impl Effect {
         }
         if let Some(gain) = self.gain.filter(|gain| (gain - 1.0).abs() > GAIN_TOLERANCE) {
             warnings.push(format!(
-                "rounding gave the step an effective gain of {gain:.3} instead of 1; --rounding stochastic or --dtype f32 keep it"
+                "because of rounding, the effective gain along the vector is {gain:.3} instead of 1; use --rounding stochastic or --dtype f32 to preserve it"
             ));
         }
         if self.nonfinite_inputs > 0 {

@@ -67,7 +67,7 @@ fn weights(plan: &Plan, staging: &Staging, ledger: &mut Ledger, control: &Contro
         if header.tensors.len() != file.tensors.1 - file.tensors.0 {
             return Err(Error::corrupt(
                 &path,
-                "does not hold the tensors that were written; is another program at work in this folder?",
+                "does not hold the tensors that were written; make sure that no other program writes to this folder, and run again",
             ));
         }
         files.push(FileEntry { name: file.name.clone(), size: file.len, xxh3_128: digest.hex(), sha256: None });

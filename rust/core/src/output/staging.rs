@@ -282,14 +282,14 @@ fn read_commit(folder: &Path, plan: u128) -> Option<Vec<String>> {
 /// An output over, inside or around an input would destroy what is being read.
 fn apart_from_inputs(out: &Path, inputs: &[&Path]) -> Result<()> {
     if out.exists() && !out.is_dir() {
-        return Err(Error::Usage(format!("{} is a file; the output is a folder", out.display())));
+        return Err(Error::Usage(format!("{} is a file, but the output has to be a folder", out.display())));
     }
     let ours = resolve(out)?;
     for input in inputs {
         let theirs = resolve(input)?;
         let relation = match (ours.starts_with(&theirs), theirs.starts_with(&ours)) {
             (true, true) => "is",
-            (true, false) => "lies inside",
+            (true, false) => "is inside",
             (false, true) => "contains",
             (false, false) => continue,
         };

@@ -43,8 +43,11 @@ fn complete(other: &Checkpoint, this: &mut Checkpoint, role: &str) {
     }
     let shown: Vec<&str> = added.iter().take(3).map(|tensor| tensor.name.as_str()).collect();
     let more = if added.len() > 3 { format!(" and {} more", added.len() - 3) } else { String::new() };
-    let note =
-        format!("{} tensor(s) that the {role} does not adapt, zero in it: {}{more}", added.len(), shown.join(", "));
+    let note = format!(
+        "{} tensor(s) that the {role} does not adapt, so taken as zero there: {}{more}",
+        added.len(),
+        shown.join(", ")
+    );
     tensors.extend(added.iter().map(|added| tensor(added.name.clone(), added.shape.clone(), 0)));
     made.resize(tensors.len(), Made::Zero);
     this.compute(tensors, made, vec![note]);
@@ -66,7 +69,7 @@ fn same_base(minuend: &Checkpoint, subtrahend: &Checkpoint) -> Result<()> {
     let (root, other) = (minuend.place.root.display(), subtrahend.place.root.display());
     let (a, b) = (named(a), named(b));
     Err(Error::Mismatch(format!(
-        "{root}: this adapter's base is {a}, and that of {other} is {b}; use adapters that were trained on one base, or name it with --base if both names are of one model"
+        "{root}: this adapter's base is {a}, and that of {other} is {b}; use adapters that were trained on the same base, or name it with --base if both names mean the same model"
     )))
 }
 
@@ -78,7 +81,7 @@ fn against_base(adapted: &Checkpoint, base: &mut Checkpoint, options: &Options) 
     match &options.base {
         Some(named) if !is_named(named, &base.place) => {
             return Err(Error::Mismatch(format!(
-                "--base {named}: the donor beside the adapter {root} is {shown}, which is not that model; give the base as a donor too"
+                "--base {named}: the other donor of the pair with the adapter {root} is {shown}, which is not that model; use the base as the other donor"
             )));
         }
         None if !is_base(config, &base.place) => {
@@ -135,11 +138,11 @@ fn lacks(base: &Checkpoint, tensor: &Tensor) -> String {
     }
     match base.get(&tensor.name) {
         Some(stored) => format!(
-            "it adapts {name} of shape {shape:?}, which is {:?} in {shown}; use the checkpoint that it was trained on",
+            "it adapts {name} with shape {shape:?}, which has shape {:?} in {shown}; use the checkpoint that it was trained on",
             stored.shape
         ),
         None => format!(
-            "it adapts {name}, which {shown} does not have; where names differ by a prefix give --strip-prefix, else use the checkpoint that it was trained on"
+            "it adapts {name}, which {shown} does not have; if the names differ only by a prefix, give --strip-prefix; otherwise use the checkpoint that it was trained on"
         ),
     }
 }

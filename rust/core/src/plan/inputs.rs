@@ -139,7 +139,7 @@ impl Inputs {
         }
         let adapters = inputs.list.iter().any(|input| input.checkpoint.adapter.is_some());
         if options.base.is_some() && !adapters {
-            return Err(Error::Usage("--base is for adapters, and no donor is one; leave it out".into()));
+            return Err(Error::Usage("--base is for adapters, but no donor is an adapter; leave it out".into()));
         }
         Ok(inputs)
     }
@@ -183,7 +183,10 @@ impl Inputs {
     }
 
     fn vector(&mut self, place: &Place, number: &str, alpha: Alpha, control: &Control) -> Result<()> {
-        debug_assert!(!place.streams(), "exceptions are looked up here and there, which no lane could foresee");
+        debug_assert!(
+            !place.streams(),
+            "a vector is not streamed: where its exceptions are is known only from its bytes"
+        );
         let info = VectorInfo::read(place)?;
         let dense = self.push(format!("vector{number}"), Checkpoint::open_weights(place, vector::STEM, control)?);
         // Also where none are promised: a file that nobody speaks of would be left out in silence.

@@ -165,7 +165,7 @@ impl<'a> Matcher<'a> {
                 self.found.problems.push(Problem {
                     file: input.checkpoint.place.path(config::FILE).display().to_string(),
                     tensor: None,
-                    message: format!("the {} is quantised ({method}); arithmetic on its codes has no meaning, use the unquantised checkpoint", input.role),
+                    message: format!("the {} is quantised ({method}), and arithmetic on its codes has no meaning; use the unquantised checkpoint", input.role),
                 });
             }
         }
@@ -192,13 +192,13 @@ impl<'a> Matcher<'a> {
         let rows_alone = tied::is_vocabulary(self.name(first))
             && tensors.iter().all(|&at| shape(at).len() == a.len() && !a.is_empty() && shape(at)[1..] == a[1..]);
         if !rows_alone {
-            self.problem(first, format!("its shape is {shapes}; these are not checkpoints of one architecture"));
+            self.problem(first, format!("its shape is {shapes}; these checkpoints do not have the same architecture"));
             return None;
         }
         if self.options.vocab == Vocab::Strict {
             self.problem(
                 first,
-                format!("its vocabulary rows differ: {shapes}; --vocab common combines the leading rows that all have"),
+                format!("its vocabulary rows differ: {shapes}; --vocab common combines the leading rows that all inputs have"),
             );
             return None;
         }
@@ -246,9 +246,12 @@ impl<'a> Matcher<'a> {
                 // A tied target may store this very name, so that "no tensor of this name" would be wrong.
                 let tied = tied::is_head(&name) && self.inputs.base().config.tied == Some(true);
                 if !tied {
-                    self.unmatched(difference.minuend, "the target has no tensor of this name; exclude it (--exclude) if the target should go without it");
+                    self.unmatched(
+                        difference.minuend,
+                        "the target has no tensor of this name; exclude it (--exclude) if the target does not need it",
+                    );
                 } else if !self.repeats_embeddings(origin, &difference) {
-                    self.problem(difference.minuend, "the target ties its output head to the embedding; exclude this one (--exclude) if the target's should go on following its embedding");
+                    self.problem(difference.minuend, "the target has no separate output head, because it ties the head to the embedding; exclude this one (--exclude) if the target's head should stay tied");
                 }
             }
         }
@@ -271,7 +274,7 @@ impl<'a> Matcher<'a> {
             let Some(alpha) = alpha.map(|alpha| alpha.value).filter(|_| selected) else { continue };
             if dtype.kind() == Kind::Integer {
                 if self.inputs.tensor(difference.minuend).dtype.kind() != Kind::Integer {
-                    self.problem(base, format!("it is {dtype} in the target but a float in the donors; these are not checkpoints of one architecture"));
+                    self.problem(base, format!("it is {dtype} in the target but a float in the donors; these checkpoints do not have the same architecture"));
                 } else if self.looks_quantised(base) {
                     self.problem(base, format!("its {dtype} values look like codes of a quantised format, and arithmetic on codes has no meaning; use the unquantised checkpoint"));
                 }
@@ -295,7 +298,7 @@ impl<'a> Matcher<'a> {
         }
         let shown = self.name(base);
         if untied && selected && !present {
-            self.problem(base, "the target stores an output head but the donors have only their embedding for one; --exclude it to keep the target's as it is, or set tie_word_embeddings in the target's config.json if it repeats the embedding");
+            self.problem(base, "the target stores an output head, but the donors tie theirs to the embedding; exclude it (--exclude) to keep the target's head as it is, or set tie_word_embeddings to true in the target's config.json if its head is a copy of the embedding");
         } else if !present {
             self.alone.push(base);
             self.note("tensor(s) only in the target, copied", shown);
@@ -343,7 +346,8 @@ impl<'a> Matcher<'a> {
         }
         if self.found.matches.is_empty() && self.found.problems.is_empty() {
             let file = self.inputs.base().place.root.display().to_string();
-            let message = "no tensor is left to subtract; select fewer away".to_owned();
+            let message = "no tensor is left to subtract; include more of them or exclude fewer (--include, --exclude)"
+                .to_owned();
             self.found.problems.push(Problem { file, tensor: None, message });
         }
     }
@@ -373,7 +377,9 @@ impl<'a> Matcher<'a> {
             let others: Vec<String> = self.options.prefixes.iter().filter(|other| *other != prefix).cloned().collect();
             let takes = |t: &Tensor| self.options.strip(&t.name) != strip_prefixes(&t.name, &others);
             if !self.inputs.list.iter().any(|input| input.checkpoint.tensors.iter().any(takes)) {
-                return Err(Error::Usage(format!("--strip-prefix `{prefix}` is in no tensor's name; leave it out")));
+                return Err(Error::Usage(format!(
+                    "--strip-prefix `{prefix}` occurs in no tensor's name; leave it out"
+                )));
             }
         }
         Ok(())

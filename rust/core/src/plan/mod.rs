@@ -33,7 +33,7 @@ use crate::source::Io;
 use crate::system::os;
 
 /// What is said of a vector without any value in it.
-pub const NOTHING: &str = "v is 0 everywhere, so nothing changes: both donors hold the same values, or an adapter was never trained; look whether these are the folders that you meant";
+pub const NOTHING: &str = "the vector is 0 everywhere, so nothing changes: both donors hold the same values, or an adapter was never trained; check that these are the folders that you meant";
 
 /// How many tensors are treated how.
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,7 +109,8 @@ impl Plan {
             && !options.alpha_rules.is_empty()
         {
             return Err(Error::Usage(
-                "--alpha-rule works with one vector; apply several one after the other, or give each an --alpha".into(),
+                "--alpha-rule works with one vector only; apply several one after the other, or give each an --alpha"
+                    .into(),
             ));
         }
         let inputs = Inputs::open(&request, &options, control)?;
@@ -285,7 +286,7 @@ fn streamed(inputs: &Inputs) -> Option<String> {
     let roles: Vec<&str> = streams.map(|input| input.role.as_str()).collect();
     (!roles.is_empty()).then(|| {
         format!(
-            "{} streamed: place and length of every range are checked, the SHA-256 of a whole file cannot be",
+            "{} streamed: the position and length of every range are checked, but the SHA-256 of a whole file cannot be",
             roles.join(", ")
         )
     })

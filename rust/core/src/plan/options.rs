@@ -241,7 +241,7 @@ impl Options {
         self.threads()?;
         if self.rounding == RoundingMode::Stochastic && self.dtype == Some(Float::F32) {
             return Err(Error::Usage(
-                "--rounding stochastic has nothing to round with --dtype f32; leave one out".into(),
+                "--rounding stochastic has nothing to round with --dtype f32; leave one of them out".into(),
             ));
         }
         Ok(())

@@ -64,7 +64,7 @@ impl Io {
     /// most expensive to reclaim; on network and FUSE file systems a mapping is slow or refused.
     pub fn resolve(self, inputs: &[&Checkpoint]) -> (Self, String) {
         if self != Self::Auto {
-            return (self, "asked for".into());
+            return (self, "requested".into());
         }
         if let Some(input) = inputs.iter().find(|input| input.place.remote.is_some()) {
             return (Self::Pread, format!("{} is fetched while it is read", input.label));
@@ -82,7 +82,7 @@ impl Io {
         match os::memory_limit() {
             Some(limit) if bytes <= limit / 2 => (Self::Mmap, "local files that fit in half of the memory".into()),
             Some(_) => (Self::Pread, "the inputs do not fit in half of the memory".into()),
-            None => (Self::Pread, "the memory at hand is not known".into()),
+            None => (Self::Pread, "the available memory is not known".into()),
         }
     }
 }
@@ -219,7 +219,7 @@ fn map<'a>(shard: &'a Shard, disk: &'a OnDisk) -> Result<Box<dyn Source + 'a>> {
 
 #[cfg(not(target_os = "linux"))]
 fn map<'a>(shard: &'a Shard, _: &'a OnDisk) -> Result<Box<dyn Source + 'a>> {
-    Err(Error::Usage(format!("{}: --io mmap is offered on Linux only; use --io pread", shard.path.display())))
+    Err(Error::Usage(format!("{}: --io mmap is supported on Linux only; use --io pread", shard.path.display())))
 }
 
 #[cfg(target_os = "linux")]

@@ -89,7 +89,7 @@ impl Place {
         if let Some(remote) = &self.remote {
             for (name, _) in remote.files() {
                 if !stays_below(name) {
-                    let what = format!("lists the file {}, which is not below it; do not trust it", quote(name));
+                    let what = format!("lists the file {}, which is outside the folder; do not trust it", quote(name));
                     return Err(Error::corrupt(&self.root, what));
                 }
             }
@@ -139,7 +139,7 @@ impl Place {
         };
         let Some((file, size)) = self.listed(name) else { return Ok(None) };
         if size > cap {
-            let what = format!("has {size} bytes, of which {cap} are allowed; put the real file there");
+            let what = format!("has {size} bytes, but at most {cap} are allowed; put the real file there");
             return Err(Error::corrupt(&path, what));
         }
         let mut bytes = Vec::new();
@@ -177,7 +177,7 @@ pub fn fetch(
         return Ok(());
     }
     let lost = |got: u64| {
-        let what = format!("answered with {got} bytes where {wanted} were asked for; try again");
+        let what = format!("{got} bytes came instead of the {wanted} that were requested; try again");
         Error::io(path, "fetch")(std::io::Error::new(ErrorKind::UnexpectedEof, what))
     };
     let mut got = 0;

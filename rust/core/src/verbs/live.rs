@@ -67,7 +67,7 @@ impl Stream {
     pub fn start(plan: Plan, wanted: &[bool]) -> Result<Self> {
         plan.require_fit()?;
         if wanted.len() != plan.layout.tensors.len() {
-            return Err(Error::Usage("one mark for each tensor says whether it is wanted".into()));
+            return Err(Error::Usage("`wanted` needs one flag for each tensor".into()));
         }
         let wanted: Arc<[bool]> = wanted.into();
         let control = Arc::new(Control::default());
@@ -204,7 +204,7 @@ fn report(plan: &Plan, stats: &[Stats]) -> Value {
     let effect = manifest::total(plan, stats);
     let mut warnings = effect.warnings(plan);
     if tensors.is_empty() {
-        warnings.push("nothing was combined: the model is the target".into());
+        warnings.push("no tensor was combined: the model is the target without any vector".into());
     }
     json!({
         "schema": "taskvec/applied/1",

@@ -84,7 +84,7 @@ fn require_space(plan: &Plan, staging: &Staging) -> Result<()> {
     match os::free_space(staging.scratch()) {
         Some(free) if free < missing => {
             let what = format!(
-                "{missing} bytes are still needed and {free} are free; make room and run the same command again"
+                "{missing} bytes are still needed but only {free} are free; free some space and run the same command again"
             );
             let full = std::io::Error::new(std::io::ErrorKind::StorageFull, what);
             Err(Error::io(staging.scratch(), "write the output")(full))

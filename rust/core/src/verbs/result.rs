@@ -65,11 +65,11 @@ impl<'a> Written<'a> {
     pub fn new(plan: &'a Plan, out: &Path, computed: &Computed, sealed: Sealed, started: Instant, isa: Isa) -> Self {
         let mut warnings = sealed.effect.warnings(plan);
         if plan.counts.combined == 0 && plan.inputs.output == Output::Checkpoint {
-            warnings.push("nothing was combined: the output is the target".into());
+            warnings.push("no tensor was combined: the output is the target without any vector".into());
         }
         if !computed.synced {
             warnings.push(format!(
-                "the file system of {} does not tell when a file is on its disk (fsync is not offered); after a power cut, look at the output with `taskvec verify`",
+                "the file system of {} does not support fsync, so nothing confirms that the files are on the disk; after a power cut, check the output with `taskvec verify`",
                 out.display()
             ));
         }

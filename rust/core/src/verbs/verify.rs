@@ -60,7 +60,7 @@ pub fn verify(out: &Path, threads: usize, control: &Control) -> Result<Value> {
         if !manifest::stays_inside(&entry.name) {
             return Err(Error::corrupt(
                 &path,
-                format!("names the file `{}`, which is not below its folder; do not trust it", entry.name),
+                format!("names the file `{}`, which is outside its folder; do not trust it", entry.name),
             ));
         }
         match File::open(out.join(&entry.name)).and_then(|file| Ok((file.metadata()?.len(), file))) {
@@ -181,7 +181,7 @@ fn tensors(path: &Path, document: &Document, whole: &[(&Entry, File)], problems:
                     if wanted.remove(tensor.name.as_str()) != Some(tensor.dtype.name()) {
                         problems.add(
                             &entry.name,
-                            format!("tensor `{}` ({}) is not in the manifest so", tensor.name, tensor.dtype),
+                            format!("tensor `{}` ({}) does not match the manifest", tensor.name, tensor.dtype),
                         );
                     }
                 }
@@ -194,7 +194,7 @@ fn tensors(path: &Path, document: &Document, whole: &[(&Entry, File)], problems:
         let mut missing: Vec<_> = wanted.into_iter().collect();
         missing.sort_unstable();
         for (tensor, dtype) in missing {
-            problems.add(&name, format!("tensor `{tensor}` ({dtype}) is in no file"));
+            problems.add(&name, format!("tensor `{tensor}` ({dtype}) is in none of the files"));
         }
     }
 }

@@ -77,5 +77,5 @@ fn strangers(out: &Path, order: &[String]) -> Option<String> {
         entries.filter(|name| !ours.contains(name) && !clutter::is_of_the_system(name)).collect();
     others.sort_unstable();
     let named = others.join(", ");
-    (!others.is_empty()).then(|| format!("{} also holds what this run did not write: {named}", out.display()))
+    (!others.is_empty()).then(|| format!("{} also contains files that this run did not write: {named}", out.display()))
 }

@@ -209,6 +209,8 @@ impl<'p> Collect<'_, 'p, '_> {
 /// The error for a vector's exceptions that a sound vector cannot have.
 pub(super) fn disordered(plan: &Plan, at: At) -> Error {
     let name = plan.inputs.tensor(at).name.strip_suffix(".index").unwrap_or_default();
-    let what = format!("the exceptions of tensor `{name}` do not ascend within the tensor; extract the vector again");
+    let what = format!(
+        "the exception indices of tensor `{name}` are not in ascending order within the tensor; extract the vector again"
+    );
     Error::corrupt(plan.inputs.path(at), what)
 }

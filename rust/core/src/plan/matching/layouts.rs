@@ -62,7 +62,7 @@ impl Matcher<'_> {
         let (there, example) = other
             .map_or((at, String::new()), |(input, part)| (*input, format!(" (such as `{}`)", self.name(part.first))));
         format!(
-            "the {} keeps in {} tensors what the {} keeps in {}{example}: one of the two has fused these layers, and layouts are not converted; save both checkpoints with one version of transformers, or leave the layers out (--exclude)",
+            "the {} stores in {} tensors the layers that the {} stores in {}{example}: one of the two has fused them, and taskvec does not convert between layouts; save both checkpoints with the same version of transformers, or leave these layers out (--exclude)",
             role(at),
             total(at),
             role(there),

@@ -20,7 +20,7 @@ impl Matcher<'_> {
         let given: Vec<String> = prefixes.iter().map(|prefix| format!("--strip-prefix {prefix}")).collect();
         let given = given.join(" ");
         for &(_, place) in &self.unmatched {
-            self.found.problems[place].message += &format!("; the names differ by a prefix alone, so give {given}");
+            self.found.problems[place].message += &format!("; the names differ only by a prefix, so give {given}");
         }
     }
 }

@@ -51,7 +51,7 @@ impl<'a> Matcher<'a> {
         if view.insert(name.clone(), difference).is_some() && self.options.selects(&name) {
             self.problem(
                 difference.minuend,
-                "two tensors have this name once the prefix is taken off; name fewer prefixes",
+                "two tensors have this name once the prefixes are removed; give fewer prefixes (--strip-prefix)",
             );
         }
     }
@@ -61,7 +61,7 @@ impl<'a> Matcher<'a> {
         let tied = tied::tied_embedding(&self.inputs.list[at.input as usize].checkpoint, at.tensor).is_some();
         if tied && !self.options.selects(&self.options.strip(self.name(at))) {
             self.note(
-                "tied output head(s) of the donors not selected by --include/--exclude, not compared",
+                "tied output head(s) of the donors, not compared because --include/--exclude do not select them",
                 self.name(at),
             );
             return true;
@@ -75,7 +75,7 @@ impl<'a> Matcher<'a> {
             return false;
         };
         self.found.same.push(SameBytes { head: at, embedding: At { tensor: embedding, ..at } });
-        self.note("stored output head is its own tied embedding and follows it", self.name(at));
+        self.note("stored output head(s) tied to the embedding, so treated as the embedding itself", self.name(at));
         true
     }
 
@@ -97,7 +97,7 @@ impl<'a> Matcher<'a> {
             && subtrahend.is_none_or(|subtrahend| self.repeats_embedding(subtrahend));
         if repeats {
             self.note(
-                "output head(s) of the donors that follow the embedding as the target's does, if they hold the same bytes",
+                "output head(s) of the donors, taken to be tied as in the target: each must hold the same bytes as its embedding",
                 self.name(minuend),
             );
         }
@@ -127,7 +127,7 @@ impl<'a> Matcher<'a> {
     fn one_sided(&mut self, at: At, message: &str) {
         if self.repeats_embedding(at) {
             self.note(
-                "output head(s) of one donor that follow its embedding as the other's does, if they hold the same bytes",
+                "output head(s) of one donor, taken to be tied as in the other: each must hold the same bytes as its embedding",
                 self.name(at),
             );
         } else {

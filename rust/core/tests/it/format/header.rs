@@ -121,9 +121,9 @@ fn header_lengths() {
     let claims = |length: u64| [&length.to_le_bytes()[..], A.as_bytes(), &[0; 16]].concat();
     for (length, part) in [
         (u64::MAX, "claims a header of 18446744073709551615 bytes"),
-        (MAX_HEADER + 1, "claims a header of 100000001 bytes, of which 100000000 are allowed"),
-        (MAX_HEADER, "but has only 73"),
-        (74, "but has only 73"),
+        (MAX_HEADER + 1, "claims a header of 100000001 bytes, but at most 100000000 are allowed"),
+        (MAX_HEADER, "but only 73 bytes follow"),
+        (74, "but only 73 bytes follow"),
         (A.len() as u64 - 1, "malformed header"),
         (A.len() as u64 + 1, "malformed header"),
     ] {
@@ -133,7 +133,7 @@ fn header_lengths() {
     on_disk(&claims(A.len() as u64)).unwrap();
     // A length of 640 looks like a pickle: cut short, this is still a safetensors file.
     let message = refusal(on_disk(&[&640_u64.to_le_bytes()[..], b"{\"a"].concat()), "x.safetensors: ");
-    assert!(message.contains("claims a header of 640 bytes but has only 3"), "{message}");
+    assert!(message.contains("claims a header of 640 bytes, but only 3 bytes follow"), "{message}");
 }
 
 #[test]
@@ -243,14 +243,14 @@ fn names() {
     let u8 = |name: &str, at: u64| format!(r#""{name}":{{"dtype":"U8","shape":[1],"data_offsets":[{at},{}]}}"#, at + 1);
     let two = |a: &str, b: &str| format!("{{{},{}}}", u8(a, 0), u8(b, 1));
     parse(two("a", "b"), 2).unwrap();
-    refused(two("a", "a"), 2, &["`a` stands twice"]);
-    refused(two("a", r"\u0061"), 2, &["`a` stands twice"]);
+    refused(two("a", "a"), 2, &["`a` occurs twice"]);
+    refused(two("a", r"\u0061"), 2, &["`a` occurs twice"]);
     refused(two("", "b"), 2, &["without a name"]);
     refused(two(r"a\nb", "b"), 2, &["control characters", r"a\nb"]);
     refused(two("a\u{7f}", "b"), 2, &["control characters"]);
     refused(two("a\u{9b}2J", "b"), 2, &["control characters"]);
     let long = "x".repeat(100_000);
-    refused(two(&long, &long), 2, &["stands twice"]);
+    refused(two(&long, &long), 2, &["occurs twice"]);
     assert_eq!(parse(two(&long, "b"), 2).unwrap().tensors[0].name, long);
 }
 

@@ -45,11 +45,11 @@ fn total_size_is_not_believed() {
 
 #[test]
 fn malformed() {
-    refused("", &["is not a sound index", "download it again"]);
-    refused("[]", &["is not a sound index"]);
-    refused("<!DOCTYPE html>", &["is not a sound index"]);
+    refused("", &["is not a valid index", "download it again"]);
+    refused("[]", &["is not a valid index"]);
+    refused("<!DOCTYPE html>", &["is not a valid index"]);
     refused("version https://git-lfs.github.com/spec/v1\n", &["git lfs pull"]);
-    refused(b"{\"weight_map\":{\"\xff\":\"m.safetensors\"}}", &["is not a sound index"]);
+    refused(b"{\"weight_map\":{\"\xff\":\"m.safetensors\"}}", &["is not a valid index"]);
     refused(b"{\"more\":\"\xff\",\"weight_map\":{\"a\":\"m.safetensors\"}}", &["not UTF-8", "download it again"]);
     refused(b"{\"metadata\":{\"a\":\"\xc3\"},\"weight_map\":{\"a\":\"m.safetensors\"}}", &["not UTF-8"]);
     refused("{}", &["no `weight_map`"]);
@@ -65,15 +65,15 @@ fn malformed() {
 
 #[test]
 fn equal_names() {
-    refused(r#"{"weight_map":{"a":"m.safetensors","a":"m.safetensors"}}"#, &["`a` stands twice"]);
-    refused(r#"{"weight_map":{"a":"m.safetensors","\u0061":"n.safetensors"}}"#, &["`a` stands twice"]);
+    refused(r#"{"weight_map":{"a":"m.safetensors","a":"m.safetensors"}}"#, &["`a` occurs twice"]);
+    refused(r#"{"weight_map":{"a":"m.safetensors","\u0061":"n.safetensors"}}"#, &["`a` occurs twice"]);
     refused(
         r#"{"weight_map":{"a":"m.safetensors"},"weight_map":{"b":"m.safetensors"}}"#,
-        &["`weight_map` stands twice"],
+        &["`weight_map` occurs twice"],
     );
     refused(
         r#"{"metadata":{"total_size":1,"total_size":2},"weight_map":{"a":"m.safetensors"}}"#,
-        &["`total_size` stands twice"],
+        &["`total_size` occurs twice"],
     );
     refused(r#"{"weight_map":{"a":"M.safetensors","b":"m.safetensors"}}"#, &["ignore case", "`M.", "`m."]);
 }

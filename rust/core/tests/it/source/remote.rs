@@ -240,6 +240,6 @@ fn hostile_listings() {
     }
     let small = Elsewhere::holding(vec![("model.safetensors.index.json".into(), b"{}".to_vec())], false);
     let remote = Arc::new(small.sized("model.safetensors.index.json", 1 << 40));
-    refused(&remote, &["has 1099511627776 bytes, of which 100000000 are allowed"]);
+    refused(&remote, &["has 1099511627776 bytes, but at most 100000000 are allowed"]);
     assert!(remote.log().fetched.is_empty());
 }
