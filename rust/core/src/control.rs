@@ -1,4 +1,4 @@
-//! What a running job shares with whoever waits for it: a wish to stop, and how far it is.
+//! What a running job shares with the thread that waits for it: a request to stop, and the progress so far.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
@@ -12,17 +12,17 @@ pub enum Phase {
     Planning,
     /// Tensors that must be equal are compared.
     Comparing,
-    /// What an interrupted run left is read again.
+    /// The output of an interrupted run is read again and checked.
     Resuming,
     /// Windows are computed and written.
     Writing,
     /// Inputs are read, and nothing is written.
     Reading,
-    /// The disk takes what was written.
+    /// The job waits until the disk has what was written.
     Syncing,
-    /// Digests are computed in a pass of their own.
+    /// SHA-256 digests are computed in a separate pass.
     Hashing,
-    /// Files are held against their manifest.
+    /// Files are compared with their manifest.
     Verifying,
 }
 
@@ -68,7 +68,7 @@ impl Control {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Fails once the job was asked to stop.
+    /// Fails if the job was asked to stop.
     pub fn check(&self) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
     }
@@ -85,9 +85,9 @@ impl Control {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// The phase, the bytes done in it and its bytes in all.
+    /// The current phase, the bytes done in it, and its total bytes.
     pub fn progress(&self) -> (Phase, u64, u64) {
-        // Only `begin` stores here, so the number is a phase's.
+        // Only `begin` stores here, so the number is always that of a phase.
         let phase = Phase::ALL[usize::from(self.phase.load(Ordering::Relaxed))];
         (phase, self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }

@@ -3,13 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What can go wrong, by who can mend it; each variant has one exit code on the command line.
+/// What can go wrong, grouped by who can fix it. Each variant has one exit code on the command line.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The request makes no sense, whatever the inputs hold (exit code 2).
     #[error("{0}")]
     Usage(String),
-    /// The inputs are sound but do not fit together, or a check failed (exit code 1).
+    /// Each input is valid, but they do not fit together, or a check failed (exit code 1).
     #[error("{0}")]
     Mismatch(String),
     /// An input is malformed, or changed while it was read (exit code 3).
@@ -20,7 +20,7 @@ pub enum Error {
         /// What is wrong with it and what to do.
         what: String,
     },
-    /// The operating system refused (exit code 4).
+    /// The operating system refused an operation (exit code 4).
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
         /// The file.
@@ -30,10 +30,10 @@ pub enum Error {
         /// What the system answered.
         source: io::Error,
     },
-    /// A folder elsewhere could not be read; the caller's own error says why, and comes back to it unchanged.
+    /// A remote folder could not be read. The caller's own code fetches from it, and gets its own error back unchanged.
     #[error("{source}")]
     Remote {
-        /// Whether what it gave is wrong (exit code 3), so that nothing made of it can be used again.
+        /// Whether the bytes it delivered are wrong (exit code 3). Then nothing computed from them can be reused.
         corrupt: bool,
         /// The caller's error.
         source: Box<dyn std::error::Error + Send + Sync>,

@@ -1,11 +1,11 @@
-//! Text of strangers as messages show it.
+//! Making text from untrusted files safe to print in messages.
 
-/// A name from an untrusted file as messages show it: in backticks, control characters escaped, cut when endless.
+/// A name from an untrusted file, for a message: in backticks, with control characters escaped, and cut if very long.
 pub fn quote(name: &str) -> String {
     format!("`{}`", cut(&name.escape_debug().to_string(), 160))
 }
 
-/// What the JSON parser found, fit for a message: it may repeat text of the file.
+/// An error of the JSON parser, for a message. It may quote text of the file, so control characters are replaced.
 pub fn brief(error: &serde_json::Error) -> String {
     let printable: String =
         error.to_string().chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();

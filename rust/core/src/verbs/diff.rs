@@ -63,7 +63,7 @@ pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Resul
             (Some(x), Some(y)) => {
                 compare(isa, Operand { float: x, bytes: left }, Operand { float: y, bytes: right }, &mut part)
             }
-            // Neither is arithmetic: whether the bytes of each element are equal is all there is to say.
+            // Without arithmetic on this type, the only finding is whether the bytes of each element are equal.
             _ => {
                 let size = (inputs.tensor(a).dtype.bits() / 8) as usize;
                 part.elements = count;
@@ -92,7 +92,7 @@ pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Resul
     Ok(report(&inputs, &pairs, &found))
 }
 
-/// Tensors of the same name.
+/// The tensors of both folders, matched by name.
 struct Pairs {
     matched: Vec<(At, At)>,
     only: [Vec<String>; 2],
@@ -160,13 +160,14 @@ fn report(inputs: &Inputs, pairs: &Pairs, found: &[Comparison]) -> Value {
     })
 }
 
-/// `changed` is a share of the elements; `norm` is ‖b − a‖, `cosine` that between a and b, both over finite elements.
+/// `changed` is a fraction of all elements. `norm` is ‖b − a‖ and `cosine` is the cosine between a and b, both over the
+/// finite elements.
 fn figures(found: &Comparison, arithmetic: bool) -> Map<String, Value> {
     let share = |count: u64| if found.elements == 0 { 0.0 } else { count as f64 / found.elements as f64 };
     let length = (found.a2 * found.b2).sqrt();
     let mut ulps = Map::new();
     for (bucket, &count) in found.ulps.iter().enumerate().filter(|(_, count)| **count > 0) {
-        // Bucket k > 1 counts distances from 2^(k-1) to 2^k − 1; the last one NaN against a number.
+        // Bucket k > 1 counts distances from 2^(k-1) to 2^k − 1. The last bucket counts NaN on one side only.
         let name = match bucket {
             0 | 1 => bucket.to_string(),
             _ if bucket == found.ulps.len() - 1 => "nan".to_owned(),

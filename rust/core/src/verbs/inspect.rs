@@ -1,4 +1,4 @@
-//! What is in a checkpoint, vector or adapter, from headers alone.
+//! What is in a checkpoint, vector or adapter. Only headers and descriptions are read, no weights.
 
 use std::collections::BTreeMap;
 
@@ -72,7 +72,7 @@ pub fn inspect(place: &Place, control: &Control) -> Result<Value> {
     }))
 }
 
-/// A manifest, if there is one.
+/// A manifest as JSON; null if the folder has none.
 fn document(place: &Place, name: &str) -> Result<Value> {
     match place.read(name, vector::MAX_DESCRIPTION)? {
         Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
@@ -83,7 +83,7 @@ fn document(place: &Place, name: &str) -> Result<Value> {
     }
 }
 
-/// The per-tensor figures stay in the file: they would drown the rest.
+/// The document without its per-tensor figures, which are long and can be read in the file itself.
 fn without_tensors(mut document: Value) -> Value {
     if let Some(object) = document.as_object_mut() {
         object.remove("tensors");

@@ -1,7 +1,7 @@
 //! The values that `apply` and `transfer` would write, handed window by window to a consumer in memory.
 //!
-//! Plan, windows, arithmetic and figures are those of a job that writes; only the sink is another. Windows come as they
-//! are finished, not in order: a consumer puts each where it belongs.
+//! Plan, windows, arithmetic and figures are the same as in a job that writes files; only the destination differs. Windows
+//! are delivered as they are finished, not in order, so the consumer has to put each where it belongs.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +23,7 @@ use crate::output::manifest;
 use crate::plan::{Plan, layout};
 use crate::system::parallel::{Permits, ordered};
 
-/// The tensors of a plan in the order of the layout, as JSON: what a consumer needs to know of them.
+/// The tensors of a plan in the order of the layout, as JSON: what a consumer needs to know about each.
 pub fn tensors(plan: &Plan) -> Value {
     let base = plan.inputs.base();
     let entry = |tensor: &layout::TensorPlan| {
@@ -32,7 +32,7 @@ pub fn tensors(plan: &Plan) -> Value {
             "name": this.name,
             "dtype": tensor.dtype.name(),
             "shape": this.shape,
-            // Another one's name where it is a tied head that repeats the embedding.
+            // For a tied output head this is the embedding, whose bytes the head repeats.
             "base": base.tensors[tensor.base as usize].name,
             "combined": !tensor.terms.is_empty(),
         })
@@ -45,13 +45,13 @@ pub fn tensors(plan: &Plan) -> Value {
 pub enum Next {
     /// A window; its packet goes back with [`Stream::give_back`].
     Window(Packet),
-    /// Nothing yet.
+    /// No window was finished in the given time.
     Waiting,
-    /// All windows were handed over and the inputs are still what they were: the report, as JSON.
+    /// All windows were delivered, and the inputs did not change meanwhile. Holds the report, as JSON.
     End(Value),
 }
 
-/// A job at work for one consumer. Dropping it stops the job.
+/// A running job that delivers to one consumer. Dropping it stops the job.
 #[derive(Debug)]
 pub struct Stream {
     control: Arc<Control>,
@@ -60,7 +60,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Starts a job that delivers the tensors that are wanted, by place in the layout.
+    /// Starts a job. `wanted` says for each tensor of the layout whether its values are delivered.
     ///
     /// # Errors
     /// Inputs that do not fit together.
@@ -74,7 +74,7 @@ impl Stream {
         let (fill, filled) = mpsc::channel();
         let (free, empty) = mpsc::channel();
         for _ in 0..plan.budget.workers {
-            // The receiver is still here, so sending cannot fail.
+            // The receiver still exists, so sending cannot fail.
             let _ = free.send(Packet::new(Arc::clone(&wanted), plan.budget.window_blocks));
         }
         let job = {
@@ -84,10 +84,10 @@ impl Stream {
         Ok(Self { control, ends: Some((filled, free)), job: Some(job) })
     }
 
-    /// The next window, waiting for it no longer than `patience`.
+    /// The next window. Waits for it no longer than `patience`.
     ///
     /// # Errors
-    /// Whatever stopped the job; what was handed over before is then worth nothing.
+    /// Whatever stopped the job. The values that were delivered before must then not be used.
     pub fn next(&mut self, patience: Duration) -> Result<Next> {
         let Some((filled, _)) = &self.ends else { return Err(Error::Cancelled) };
         match filled.recv_timeout(patience) {
@@ -100,12 +100,12 @@ impl Stream {
     /// Lets the job use a packet again.
     pub fn give_back(&self, packet: Packet) {
         if let Some((_, free)) = &self.ends {
-            // A job that has ended needs it no more.
+            // Sending fails only if the job has ended, and then it does not need the packet.
             let _ = free.send(packet);
         }
     }
 
-    /// Ends the channels, on which the job may be waiting, and then the job.
+    /// Closes the channels, because the job may be waiting on them, and then waits for the job to end.
     fn end(&mut self) -> Option<Result<Value>> {
         self.control.stop();
         self.ends = None;
@@ -118,7 +118,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // Nobody is left who could be told how it ended; a panic has been printed.
+        // The outcome is dropped, because nobody is left to receive it. A panic has already been printed.
         self.control.stop();
         self.ends = None;
         if let Some(job) = self.job.take() {
@@ -144,7 +144,7 @@ impl<'p> Job<'p> {
         let empty = Mutex::new(empty);
         let shared = Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) };
         let work = |item: u64, worker: &mut Worker<'p>| {
-            // A consumer that is gone wants nothing more.
+            // Fails if the consumer is gone; then the job ends.
             let packet = empty.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let mut packet = packet.map_err(|_| Error::Cancelled)?;
             let outcome = window::compute(&shared, windows[item as usize], worker, Some(&mut packet))?;
@@ -167,7 +167,7 @@ impl<'p> Job<'p> {
         Ok(report(plan, &stats))
     }
 
-    /// Whether a window has values that are wanted, or that count in the figures.
+    /// Whether a window has values that are wanted, or values that count in the figures.
     fn needs(&self, window: Window) -> bool {
         let layout = &self.plan.layout;
         let file = &layout.files[window.file];
@@ -185,7 +185,7 @@ struct TensorEntry<'a> {
     effect: Effect,
 }
 
-/// The number that a reader would write for it, as in the manifest: 0.3, not 0.30000001192092896.
+/// The shortest decimal number that reads back as this f32, as in the manifest: 0.3, not 0.30000001192092896.
 fn shortest(alpha: f32) -> f64 {
     alpha.to_string().parse().unwrap_or(f64::from(alpha))
 }

@@ -1,6 +1,6 @@
-//! What a caller asks for, one file each: writing, live models, comparing, inspecting, verifying.
+//! The operations that a caller can ask for, one file each: writing, live models, comparing, inspecting, verifying.
 //!
-//! May import every other wing; nothing imports this one. A new verb is a file here.
+//! May import every other wing; no other wing imports this one. A new verb is a new file here.
 
 pub mod diff;
 pub mod inspect;

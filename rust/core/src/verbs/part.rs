@@ -1,4 +1,5 @@
-//! The computing part of a writing job: the windows that its ledger has not got yet, into the staged files.
+//! The computing part of a writing job: computes the windows that are not in its ledger yet, and writes them to the
+//! staged files.
 
 use crate::control::{Control, Phase};
 use crate::engine::window::{self, Shared, Worker};
@@ -14,20 +15,20 @@ use crate::plan::Plan;
 use crate::system::os;
 use crate::system::parallel::{Permits, ordered};
 
-/// How it went.
+/// What a run computed, and how.
 pub struct Computed {
-    /// Bytes that an earlier run had written.
+    /// Bytes that were kept from an earlier, interrupted run.
     pub resumed: u64,
-    /// Whether writes went past the page cache.
+    /// Whether writes bypassed the page cache.
     pub direct: bool,
-    /// Whether the disk has the weights, as far as that was asked for.
+    /// False if syncing was requested but the file system does not support it.
     pub synced: bool,
 }
 
-/// Computes, writes and journals the windows, in order, and makes sure that the disk has them.
+/// Computes and writes the windows, records them in the journal in order, and waits until the disk has them.
 ///
 /// # Errors
-/// Whatever stops the job; what is journalled by then need not be computed again.
+/// Whatever stops the job. The windows that are in the journal by then need not be computed again.
 pub fn run<'p>(
     plan: &'p Plan,
     staging: &Staging,
@@ -43,7 +44,7 @@ pub fn run<'p>(
         sinks.push(Sink::open(&staging.path(&file.name), file.len, sync)?);
     }
     let windows = ledger.windows();
-    // Only now, so that whoever looks for room for the downloads sees what the output has taken.
+    // Only after the output's space is reserved, so that a check for free space before the downloads takes it into account.
     arrivals::begin(plan, &windows)?;
     sidecars::want(plan)?;
     let sources = schedule::sources(plan, &windows, control)?;
@@ -73,7 +74,7 @@ pub fn run<'p>(
     Ok(Computed { resumed, direct, synced })
 }
 
-/// Fails before anything is computed if the disk cannot take the output.
+/// Fails, before anything is computed, if the disk has too little free space for the output.
 fn require_space(plan: &Plan, staging: &Staging) -> Result<()> {
     let mut missing = 0;
     for file in &plan.layout.files {

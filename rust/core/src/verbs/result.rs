@@ -15,13 +15,13 @@ use crate::plan::Plan;
 use crate::plan::output::Output;
 use crate::verbs::part::Computed;
 
-/// The document, member by member; `python/taskvec/results.py` reads it.
+/// The result document; its members are in the order of the JSON. `python/taskvec/results.py` reads it.
 #[derive(Serialize)]
 pub struct Written<'a> {
     schema: &'static str,
     verb: &'static str,
     out: String,
-    /// The manifest counts.
+    /// All files of the output, the manifest included.
     files: usize,
     tensors: Tensors,
     elements: u64,
@@ -29,7 +29,7 @@ pub struct Written<'a> {
     seconds: f64,
     engine: Engine,
     effect: Effect,
-    /// Of a vector alone.
+    /// `None` unless the output is a vector.
     exceptions: Option<u64>,
     notes: &'a [String],
     /// What should make the user stop and look.
@@ -61,7 +61,7 @@ struct Engine {
 }
 
 impl<'a> Written<'a> {
-    /// Of a run that computed and sealed a folder.
+    /// The result of a run that computed and sealed a folder.
     pub fn new(plan: &'a Plan, out: &Path, computed: &Computed, sealed: Sealed, started: Instant, isa: Isa) -> Self {
         let mut warnings = sealed.effect.warnings(plan);
         if plan.counts.combined == 0 && plan.inputs.output == Output::Checkpoint {
@@ -90,7 +90,7 @@ impl<'a> Written<'a> {
         }
     }
 
-    /// Of a run that had only renames left to do; its figures are those of its manifest.
+    /// The result of a run that only had to finish the renames of an earlier run. The figures come from the manifest.
     ///
     /// # Errors
     /// The manifest cannot be read.
@@ -143,17 +143,17 @@ impl<'a> Written<'a> {
         }
     }
 
-    /// As JSON.
+    /// The result as JSON.
     ///
     /// # Errors
-    /// None that can happen: every member has a form in JSON.
+    /// None in practice: every member can be written as JSON.
     pub fn to_json(&self) -> Result<Value> {
         serde_json::to_value(self).map_err(|error| Error::io(Path::new(&self.out), "describe")(error.into()))
     }
 }
 
 impl Engine {
-    /// Of a run that computes nothing.
+    /// The figures of a run that computes nothing.
     fn idle(plan: &Plan, isa: Isa) -> Self {
         Self {
             threads: plan.budget.threads,

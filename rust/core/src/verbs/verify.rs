@@ -1,4 +1,4 @@
-//! Reads an output again and holds it against its manifest: every digest, every tensor.
+//! Reads an output again and compares it with its manifest: every digest, every tensor.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -38,7 +38,7 @@ struct Tensor {
     dtype: String,
 }
 
-/// Collects what is wrong, by file.
+/// Collects the problems found, each with its file.
 #[derive(Default)]
 struct Problems(Vec<Value>);
 
@@ -51,7 +51,7 @@ impl Problems {
 /// Verifies `out` and returns the findings as JSON (`taskvec/verify/1`).
 ///
 /// # Errors
-/// No manifest, or one that cannot be read. What does not agree with it is a finding, not an error.
+/// The folder has no manifest, or one that cannot be read. A difference from the manifest is a finding, not an error.
 pub fn verify(out: &Path, threads: usize, control: &Control) -> Result<Value> {
     let (path, document) = read_manifest(out)?;
     let mut problems = Problems::default();
@@ -168,10 +168,10 @@ fn sha256(
     )
 }
 
-/// The headers must name the tensors of the manifest at `path`, with their types, and no others.
+/// Checks that the headers name exactly the tensors of the manifest at `path`, with the same types.
 fn tensors(path: &Path, document: &Document, whole: &[(&Entry, File)], problems: &mut Problems) {
     let mut wanted: HashMap<&str, &str> = document.tensors.iter().map(|t| (&t.name[..], &t.dtype[..])).collect();
-    // A tensor that is missing from a damaged file is that file's fault, not the manifest's.
+    // If a file is damaged, tensors missing from it are not reported once more as missing from the output.
     let undamaged = problems.0.is_empty();
     let is_weights = |name: &str| name.ends_with(".safetensors") && !name.starts_with("vector-exceptions");
     for (entry, file) in whole.iter().filter(|(entry, _)| is_weights(&entry.name)) {
@@ -199,7 +199,7 @@ fn tensors(path: &Path, document: &Document, whole: &[(&Entry, File)], problems:
     }
 }
 
-/// Weights that a loader could pick up although nobody vouches for them.
+/// Reports weight files that the manifest does not name, because a loader could pick them up.
 fn strangers(out: &Path, document: &Document, problems: &mut Problems) -> Result<()> {
     let known: HashSet<&str> = document.files.iter().map(|entry| entry.name.as_str()).collect();
     let mut names: Vec<String> = std::fs::read_dir(out)

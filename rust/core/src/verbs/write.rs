@@ -1,7 +1,7 @@
-//! A writing job from plan to manifest: `extract`, `apply` and `transfer` are this with different plans.
+//! A writing job, from the plan to the finished folder. `extract`, `apply` and `transfer` are this job with different plans.
 //!
-//! Its phases: the plan is made before; [`part::run`] computes windows, [`seal`] makes a whole folder of them, and the
-//! staging puts it in place.
+//! The plan is made by the caller. Then [`part::run`] computes the windows, [`seal`] completes the staged folder with the
+//! other files and the manifest, and [`Staging::commit`] moves it into place.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -24,8 +24,8 @@ use crate::verbs::result::Written;
 /// Runs a plan and returns the result as JSON. `card` is the text of the output's `README.md`.
 ///
 /// # Errors
-/// Whatever stops the job. After a malformed or changed input nothing is left behind; after an interruption or a full
-/// disk `OUT/.taskvec-partial` is, and the same job goes on from it.
+/// Whatever stops the job. If an input is malformed or changed, nothing is left behind. After an interruption or on a full
+/// disk, `OUT/.taskvec-partial` stays, and running the same job again continues from it.
 pub fn run(plan: &Plan, out: &Path, card: &str, control: &Control) -> Result<Value> {
     let started = Instant::now();
     plan.require_fit()?;
@@ -33,7 +33,7 @@ pub fn run(plan: &Plan, out: &Path, card: &str, control: &Control) -> Result<Val
     let id = plan.id();
     let checkpoints = plan.inputs.list.iter().map(|input| &input.checkpoint);
     let here = || checkpoints.clone().filter(|checkpoint| checkpoint.place.remote.is_none());
-    // The shards too: a folder of links may lead into the output.
+    // The shards too: an input folder may consist of links into the output folder.
     let shards = here().flat_map(|checkpoint| &checkpoint.shards).map(|shard| shard.path.as_path());
     let reads: Vec<&Path> = here().map(|checkpoint| checkpoint.place.root.as_path()).chain(shards).collect();
     let staging = Staging::open(out, &reads, plan.options.overwrite, plan.options.sync, id)?;
@@ -50,7 +50,7 @@ pub fn run(plan: &Plan, out: &Path, card: &str, control: &Control) -> Result<Val
             written.to_json()
         }
         Err(error) => {
-            // Only what a second run can use is left behind.
+            // The staged files are kept only if a second run can use them.
             let sound = matches!(error, Error::Io { .. } | Error::Cancelled | Error::Remote { corrupt: false, .. });
             if !sound || !Journal::has_records(&staging.journal()) {
                 staging.discard();
@@ -67,8 +67,8 @@ fn build(plan: &Plan, staging: &Staging, card: &str, isa: Isa, control: &Control
     Ok((computed, sealed))
 }
 
-/// An overwritten folder may hold files that no manifest of ours ever named. They are not ours to remove, but a loader
-/// may take them for part of the new output.
+/// A warning about files in an overwritten folder that no manifest of taskvec ever named. They are not removed, because
+/// they are not taskvec's, but a loader may take them for part of the new output.
 fn strangers(out: &Path, order: &[String]) -> Option<String> {
     let top = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
     let ours: HashSet<String> = order.iter().map(|name| top(name)).collect();
