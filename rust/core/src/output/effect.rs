@@ -1,11 +1,11 @@
-//! What rounding did to a request, in figures that a user can read.
+//! The effect of a run in figures that a user can read: how much of the requested change is left after rounding.
 
 use serde::{Deserialize, Serialize};
 
 use crate::numeric::stats::Stats;
 use crate::plan::{NOTHING, Plan};
 
-/// Figures of one tensor or of a whole run, over finite elements. Ratios are null where their denominator is 0.
+/// Figures of one tensor or of a whole run, over finite elements. A ratio is null if its denominator is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Effect {
     /// ‖v‖; null where several vectors were applied.
@@ -18,9 +18,9 @@ pub struct Effect {
     pub gain: Option<f64>,
     /// The cosine between e and α·v.
     pub cosine: Option<f64>,
-    /// Share of the elements whose output differs from the rounded target.
+    /// Fraction of the elements whose output differs from the rounded target.
     pub changed: Option<f64>,
-    /// Share of the elements with α·v ≠ 0 whose output differs from the rounded target.
+    /// Of the elements with α·v ≠ 0, the fraction whose output differs from the rounded target.
     pub survival: Option<f64>,
     /// Elements with Inf or NaN in an input.
     pub nonfinite_inputs: u64,
@@ -28,7 +28,7 @@ pub struct Effect {
     pub overflowed: u64,
 }
 
-/// Sums over tensors, each scaled by its own factor.
+/// Sums over tensors, each scaled by its own factor α.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum {
     stats: Stats,
@@ -38,7 +38,8 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// Adds a tensor. `alpha` is its factor if one vector was applied; with several, the figures are of their sum.
+    /// Adds a tensor. `alpha` is its factor if one vector was applied. With several vectors it is `None`, and the figures
+    /// are those of their sum.
     pub fn add(&mut self, stats: &Stats, alpha: Option<f32>) {
         self.several |= alpha.is_none();
         let alpha = f64::from(alpha.unwrap_or(1.0));
@@ -47,7 +48,7 @@ impl Sum {
         self.product += alpha * stats.ev;
     }
 
-    /// The figures of a vector that was extracted: there is no target to have an effect on.
+    /// The figures of an extracted vector. There is no target, so most figures are null.
     pub fn of_vector(&self) -> Effect {
         let Stats { elements, changed, nonfinite_inputs, overflowed, v2, .. } = self.stats;
         let changed = ratio(changed as f64, elements as f64);
@@ -75,16 +76,16 @@ fn ratio(above: f64, below: f64) -> Option<f64> {
     (below > 0.0).then(|| above / below)
 }
 
-/// How far the effective gain may be off before the user is told.
+/// How far the effective gain may differ from 1 before the user is warned.
 const GAIN_TOLERANCE: f64 = 0.05;
 
 impl Effect {
-    /// What the user should know before trusting what a run gave.
+    /// What the user should know before trusting the output of a run.
     pub fn warnings(&self, plan: &Plan) -> Vec<String> {
         let mut warnings = plan.warnings.clone();
         if plan.counts.combined > 0 && self.nonfinite_inputs == 0 {
             match (self.norm_v, self.norm_requested) {
-                // Of donors that are one file, and of vectors that say so, the plan knew it.
+                // Where the plan could tell (both donors are the same file, or the vector says so), it has warned already.
                 (Some(0.0), _) if warnings.is_empty() => warnings.push(NOTHING.into()),
                 (None, Some(0.0)) => warnings.push("the vectors add up to 0 everywhere, so nothing changes".into()),
                 _ => {}

@@ -1,7 +1,7 @@
-//! The journal of an unfinished job: which blocks are done, in order, each record with a checksum of its own.
+//! The journal of an unfinished job: which blocks are done, in order. Each record has its own checksum.
 //!
 //! Records are appended without waiting for the disk. That is safe because a record is only a claim: a second run reads
-//! the blocks themselves and compares digests, and a torn or missing tail only means that these blocks are done again.
+//! the blocks themselves and compares digests. If the end of the journal is torn or missing, its blocks are computed again.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
@@ -15,10 +15,10 @@ use crate::numeric::stats::Stats;
 
 const MAGIC: &[u8; 16] = b"taskvec journal1";
 const START: u64 = 32;
-/// No record of whole windows comes near; a larger length is a torn one.
+/// Far more than any record has. A larger length can only come from a torn record.
 const MAX_RECORD: u32 = 1 << 30;
 
-/// The open journal, at its end.
+/// The open journal, positioned at its end.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
@@ -35,7 +35,7 @@ impl Journal {
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// Opens the journal of an earlier run of the same plan; nothing if there is none or it is of another plan.
+    /// Opens the journal of an earlier run of the same plan. `None` if there is none, or if it belongs to another plan.
     pub fn open(path: &Path, plan: u128) -> Result<Option<Self>> {
         let mut file = match File::options().read(true).write(true).open(path) {
             Ok(file) => file,
@@ -48,12 +48,12 @@ impl Journal {
         Ok(whole.then(|| Self { path: path.to_owned(), file }))
     }
 
-    /// Whether an unfinished journal has anything that a second run could use.
+    /// Whether the journal has any record that a second run could use.
     pub fn has_records(path: &Path) -> bool {
         path.metadata().is_ok_and(|meta| meta.len() > START)
     }
 
-    /// Adds what one window left.
+    /// Appends the outcome of one window.
     pub fn append(&mut self, outcome: &Outcome) -> Result<()> {
         let payload = encode(outcome);
         let mut record = Vec::with_capacity(payload.len() + 12);
@@ -63,7 +63,7 @@ impl Journal {
         self.file.write_all(&record).map_err(Error::io(&self.path, "write"))
     }
 
-    /// Calls `each` with every sound record in order and the offset behind it, until it returns false.
+    /// Calls `each` with every valid record in order, and with the offset after it, until `each` returns false.
     pub fn replay(&mut self, mut each: impl FnMut(Outcome, u64) -> Result<bool>) -> Result<()> {
         self.file.seek(SeekFrom::Start(START)).map_err(Error::io(&self.path, "read"))?;
         let mut reader = BufReader::new(&self.file);
@@ -78,7 +78,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Drops everything from an offset on, and goes on from there.
+    /// Cuts the journal at an offset; the next record is appended there.
     pub fn truncate(&mut self, at: u64) -> Result<()> {
         let at = at.max(START);
         self.file
@@ -89,7 +89,7 @@ impl Journal {
     }
 }
 
-/// The next record's payload; nothing at the end or where the record is torn.
+/// The next record's payload; `None` at the end, or if the record is torn.
 fn read_record(reader: &mut impl Read) -> Option<Vec<u8>> {
     let mut head = [0; 12];
     reader.read_exact(&mut head).ok()?;
@@ -119,7 +119,7 @@ fn encode(outcome: &Outcome) -> Vec<u8> {
         bytes.extend(tensor.to_le_bytes());
         bytes.extend(count.to_le_bytes());
     }
-    // The exceptions themselves lie in the spool; their digest tells whether they still do.
+    // The exceptions themselves are in the spool files; the digests tell whether they are still intact there.
     bytes.extend(xxh3_64(&outcome.found.index).to_le_bytes());
     bytes.extend(xxh3_64(&outcome.found.value).to_le_bytes());
     bytes

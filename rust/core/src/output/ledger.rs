@@ -1,4 +1,5 @@
-//! What has been taken over so far, in the order of the output: digests, figures, exceptions, and the journal of them.
+//! What a writing job has finished so far, in the order of the output: digests, figures and exceptions. Each window is
+//! also recorded in the journal, so that a second run can continue from there.
 
 use std::fs::File;
 
@@ -14,24 +15,24 @@ use crate::plan::Plan;
 use crate::plan::output::Output;
 use crate::system::parallel;
 
-/// The state of a job that a second run can go on from.
+/// The state of a job that a second run can continue from.
 pub struct Ledger<'a> {
     plan: &'a Plan,
     journal: Journal,
-    /// Exceptions of a vector; nothing for a checkpoint.
+    /// Exceptions of a vector; `None` for a checkpoint.
     pub spool: Option<Spool>,
-    /// One for each file of the layout.
+    /// The digest of each file of the layout.
     pub digests: Vec<FileDigest>,
-    /// One for each tensor of the layout.
+    /// The figures of each tensor of the layout.
     pub stats: Vec<Stats>,
-    /// Blocks taken over, counted over all files.
+    /// How many blocks are finished, counted over all files.
     pub blocks: u64,
 }
 
 impl<'a> Ledger<'a> {
-    /// Goes on from the journal of an earlier run, or starts a new one.
+    /// Continues the journal of an earlier run, or starts a new one.
     ///
-    /// Every journalled block is read again and compared: a power cut may have lost what the journal still claims.
+    /// Every block in the journal is read again and compared, because a power cut may have lost its bytes.
     pub fn open(plan: &'a Plan, staging: &Staging, resume: bool, control: &Control) -> Result<Self> {
         let path = staging.journal();
         let id = plan.id();
@@ -57,6 +58,7 @@ impl<'a> Ledger<'a> {
         Ok(ledger)
     }
 
+    /// Takes over the blocks of an earlier run, up to the first whose bytes are not those that the journal claims.
     fn recall(&mut self, staging: &Staging, control: &Control) -> Result<()> {
         let mut claimed = Vec::new();
         self.journal.replay(|outcome, _| {
@@ -80,7 +82,7 @@ impl<'a> Ledger<'a> {
         self.spool.as_mut().map_or(Ok(()), Spool::cut)
     }
 
-    /// How many blocks from the first on hold what the journal claims.
+    /// How many blocks, counted from the first, hold the bytes that the journal claims.
     fn sound_blocks(&self, staging: &Staging, claimed: &[u128], control: &Control) -> Result<u64> {
         let layout = &self.plan.layout;
         control.begin(Phase::Resuming, claimed.len() as u64 * BLOCK);
@@ -89,7 +91,7 @@ impl<'a> Ledger<'a> {
             let file = &layout.files[layout.file_of(block)];
             let (begin, end) = Window { file: 0, block, blocks: 1 }.range(file);
             buffer.resize((end - begin) as usize, 0);
-            // A file that is gone or too short is no error here: its blocks are done again.
+            // A file that is missing or too short is not an error here: its blocks are computed again.
             let read = File::open(staging.path(&file.name))
                 .is_ok_and(|f| crate::system::files::read_exact_at(&f, buffer, begin).is_ok());
             control.add(end - begin);
@@ -104,7 +106,7 @@ impl<'a> Ledger<'a> {
         Ok(sound)
     }
 
-    /// Takes a window over, in order, and journals it.
+    /// Adds the next window in order, and records it in the journal.
     pub fn append(&mut self, outcome: &Outcome) -> Result<()> {
         if let Some(spool) = &mut self.spool {
             spool.append(&outcome.found)?;

@@ -1,5 +1,5 @@
-//! `taskvec.json` (and, for a vector, `vector.json`): what an output was made of and how, so that it can be verified
-//! and made again. The same run gives the same bytes: no times, threads, budget or absolute paths.
+//! `taskvec.json` (for a vector `vector.json`): what an output was made from and how, so that it can be verified and made
+//! again. The same run gives the same bytes, so it contains no times, thread counts, memory budgets or absolute paths.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ pub struct FileEntry {
 struct TensorEntry<'a> {
     name: &'a str,
     dtype: &'static str,
-    /// Combined, converted or copied.
+    /// `combined`, `converted` or `copied`.
     action: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     alpha: Vec<f32>,
@@ -59,16 +59,16 @@ struct Document<'a> {
     tensors: Vec<TensorEntry<'a>>,
 }
 
-/// What a finished run knows, beyond its plan.
+/// What is known after a run, in addition to its plan.
 #[derive(Debug)]
 pub struct Finished<'a> {
     /// Figures of every tensor of the layout.
     pub stats: &'a [Stats],
-    /// Every file of the output but the manifest.
+    /// Every file of the output except the manifest.
     pub files: &'a [FileEntry],
-    /// SHA-256 of the inputs' shards, by input and shard, if asked for, as far as it was not known before.
+    /// SHA-256 of the inputs' shards, by input and shard. `None` if not requested; an entry is `None` if it was not computed.
     pub input_sha256: Option<&'a [Vec<Option<String>>]>,
-    /// Exceptions in all and of each tensor that has any (`extract` only).
+    /// The total number of exceptions, and the number for each tensor that has any (`extract` only).
     pub exceptions: (u64, &'a [(u32, u64)]),
 }
 
@@ -95,7 +95,7 @@ fn figures(plan: &Plan, sum: &Sum) -> Effect {
     }
 }
 
-/// The factor of a tensor that one vector, or none, was applied to.
+/// The factor of a tensor to which at most one vector was applied; `None` if there were several.
 fn alpha(tensor: &TensorPlan) -> Option<f32> {
     match tensor.terms[..] {
         [] => Some(1.0),
@@ -135,7 +135,7 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
             let by_tensor: serde_json::Map<String, Value> = counts.iter().map(|&(place, count)| (name(place).clone(), count.into())).collect();
             json!({"encoding": vector::DENSE, "tied": base.config.tied, "exceptions": exceptions, "exceptions_by_tensor": by_tensor})
         }),
-        // A configuration with NaN or Infinity is read by Python but is no JSON: it is left out.
+        // Python reads a configuration with NaN or Infinity, but it is not JSON; such a one is left out.
         config: base.config.raw.as_ref().filter(|_| of_vector).and_then(|raw| serde_json::from_slice(raw).ok()),
         files: finished.files,
         notes: &plan.notes,
@@ -153,7 +153,7 @@ fn inputs(plan: &Plan, hashed: Option<&[Vec<Option<String>>]>) -> Vec<Value> {
         let shard = &shards[number];
         let mut entry =
             json!({"name": shard.name, "size": shard.size, "header_xxh3_128": format!("{:032x}", shard.header_digest)});
-        // What was read says more than what a cache calls it.
+        // A digest that was computed from the bytes is preferred to the one that a cache or the Hub states.
         let hashed = hashed.and_then(|hashed| hashed[input][number].as_deref());
         if let Some(sha256) = hashed.or_else(|| place.sha256(&shard.name)) {
             entry["sha256"] = sha256.into();
@@ -182,8 +182,8 @@ fn inputs(plan: &Plan, hashed: Option<&[Vec<Option<String>>]>) -> Vec<Value> {
     plan.inputs.list.iter().enumerate().map(entry).collect()
 }
 
-/// The names of the files that a manifest speaks of, itself included; nothing if it cannot be read. Names that would
-/// lead out of the folder are passed over.
+/// The names of the files that a manifest lists. Empty if the manifest cannot be read. Names that would lead out of the
+/// folder are skipped.
 pub fn file_names(path: &Path) -> Vec<String> {
     let Some(document) = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) else {
         return Vec::new();
@@ -192,7 +192,7 @@ pub fn file_names(path: &Path) -> Vec<String> {
     files.filter_map(|file| file["name"].as_str()).filter(|name| stays_inside(name)).map(String::from).collect()
 }
 
-/// Whether a relative path of plain parts.
+/// Whether a name is a relative path that stays inside its folder: no `..`, no root, no drive.
 pub fn stays_inside(name: &str) -> bool {
     !name.is_empty() && Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)))
 }

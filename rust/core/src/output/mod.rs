@@ -1,6 +1,6 @@
-//! The folder in the making: staged files, journal, manifest, and what goes along with the weights.
+//! The output folder while it is being written: staged files, journal, manifest, and the files copied beside the weights.
 //!
-//! May import `engine` and what is below it. What an output says about itself goes here.
+//! May import `engine` and what is below it. Anything that an output says about itself goes here.
 
 pub(crate) mod effect;
 pub(crate) mod journal;

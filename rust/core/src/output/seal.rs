@@ -1,4 +1,4 @@
-//! What ends a folder in the making, once its windows are computed: weights checked, other files built, manifest written.
+//! Completes a staged folder once all windows are computed: checks the weights, builds the other files, writes the manifest.
 
 use std::path::PathBuf;
 
@@ -16,22 +16,22 @@ use crate::plan::Plan;
 use crate::storage::place::Place;
 use crate::system::parallel::ordered;
 
-/// A staged folder that only has to be put in place.
+/// A staged folder that is complete and only has to be moved into place.
 pub struct Sealed {
-    /// Names in the order of the renames; the manifest is the last.
+    /// File names in the order of the renames; the manifest is the last.
     pub order: Vec<String>,
-    /// Figures of the whole.
+    /// Figures of the whole run.
     pub effect: Effect,
-    /// Exceptions of a vector.
+    /// The number of exceptions of a vector.
     pub exceptions: u64,
-    /// Bytes of all files but the manifest.
+    /// Bytes of all files except the manifest.
     pub written: u64,
 }
 
-/// Seals a folder whose weights are all there. `card` is the text of its `README.md`.
+/// Seals a folder whose weights are all written. `card` is the text of its `README.md`.
 ///
 /// # Errors
-/// A weight file that does not hold what was planned, an input that changed while it was read, a disk that fails.
+/// A weight file is not what was planned, an input changed while it was read, or the disk fails.
 pub fn seal(plan: &Plan, staging: &Staging, ledger: &mut Ledger, card: &str, control: &Control) -> Result<Sealed> {
     let mut files = weights(plan, staging, ledger, control)?;
     files.extend(sidecars::build(plan, staging, card, plan.options.sync, control)?);
@@ -57,7 +57,7 @@ pub fn seal(plan: &Plan, staging: &Staging, ledger: &mut Ledger, card: &str, con
     Ok(Sealed { order, effect: manifest::total(plan, &ledger.stats), exceptions, written })
 }
 
-/// The weight files, exceptions included, each checked to be what was planned.
+/// The entries of the weight files, exceptions included. Each header is read again and its tensors are counted.
 fn weights(plan: &Plan, staging: &Staging, ledger: &mut Ledger, control: &Control) -> Result<Vec<FileEntry>> {
     let mut files = Vec::new();
     for (file, digest) in plan.layout.files.iter().zip(&ledger.digests) {
@@ -84,8 +84,8 @@ fn weights(plan: &Plan, staging: &Staging, ledger: &mut Ledger, control: &Contro
     Ok(files)
 }
 
-/// SHA-256 of every input shard that is on this machine, unless it was checked against the Hub's when it arrived, and
-/// of every output file into its entry, in a pass of its own.
+/// Computes SHA-256 in a separate pass: of every output file, into its entry, and of every input shard on this machine.
+/// A downloaded shard is skipped if it was checked against the Hub's SHA-256 when it arrived.
 fn sha256(
     plan: &Plan,
     staging: &Staging,

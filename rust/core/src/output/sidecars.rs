@@ -1,4 +1,5 @@
-//! The files of an output that are not weights: copied from the target, or written anew where they would lie.
+//! The files of an output that are not weights. They are copied from the target, or written anew if the target's would be
+//! wrong.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -20,8 +21,8 @@ use crate::system::os;
 const CARD: &str = "README.md";
 const TARGET_CARD: &str = "README.target.md";
 
-/// Builds every file beside the weights, and returns them in the order in which they are put in place: what makes a
-/// folder loadable comes last.
+/// Builds every file that is not weights, and returns them in the order in which they are moved into place. The files that
+/// make a folder loadable come last.
 pub fn build(plan: &Plan, staging: &Staging, card: &str, sync: bool, control: &Control) -> Result<Vec<FileEntry>> {
     let mut files = Vec::new();
     let write = |name: &str, bytes: &[u8]| -> Result<FileEntry> {
@@ -44,20 +45,20 @@ pub fn build(plan: &Plan, staging: &Staging, card: &str, sync: bool, control: &C
     Ok(files)
 }
 
-/// The target's files that go along, each with its name in the output.
+/// The target's files that are kept in the output, each with its name there.
 fn kept(plan: &Plan) -> impl Iterator<Item = (&str, &str)> {
     let base = plan.inputs.base();
     let names = base.sidecars.iter().map(String::as_str).filter(|_| plan.inputs.output == Output::Checkpoint);
     let has_card = base.sidecars.iter().any(|name| name == CARD);
     names.filter_map(move |name| match name {
         CARD => Some((CARD, TARGET_CARD)),
-        // The target came from this tool: what it kept of its own target gives way to its own card.
+        // The target was itself written by taskvec: its own card replaces the one that it kept of its target.
         TARGET_CARD if has_card => None,
         name => Some((name, name)),
     })
 }
 
-/// The configuration with another type in it, if this is that file and the type has changed.
+/// The new bytes of `config.json` if the output has another element type; `None` for every other file.
 fn rewritten(plan: &Plan, name: &str) -> Option<Vec<u8>> {
     let changed = name == config::FILE && plan.layout.converted;
     plan.options.dtype.filter(|_| changed).and_then(|dtype| plan.inputs.base().config.with_dtype(dtype))
@@ -100,7 +101,8 @@ fn copy(place: &Place, name: &str, to: &str, staging: &Staging, sync: bool, cont
     Ok(FileEntry { name: to.into(), size, xxh3_128: digest.hex(), sha256: None })
 }
 
-/// The index: the target's own bytes unless sizes changed; a new one for a vector in several files.
+/// The index, if the output has one. It has the target's own bytes unless sizes changed; a vector in several files gets a
+/// new one.
 fn index(plan: &Plan) -> Result<Option<(String, Vec<u8>)>> {
     let base = plan.inputs.base();
     let total: u64 = plan.layout.tensors.iter().map(crate::plan::layout::TensorPlan::bytes).sum();
@@ -129,7 +131,8 @@ fn index(plan: &Plan) -> Result<Option<(String, Vec<u8>)>> {
         return Ok(Some((name.into(), index.raw.clone())));
     }
     let path = base.place.path(name);
-    // What no one looks at there may be more than this reader takes, such as a number of 1e999: it is left out then.
+    // The parts of the index that taskvec does not use may be more than this parser takes, such as the number 1e999. Then
+    // they are left out.
     let mut value: Value = serde_json::from_slice(&index.raw).unwrap_or_else(|_| {
         let map: serde_json::Map<_, _> =
             index.weight_map.iter().map(|(tensor, shard)| (tensor.clone(), shard.clone().into())).collect();

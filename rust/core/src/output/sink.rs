@@ -1,4 +1,5 @@
-//! Writing one output file: direct where the file system takes it, else buffered; the length fixed at the end.
+//! Writing one output file: past the page cache where the file system allows it, otherwise buffered. The exact length is
+//! set at the end.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Error, Result};
 use crate::system::os::{self, DIRECT_ALIGNMENT};
 
-/// An output file in the making; windows are written from several threads at once.
+/// An output file that is being written. Several threads write windows to it at the same time.
 #[derive(Debug)]
 pub struct Sink {
     path: PathBuf,
@@ -18,10 +19,10 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Opens (or makes) the file and reserves its space. Bytes written by an interrupted run stay.
+    /// Opens (or creates) the file and reserves its space. Bytes written by an interrupted run stay.
     ///
-    /// Direct writes are the fastest and steadiest way to a disk that the data must reach; output that need not reach it
-    /// is better off in the page cache.
+    /// If the data must reach the disk (`durable`), direct writes are the fastest and steadiest. Otherwise the page cache is
+    /// better.
     pub fn open(path: &Path, len: u64, durable: bool) -> Result<Self> {
         let mut options = File::options();
         let file = options
@@ -36,15 +37,15 @@ impl Sink {
         Ok(Self { path: path.to_owned(), file, direct, refused: AtomicBool::new(false), len })
     }
 
-    /// Writes `len` bytes of `window` at `offset`. Behind them `window` has room up to an aligned length, which a direct
-    /// write of the file's end fills with zeros; [`Sink::finish`] cuts them off again.
+    /// Writes `len` bytes of `window` at `offset`. `window` has room after them up to an aligned length. A direct write at
+    /// the file's end fills this room with zeros; [`Sink::finish`] cuts them off again.
     pub fn write(&self, offset: u64, window: &mut [u8], len: usize) -> Result<()> {
         let whole = len.next_multiple_of(DIRECT_ALIGNMENT);
         if let Some(direct) = self.direct.as_ref().filter(|_| !self.refused.load(Ordering::Relaxed)) {
             window[len..whole].fill(0);
             match write_all_at(direct, &window[..whole], offset) {
                 Ok(()) => return Ok(()),
-                // The file system takes the flag but not this write: from here on the windows go through the cache.
+                // The file system accepts the flag but not this write: from here on windows go through the page cache.
                 Err(error) if os::refuses_direct(&error) => self.refused.store(true, Ordering::Relaxed),
                 Err(error) => return Err(Error::io(&self.path, "write")(error)),
             }
@@ -52,13 +53,13 @@ impl Sink {
         write_all_at(&self.file, &window[..len], offset).map_err(Error::io(&self.path, "write"))
     }
 
-    /// Whether windows go past the page cache.
+    /// Whether windows bypass the page cache.
     pub fn is_direct(&self) -> bool {
         self.direct.is_some() && !self.refused.load(Ordering::Relaxed)
     }
 
-    /// Fixes the length and, if asked, waits until the disk has everything; false where the file system cannot say that
-    /// it has.
+    /// Sets the exact length and, with `sync`, waits until the disk has everything. Returns false if the file system does
+    /// not support that.
     pub fn finish(&self, sync: bool) -> Result<bool> {
         self.file.set_len(self.len).map_err(Error::io(&self.path, "set the length of"))?;
         if sync { os::sync_file(&self.file).map_err(Error::io(&self.path, "sync")) } else { Ok(true) }

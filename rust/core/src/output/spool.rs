@@ -1,7 +1,7 @@
-//! The exceptions of a vector on their way to `vector-exceptions.safetensors`.
+//! The exceptions of a vector, collected before they are written to `vector-exceptions.safetensors`.
 //!
-//! How many there are is known only at the end, so they wait in two files, in the order of the tensors, and become one
-//! safetensors file by being put behind a header: first every tensor's indices, then every tensor's values.
+//! Their number is known only at the end. Until then indices and values are collected in two files, in the order of the
+//! tensors. At the end both files are copied after a header: first every tensor's indices, then every tensor's values.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -22,7 +22,7 @@ use crate::system::os;
 pub struct Spool {
     index: (PathBuf, File),
     value: (PathBuf, File),
-    /// Tensors by place in the layout, in order, with their exceptions.
+    /// Tensors by index in the layout, in order, with the number of their exceptions.
     counts: Vec<(u32, u64)>,
 }
 
@@ -57,8 +57,8 @@ impl Spool {
         Ok(())
     }
 
-    /// Takes over a record of an earlier run if the spool still holds what it speaks of. `digests` carries, in place of
-    /// the bytes, the XXH3-64 that the journal kept.
+    /// Takes over a record of an earlier run if the spool still holds its exceptions; returns whether it does. `digests`
+    /// has, in place of the bytes, the XXH3-64 digests from the journal.
     pub fn recall(&mut self, digests: &Found) -> Result<bool> {
         let count: u64 = digests.counts.iter().map(|(_, count)| count).sum();
         for ((_, file), size, wanted) in [(&mut self.index, 8, &digests.index), (&mut self.value, 4, &digests.value)] {
@@ -72,7 +72,7 @@ impl Spool {
         Ok(true)
     }
 
-    /// Drops what lies behind the records taken over.
+    /// Cuts off what follows the records taken over.
     pub fn cut(&mut self) -> Result<()> {
         let total = self.total();
         for ((path, file), size) in [(&mut self.index, 8), (&mut self.value, 4)] {
@@ -83,17 +83,17 @@ impl Spool {
         Ok(())
     }
 
-    /// All exceptions so far.
+    /// The number of exceptions so far.
     pub fn total(&self) -> u64 {
         self.counts.iter().map(|(_, count)| count).sum()
     }
 
-    /// Exceptions of each tensor that has any, by place in the layout.
+    /// The number of exceptions of each tensor that has any, by index in the layout.
     pub fn counts(&self) -> &[(u32, u64)] {
         &self.counts
     }
 
-    /// Writes the exceptions file. `name` gives a tensor's name from its place in the layout.
+    /// Writes the exceptions file. `name` gives a tensor's name from its index in the layout.
     pub fn write<'n>(
         &mut self,
         path: &Path,

@@ -1,5 +1,5 @@
-//! The folder that an output is built in, and the renames that make it one: nothing that a loader would open is there
-//! before everything is.
+//! The folder in which an output is built, and the renames that move it into place. No file that a loader would open
+//! appears in the output before all of them are complete.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -15,24 +15,24 @@ use crate::output::manifest;
 use crate::plan::output::MANIFEST;
 use crate::system::os;
 
-/// Lies inside the output folder, so that renames stay on one file system.
+/// The staging folder. It is inside the output folder, so that renames stay on one file system.
 pub const PARTIAL: &str = ".taskvec-partial";
 const COMMIT: &str = "commit.json";
 const LOCK: &str = "lock";
 
-/// An output in the making; locked against a second run.
+/// An output that is being written; locked against a second run.
 #[derive(Debug)]
 pub struct Staging {
     out: PathBuf,
     folder: PathBuf,
-    /// The output folder and those above it, as far as this run made them; the deepest first.
+    /// The output folder and its parents, as far as this run created them; the deepest first.
     made: Vec<PathBuf>,
     sync: bool,
-    /// Locked until it is closed, by us or by the system if the process dies.
+    /// The lock file. The lock ends when the file is closed, by us or by the system if the process dies.
     lock: File,
 }
 
-/// Written when nothing but renames is left, so that an interrupted commit can be ended by the next run.
+/// Written when only renames are left to do, so that the next run can finish an interrupted commit.
 #[derive(Serialize, Deserialize)]
 struct Commit {
     plan: String,
@@ -40,10 +40,10 @@ struct Commit {
 }
 
 impl Staging {
-    /// Makes or reopens `OUT/.taskvec-partial` under a lock.
+    /// Creates or reopens `OUT/.taskvec-partial`, and locks it.
     ///
     /// # Errors
-    /// `OUT` is, contains or lies inside an input; it exists and may not be overwritten; another run is at work there.
+    /// `OUT` is, contains or is inside an input; or it exists and may not be overwritten; or another run is writing there.
     pub fn open(out: &Path, inputs: &[&Path], overwrite: bool, sync: bool, plan: u128) -> Result<Self> {
         apart_from_inputs(out, inputs)?;
         let folder = out.join(PARTIAL);
@@ -58,7 +58,7 @@ impl Staging {
             }
         }
         if folder.is_symlink() {
-            // What it leads to is not ours to clear.
+            // The folder that the link points to is not ours, so it must not be cleared.
             return Err(Error::Usage(format!("{} is a link; remove it, or choose another folder", folder.display())));
         }
         let named = out.ancestors().filter(|path| !path.as_os_str().is_empty());
@@ -70,7 +70,8 @@ impl Staging {
         });
         let locked = opened.and_then(|lock| match lock.try_lock() {
             Err(TryLockError::Error(error)) if !locks_are_not_offered(&error) => Err(Error::io(&path, "lock")(error)),
-            // Some network file systems have no locks; going on without is the lesser evil, and one writer is the rule.
+            // Some network file systems have no locks. Continuing without one is better than failing: two runs in one
+            // folder are rare.
             Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(lock)),
             Err(TryLockError::WouldBlock) => Ok(None),
         });
@@ -84,7 +85,7 @@ impl Staging {
                 Err(Error::io(out, "write")(busy))
             }
             Err(error) => {
-                // What was there before stays: an earlier run may go on from it.
+                // Files that were there before stay: an earlier run may be continued from them.
                 let _ = if made.is_empty() { fs::remove_dir(&folder) } else { fs::remove_dir_all(&folder) };
                 made.iter().for_each(|path| drop(fs::remove_dir(path)));
                 Err(error)
@@ -102,17 +103,17 @@ impl Staging {
         &self.folder
     }
 
-    /// Where the journal lies.
+    /// The path of the journal.
     pub fn journal(&self) -> PathBuf {
         self.folder.join("journal")
     }
 
-    /// Whether an earlier run of this plan was interrupted among its renames.
+    /// Whether an earlier run of this plan was interrupted during its renames.
     pub fn interrupted_commit(&self, plan: u128) -> bool {
         read_commit(&self.folder, plan).is_some()
     }
 
-    /// Removes what an earlier run of another plan left, keeping the lock.
+    /// Removes what an earlier run of another plan left, except for the lock.
     pub fn clear(&self) -> Result<()> {
         self.clear_but_lock()?;
         let files = self.folder.join("files");
@@ -141,7 +142,7 @@ impl Staging {
         self.sync_file(&file, &path)
     }
 
-    /// Removes everything that this run made: the inputs are no good, so nothing of it can be used again.
+    /// Removes everything that this run created. Called if the inputs are bad, so that nothing of it can be reused.
     pub fn discard(self) {
         let made = self.made.clone();
         // Best effort: the error that led here is the one to report.
@@ -152,7 +153,7 @@ impl Staging {
     }
 
     /// Removes the staging folder. No file in it may be open by then, not even the lock: on Windows and on NFS the name of
-    /// an open file stays, and its folder with it. The lock is the last to go, so that the time without one is short.
+    /// an open file stays, and so does its folder. The lock is closed last, so that the folder is unlocked only briefly.
     fn remove(self) -> Result<()> {
         self.clear_but_lock()?;
         drop(self.lock);
@@ -168,13 +169,13 @@ impl Staging {
         let mut file = File::create(&path).map_err(Error::io(&path, "create"))?;
         file.write_all(&bytes).map_err(Error::io(&path, "write"))?;
         self.sync_file(&file, &path)?;
-        // It is about to be removed, which some systems refuse of an open file.
+        // The file is about to be removed, and some systems refuse to remove an open file.
         drop(file);
         self.sync_folder(&self.folder)?;
         self.finish_commit(&commit.files)
     }
 
-    /// Ends a commit that an earlier run began.
+    /// Finishes a commit that an earlier run began.
     pub fn resume_commit(self, plan: u128) -> Result<()> {
         let files = read_commit(&self.folder, plan).unwrap_or_default();
         self.finish_commit(&files)
@@ -187,7 +188,7 @@ impl Staging {
         for name in others {
             folders.insert(self.put_in_place(name)?);
         }
-        // The manifest says that all is there: it must not reach the disk before the rest did.
+        // The manifest states that all files are there, so it must not reach the disk before the others.
         for folder in &folders {
             self.sync_folder(folder)?;
         }
@@ -204,7 +205,7 @@ impl Staging {
         let folder = to.parent().unwrap_or(&self.out).to_owned();
         fs::create_dir_all(&folder).map_err(Error::io(&folder, "create"))?;
         match os::rename(&from, &to, self.sync) {
-            // Not there, but in place: moved before an interruption.
+            // The staged file is gone, but the output has it: an interrupted run has already moved it.
             Err(error) if error.kind() != io::ErrorKind::NotFound || !to.exists() => {
                 Err(Error::io(&to, "put in place")(error))
             }
@@ -212,8 +213,8 @@ impl Staging {
         }
     }
 
-    /// Removes what an overwritten output would leave beside the new one: first what makes it loadable, then the files
-    /// that its manifest names, and weights and indexes that no manifest names.
+    /// Removes the files of an overwritten output, so that none stays beside the new ones: first those that make it
+    /// loadable, then those that its manifest names, and weights and indexes that no manifest names.
     fn remove_stale(&self, files: &[String]) -> Result<()> {
         let mut old: Vec<String> =
             [MANIFEST, vector::FILE].iter().flat_map(|name| manifest::file_names(&self.out.join(name))).collect();
@@ -259,13 +260,13 @@ impl Staging {
         Ok(())
     }
 
-    /// Makes renames and new names in a folder last.
+    /// Syncs a folder, so that its renames and new names survive a power cut.
     fn sync_folder(&self, folder: &Path) -> Result<()> {
         if self.sync { os::sync_folder(folder).map_err(Error::io(folder, "sync")) } else { Ok(()) }
     }
 }
 
-/// Whether the answer to the request for a lock is that there are none here; NFS without its lock service says ENOLCK.
+/// Whether locking failed because the file system has no locks. NFS without its lock service answers ENOLCK.
 fn locks_are_not_offered(error: &io::Error) -> bool {
     #[cfg(unix)]
     if error.raw_os_error() == Some(libc::ENOLCK) {
@@ -279,7 +280,7 @@ fn read_commit(folder: &Path, plan: u128) -> Option<Vec<String>> {
     (commit.plan == format!("{plan:032x}")).then_some(commit.files)
 }
 
-/// An output over, inside or around an input would destroy what is being read.
+/// Refuses an output that is, is inside or contains an input, because writing it could destroy what is being read.
 fn apart_from_inputs(out: &Path, inputs: &[&Path]) -> Result<()> {
     if out.exists() && !out.is_dir() {
         return Err(Error::Usage(format!("{} is a file, but the output has to be a folder", out.display())));
@@ -302,8 +303,8 @@ fn apart_from_inputs(out: &Path, inputs: &[&Path]) -> Result<()> {
     Ok(())
 }
 
-/// The real path, also of what does not exist yet. Part by part: `..` leads out of a link's target, and also out of a
-/// folder that is yet to be made, as it will when it has been.
+/// The real path, also of a file that does not exist yet. It is resolved part by part, because `..` after a link leads to
+/// the parent of the link's target, and after a folder that does not exist yet to the parent of that folder.
 fn resolve(path: &Path) -> Result<PathBuf> {
     let whole = std::path::absolute(path).map_err(Error::io(path, "resolve"))?;
     let mut real = PathBuf::new();
