@@ -153,8 +153,8 @@ def test_a_refused_job_takes_the_folders_it_made(tmp_path: Path) -> None:
     inputs = donors(tmp_path / "in", tensors)
     for folder in inputs:
         put(folder, ["config.json"], '{"tie_word_embeddings": true}')
-    refused(call(["transfer", *inputs, "-o", tmp_path / "new" / "deep" / "out"]), 1, "ties them")
+    refused(call(["transfer", *inputs, "-o", tmp_path / "new" / "deep" / "out"]), 1, "ties the two")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     (tmp_path / "new").mkdir()
-    refused(call(["transfer", *inputs, "-o", tmp_path / "new" / "deep" / "out"]), 1, "ties them")
+    refused(call(["transfer", *inputs, "-o", tmp_path / "new" / "deep" / "out"]), 1, "ties the two")
     assert [*(tmp_path / "new").iterdir()] == []

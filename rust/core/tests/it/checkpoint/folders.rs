@@ -120,11 +120,11 @@ fn no_weights() {
     }
     folder.refused(&["only `pytorch_model-1.bin`", "and 2 more; convert it to safetensors first"]);
     folder.shard("weights.safetensors", &["a"]);
-    folder.refused(&["name the file so"]);
+    folder.refused(&["give the weights the name model.safetensors"]);
     folder.shard("adapter_model.safetensors", &["a"]);
     folder.refused(&["only an adapter without its adapter_config.json"]);
     folder.put("adapter_config.json", "{}");
-    folder.refused(&["only an adapter, which can be a donor alone; merge it"]);
+    folder.refused(&["only an adapter, which can be used only as a donor; merge it"]);
 }
 
 #[test]

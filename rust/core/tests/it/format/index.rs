@@ -60,7 +60,7 @@ fn malformed() {
     refused(r#"{"metadata":7,"weight_map":{"a":"m.safetensors"}}"#, &["`metadata`"]);
     refused(r#"{"weight_map":{"":"m.safetensors"}}"#, &["without a name"]);
     refused(r#"{"weight_map":{"a\u0007":"m.safetensors"}}"#, &["control characters"]);
-    refused(vec![b' '; 100_000_001], &["of which 100000000 are allowed"]);
+    refused(vec![b' '; 100_000_001], &["at most 100000000 are allowed"]);
 }
 
 #[test]

@@ -252,7 +252,7 @@ fn a_streamed_run_gives_the_bytes_of_local_folders() {
         let written = manifest(&out);
         assert_eq!(written["inputs"][1]["streamed"], true);
         assert!(written["inputs"][0].get("streamed").is_none());
-        let note = "minuend, subtrahend streamed: place and length of every range are checked";
+        let note = "minuend, subtrahend streamed: the position and length of every range are checked";
         assert!(written["notes"].as_array().unwrap().iter().any(|found| found.as_str().unwrap().starts_with(note)));
     }
 }
@@ -308,7 +308,7 @@ fn heads_that_differ_are_found_while_streaming() {
     let plan = family.transfer(streamed(&family, None).0, Options::default()).unwrap();
     let out = family.path("out");
     let error = write::run(&plan, &out, "card", &Control::default()).unwrap_err();
-    assert!(matches!(error, Error::Mismatch(_)) && error.to_string().contains("although config.json ties them"));
+    assert!(matches!(error, Error::Mismatch(_)) && error.to_string().contains("although config.json ties the two"));
     assert!(!out.exists());
 }
 

@@ -257,7 +257,7 @@ fn an_adapter_is_a_donor_only() {
     let [target, minuend, subtrahend] = ["minuend", "minuend", "subtrahend"].map(|role| family.path(role).into());
     let request = Request::Transfer { target, minuend, subtrahend, alpha: alpha.clone() };
     let error = Plan::new(request, Options::default(), &Control::default()).unwrap_err().to_string();
-    assert!(error.contains("only an adapter, which can be a donor alone; merge it"), "{error}");
+    assert!(error.contains("only an adapter, which can be used only as a donor; merge it"), "{error}");
     let vectors = vec![(family.path("minuend").into(), alpha)];
     let request = Request::Apply { target: family.path("target").into(), vectors };
     let error = Plan::new(request, Options::default(), &Control::default()).unwrap_err().to_string();
