@@ -52,7 +52,11 @@ pub fn nothing_there(place: &Place, stem: &str) -> Error {
     } else if weights.is_empty() {
         format!("{missing}; name the folder of a checkpoint in safetensors format")
     } else if weights.iter().any(|name| name.ends_with(".safetensors")) {
-        format!("{missing}, only {}; give the weights the name {}, or save the model again", listing(&weights), wanted[0])
+        format!(
+            "{missing}, only {}; give the weights the name {}, or save the model again",
+            listing(&weights),
+            wanted[0]
+        )
     } else {
         format!("{missing}, only {}; convert it to safetensors first", listing(&weights))
     };

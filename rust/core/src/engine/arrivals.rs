@@ -1,5 +1,5 @@
-//! The order in which downloads begin: that in which a job will read, so that it can work on what came first while the
-//! rest is on its way.
+//! Starts downloads in the order in which the job will read the files. So it can work on the first files while the others
+//! are still being downloaded.
 
 use std::collections::HashSet;
 
@@ -9,13 +9,13 @@ use crate::plan::Plan;
 use crate::plan::inputs::{Inputs, Origin};
 use crate::plan::matching::SameBytes;
 
-/// Begins the downloads of every shard that the comparison before these windows, and then they, will read.
+/// Starts to download every shard that the job will read: first for the comparison of tied heads, then for these windows.
 pub fn begin(plan: &Plan, windows: &[Window]) -> Result<()> {
     let mut wanted = Wanted::of(&plan.inputs);
     for at in plan.same.iter().flat_map(|&SameBytes { head, embedding }| [head, embedding]) {
         wanted.add(at.input as usize, plan.inputs.tensor(at).shard as usize)?;
     }
-    // Which exceptions a window needs is looked up in the file itself.
+    // Which exceptions a window needs is known only from the exceptions file itself, so all of it is downloaded.
     for (origin, _) in &plan.inputs.origins {
         if let &Origin::Vector { exceptions: Some(input), .. } = origin {
             let shards = plan.inputs.list[input as usize].checkpoint.shards.len();
@@ -33,23 +33,23 @@ pub fn begin(plan: &Plan, windows: &[Window]) -> Result<()> {
     Ok(())
 }
 
-/// Shards asked for so far; each is once.
+/// The shards requested so far. Each is requested once.
 pub struct Wanted<'a> {
     inputs: &'a Inputs,
-    /// Shards that could still be asked for: when none is left, nobody needs to look further.
+    /// How many shards are not requested yet. At 0 the remaining windows need not be looked at.
     left: usize,
     seen: HashSet<(usize, usize)>,
 }
 
 impl<'a> Wanted<'a> {
-    /// None of the shards of these inputs yet.
+    /// Starts with no shard requested.
     pub fn of(inputs: &'a Inputs) -> Self {
         let remote = inputs.list.iter().filter(|input| input.checkpoint.place.remote.is_some());
         let left = remote.map(|input| input.checkpoint.shards.len()).sum();
         Self { inputs, left, seen: HashSet::new() }
     }
 
-    /// Begins to download a shard of an input, unless it is here, streamed, or asked for already.
+    /// Starts to download a shard of an input, unless it is local, streamed, or requested already.
     pub fn add(&mut self, input: usize, shard: usize) -> Result<()> {
         let checkpoint = &self.inputs.list[input].checkpoint;
         if checkpoint.place.remote.is_none() || !self.seen.insert((input, shard)) {

@@ -1,4 +1,4 @@
-//! The reads of one window: neighbouring ranges of one file become one read.
+//! The reads of one window. Neighbouring ranges of one file are merged into one read.
 
 use crate::checkpoint::shard::Shard;
 use crate::codec::derived::Encoded;
@@ -10,28 +10,28 @@ use crate::source::lanes::Lanes;
 use crate::source::{self, Io, LONG, Source};
 use crate::system::os::DIRECT_ALIGNMENT;
 
-/// Open inputs.
+/// The open inputs of a job.
 pub struct Sources<'a> {
     /// By input and shard.
     shards: Vec<Vec<Box<dyn Source + 'a>>>,
-    /// What windows read of the inputs that are streamed, where any are.
+    /// Fetch the streamed inputs ahead of the windows; `None` if no input is streamed.
     lanes: Option<Lanes<'a>>,
 }
 
 impl<'a> Sources<'a> {
-    /// Opens every shard of every input. What is streamed is read by single requests.
+    /// Opens every shard of every input. Each read of a streamed input is a request of its own, unless there are lanes.
     pub fn open(inputs: &'a Inputs, io: Io, control: &'a Control) -> Result<Self> {
         let shards = inputs.list.iter().map(|input| &input.checkpoint.shards);
         let open = |shards: &'a Vec<Shard>| shards.iter().map(|shard| source::open(shard, io, control)).collect();
         Ok(Self { shards: shards.map(open).collect::<Result<_>>()?, lanes: None })
     }
 
-    /// The same for a job of which it is known what its windows read of streamed inputs.
+    /// Adds lanes, which fetch streamed inputs ahead of the windows.
     pub fn with(self, lanes: Lanes<'a>) -> Self {
         Self { lanes: Some(lanes), ..self }
     }
 
-    /// Does `job`, which works on the windows.
+    /// Runs `job`, which computes the windows, while the lanes fetch for it.
     pub fn serve<R>(&self, job: impl FnOnce() -> Result<R>) -> Result<R> {
         match &self.lanes {
             Some(lanes) => lanes.serve(job),
@@ -44,12 +44,12 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// One read: neighbouring ranges of one shard.
+/// One read of one shard, merged from neighbouring ranges.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
-    /// Place of the input.
+    /// Index of the input.
     pub input: usize,
-    /// Place of its shard.
+    /// Index of its shard.
     pub shard: usize,
     /// The first byte.
     pub begin: u64,
@@ -65,25 +65,26 @@ pub struct Slot {
     len: u64,
 }
 
-/// Collects ranges, then loads them. Kept by each worker and used again for every window.
+/// Collects ranges, then loads them. Each worker keeps one and reuses it for every window.
 #[derive(Default)]
 pub struct Gather {
-    /// The window that this is for; other reads have no place in a lane.
+    /// The number of the window that is read for. `None` for other reads, which do not go through a lane.
     window: Option<u64>,
     runs: Vec<Run>,
-    /// The last run of each input: ranges come in the output's order, which is nearly always the input's.
+    /// The last run of each input. Only this one can grow: ranges come in the output's order, which is nearly always the
+    /// order of the input.
     last: Vec<Option<usize>>,
 }
 
 impl Gather {
-    /// Forgets the last window. The next one is that of this number, unless it is no window of a job.
+    /// Clears all ranges. `window` is the number of the next window, or `None` for reads that belong to no window.
     pub fn clear(&mut self, window: Option<u64>) {
         self.window = window;
         self.runs.clear();
         self.last.clear();
     }
 
-    /// Asks for what elements `[first, end)` of a float tensor are made from.
+    /// Asks for the bytes that elements `[first, end)` of a float tensor are decoded from.
     pub fn operand<'p>(&mut self, inputs: &'p Inputs, at: At, first: u64, end: u64) -> Encoded<'p, Slot> {
         inputs.operand(at, first, end).map(|read| self.read(at, *read))
     }
@@ -103,7 +104,7 @@ impl Gather {
         self.range(at.input as usize, tensor.shard as usize, tensor.begin + from, len)
     }
 
-    /// Eight bytes of a tensor, read at once: for bisecting a sorted one.
+    /// Reads eight bytes of a tensor immediately, for a binary search in sorted indices.
     pub fn word(&self, inputs: &Inputs, sources: &Sources, at: At, from: u64) -> Result<[u8; 8]> {
         let tensor = inputs.tensor(at);
         let begin = tensor.begin + from;
@@ -113,7 +114,7 @@ impl Gather {
         Ok(word)
     }
 
-    /// What will be read, in this order.
+    /// The reads, in the order in which they will be done.
     pub fn runs(&self) -> &[Run] {
         &self.runs
     }
@@ -136,7 +137,7 @@ impl Gather {
         Slot { run, begin, len }
     }
 
-    /// Reads every run, into `buffer` or as slices of mappings.
+    /// Reads every run, into `buffer` or as a slice of a mapping.
     pub fn load<'a>(&'a self, sources: &'a Sources<'_>, buffer: &'a mut [u8]) -> Result<Loaded<'a>> {
         let mut rest = buffer;
         let mut slices = Vec::with_capacity(self.runs.len());
@@ -156,7 +157,7 @@ impl Gather {
         Ok(Loaded { runs: &self.runs, slices })
     }
 
-    /// Lets go of mapped pages, and fails if one was lost while the window was worked on.
+    /// Releases mapped pages. Fails if a page was lost while the window was computed.
     pub fn release(&self, sources: &Sources) -> Result<()> {
         self.runs.iter().try_for_each(|run| {
             let len = usize::try_from(run.end - run.begin).unwrap_or(usize::MAX);
@@ -165,7 +166,7 @@ impl Gather {
     }
 }
 
-/// The bytes of a window.
+/// The bytes that a window has read.
 pub struct Loaded<'a> {
     runs: &'a [Run],
     slices: Vec<&'a [u8]>,
@@ -174,7 +175,7 @@ pub struct Loaded<'a> {
 impl Loaded<'_> {
     /// The bytes that were asked for.
     pub fn bytes(&self, slot: Slot) -> &[u8] {
-        // Ranges lie inside their run, whose length fits memory.
+        // A range is inside its run, and the length of a run fits in memory.
         let from = (slot.begin - self.runs[slot.run].begin) as usize;
         &self.slices[slot.run][from..from + slot.len as usize]
     }

@@ -1,6 +1,6 @@
-//! Windows at work: what each one reads, waits for, computes and hands on.
+//! Computing the output, window by window: what each window reads, how it is computed, and what it delivers.
 //!
-//! May import `plan` and what is below it. Another pass over the weights goes here.
+//! May import `plan` and what is below it. A new pass over the weights goes here.
 
 pub(crate) mod arrivals;
 pub(crate) mod gather;

@@ -1,4 +1,4 @@
-//! What the windows of a job will read of its streamed inputs, worked out before they are: so it is fetched ahead of them.
+//! Works out in advance what the windows of a job will read from its streamed inputs, so that it is fetched ahead of them.
 
 use crate::control::Control;
 use crate::engine::gather::Sources;
@@ -8,7 +8,7 @@ use crate::plan::Plan;
 use crate::source::lane::{Lane, Reading};
 use crate::source::lanes::Lanes;
 
-/// Opens a job's inputs for these windows, which are taken in this order.
+/// Opens a job's inputs. `windows` are those that the job will compute, in this order.
 pub fn sources<'a>(plan: &'a Plan, windows: &'a [Window], control: &'a Control) -> Result<Sources<'a>> {
     let sources = Sources::open(&plan.inputs, plan.io, control)?;
     let checkpoints = || plan.inputs.list.iter().map(|input| &input.checkpoint).enumerate();

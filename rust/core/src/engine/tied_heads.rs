@@ -1,4 +1,4 @@
-//! Tied heads are dropped only where they hold the embedding's very bytes.
+//! A tied output head is dropped only if its bytes are those of the embedding. This compares them.
 
 use sha2::{Digest, Sha256};
 
@@ -12,7 +12,7 @@ use crate::plan::matching::SameBytes;
 use crate::system::buffer::Buffer;
 use crate::system::os::DIRECT_ALIGNMENT;
 
-/// Compares every head that a plan takes for its embedding with it.
+/// Compares every head that a plan takes for tied with its embedding.
 pub fn compare(plan: &Plan, sources: &Sources, control: &Control) -> Result<()> {
     let bytes = |same: &SameBytes| plan.inputs.tensor(same.head).bytes;
     control.begin(Phase::Comparing, plan.same.iter().map(bytes).sum());
@@ -45,7 +45,8 @@ pub fn compare(plan: &Plan, sources: &Sources, control: &Control) -> Result<()> 
     Ok(())
 }
 
-/// SHA-256 of a tensor that is streamed: side by side, two of them would be a request for every block.
+/// SHA-256 of a streamed tensor, fetched in one request. Comparing two tensors block by block would take a request for each
+/// block.
 fn digest(plan: &Plan, at: At, control: &Control) -> Result<impl PartialEq> {
     let tensor = plan.inputs.tensor(at);
     let mut hash = Sha256::new();

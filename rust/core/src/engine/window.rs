@@ -1,4 +1,11 @@
-//! One window of the output: read what it needs, compute it block by block, digest it.
+//! One window of the output: some consecutive blocks of one file. It is read, computed and digested as a whole.
+//!
+//! ```text
+//! collect:  for each block, for each tensor in it: a piece, the ranges that it reads, its terms
+//! load:     read all ranges of the window
+//! compute:  for each piece: decode its operands, combine them, write the result to its place in the output buffer
+//! digest:   for each block: XXH3-128
+//! ```
 
 mod packet;
 mod pieces;
@@ -22,14 +29,14 @@ use crate::system::buffer::Buffer;
 use crate::system::os::DIRECT_ALIGNMENT;
 use crate::system::parallel::Permits;
 
-/// Some whole blocks of one output file.
+/// Consecutive whole blocks of one output file.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
-    /// Place in the layout's files.
+    /// Index of the file in the layout.
     pub file: usize,
-    /// First block, counted over all files.
+    /// The first block, counted over all files.
     pub block: u64,
-    /// How many.
+    /// How many blocks.
     pub blocks: u64,
 }
 
@@ -40,7 +47,7 @@ impl Window {
         (begin, (begin + self.blocks * BLOCK).min(file.len))
     }
 
-    /// The windows of a plan from a block on, in order.
+    /// The windows of a plan from block `done` on, in order.
     pub fn from(plan: &Plan, done: u64) -> Vec<Self> {
         let size = plan.budget.window_blocks;
         let mut windows = Vec::new();
@@ -57,19 +64,19 @@ impl Window {
     }
 }
 
-/// What is known of one block once it is computed.
+/// What is known about a block once it is computed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BlockRecord {
     /// XXH3-128 of its bytes.
     pub digest: u128,
-    /// Figures of the tensors that have elements beginning in it, by place in the layout.
+    /// Figures of the tensors that have elements beginning in this block, by index in the layout.
     pub stats: Vec<(u32, Stats)>,
 }
 
 /// Differences that a vector's bf16 values cannot hold, in the order of tensor and element.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
-    /// Tensors by place in the layout, and how many exceptions each has in this window.
+    /// Tensors by index in the layout, and how many exceptions each has in this window.
     pub counts: Vec<(u32, u64)>,
     /// Element indices, i64 little-endian.
     pub index: Vec<u8>,
@@ -77,7 +84,7 @@ pub struct Found {
     pub value: Vec<u8>,
 }
 
-/// What one window leaves to be taken over in order.
+/// The outcome of one window. Outcomes are taken over in the order of the windows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
     /// Its blocks.
@@ -88,13 +95,13 @@ pub struct Outcome {
 
 /// What all workers of a job share.
 pub struct Shared<'p, 's> {
-    /// The job.
+    /// The plan of the job.
     pub plan: &'p Plan,
     /// Its open inputs.
     pub sources: Sources<'s>,
     /// The instruction set of the kernels.
     pub isa: Isa,
-    /// Limits how many compute at the same time.
+    /// Limits how many workers compute at the same time.
     pub permits: Permits,
 }
 
@@ -110,8 +117,8 @@ pub struct Worker<'p> {
 }
 
 impl Worker<'_> {
-    /// Buffers as the budget says. The output has a page to spare on both sides, for elements cut by its edges and for
-    /// the last, padded direct write.
+    /// Allocates the buffers as the budget says. The output buffer has a spare page before and after the window: for
+    /// elements that are cut by its edges, and for the padding of the last direct write.
     pub fn new(budget: &Budget) -> Self {
         let output = (budget.window_blocks * BLOCK) as usize + 2 * DIRECT_ALIGNMENT;
         Self {
@@ -124,14 +131,14 @@ impl Worker<'_> {
         }
     }
 
-    /// The window's bytes with room behind them up to an aligned length.
+    /// The window's bytes, with room after them up to an aligned length.
     pub fn output(&mut self) -> &mut [u8] {
         &mut self.output.bytes()[DIRECT_ALIGNMENT..]
     }
 }
 
-/// Computes a window into the worker's output buffer, and into a packet where its values go to a consumer instead of a
-/// file: then nothing is digested.
+/// Computes a window into the worker's output buffer. If the values go to a consumer in memory, they are also put into
+/// `packet`, and no digests are computed.
 pub fn compute<'p>(
     shared: &Shared<'p, '_>,
     window: Window,
@@ -167,7 +174,7 @@ pub fn compute<'p>(
             Outcome { blocks: vec![BlockRecord::default(); window.blocks as usize], ..Outcome::default() };
         let mut misfits = Vec::new();
         for piece in pieces.iter() {
-            // An element cut by the window's front begins in the spare page before it.
+            // An element that is cut by the start of the window begins in the spare page before it.
             let from = (DIRECT_ALIGNMENT as u64 + piece.at - begin) as usize;
             let run = Run::new(shared, piece, terms, &loaded, made.bytes());
             if let Some(stats) = run.compute(piece, &mut out[from..], &mut misfits) {
@@ -197,7 +204,7 @@ pub fn compute<'p>(
     Ok(outcome)
 }
 
-/// The part of the output's header that a window copies from the first input's, and the exceptions of its tensors.
+/// The part of the header that a window copies from the first input, and the exceptions of the window's tensors.
 type Collected = (Option<Slot>, HashMap<(usize, usize), LookedUp>);
 
 /// Works out what a window is made of and what it reads.
@@ -220,7 +227,7 @@ fn collect<'p>(
     Ok((header, collect.looked_up))
 }
 
-/// The reads of windows to come, but for exceptions: which these are, only the file itself tells.
+/// The reads of windows in advance. Exceptions are left out: which of them a window reads is known only from their file.
 pub struct Reads<'a> {
     plan: &'a Plan,
     windows: std::slice::Iter<'a, Window>,
@@ -230,13 +237,13 @@ pub struct Reads<'a> {
 }
 
 impl<'a> Reads<'a> {
-    /// Of these windows, in their order.
+    /// The reads of these windows, in this order.
     pub fn of(plan: &'a Plan, windows: &'a [Window]) -> Self {
         let (gather, pieces, terms) = Default::default();
         Self { plan, windows: windows.iter(), gather, pieces, terms }
     }
 
-    /// The next window's.
+    /// The next window and its reads; `None` after the last.
     pub fn next(&mut self) -> Result<Option<(Window, &[gather::Run])>> {
         let Some(&window) = self.windows.next() else { return Ok(None) };
         collect(self.plan, None, window, (&mut self.gather, &mut self.pieces, &mut self.terms))?;
@@ -244,7 +251,7 @@ impl<'a> Reads<'a> {
     }
 }
 
-/// The part of the header in this window, if it is the first input's own.
+/// Asks for the part of the header in this window, if the header is copied from the first input.
 fn header(gather: &mut Gather, file: &OutFile, begin: u64, end: u64) -> Option<Slot> {
     match file.header {
         HeaderSource::Shard(shard) if begin < file.data_start => {

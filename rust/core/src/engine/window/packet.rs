@@ -1,4 +1,4 @@
-//! A window's values for a consumer in memory: whole elements, each delivered once, tensor by tensor.
+//! A window's values for a consumer in memory. Only whole elements are delivered, each of them once.
 
 use std::sync::Arc;
 
@@ -11,32 +11,32 @@ use crate::system::buffer::Buffer;
 /// Consecutive elements of one tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Place in the layout.
+    /// Index in the layout.
     pub tensor: u32,
     /// The first element.
     pub first: u64,
-    /// How many (bytes, of a type that packs its elements more tightly).
+    /// How many elements (or bytes, if an element has less than one byte).
     pub elements: u64,
-    /// Where they begin in the packet's bytes: a multiple of their size.
+    /// Where they begin in the packet's bytes: a multiple of the element size.
     pub offset: usize,
 }
 
 /// The wanted values of one window.
 #[derive(Debug)]
 pub struct Packet {
-    /// Which tensors are wanted, by place in the layout.
+    /// Which tensors are wanted, by index in the layout.
     wanted: Arc<[bool]>,
-    /// What it holds.
+    /// Which elements it holds.
     pub parts: Vec<Part>,
     result: Buffer,
     original: Buffer,
 }
 
-/// Sizes of an element, largest first: so ordered, every part is aligned without padding.
+/// The possible sizes of an element, largest first. With parts in this order, every part is aligned without padding.
 const SIZES: [u64; 4] = [8, 4, 2, 1];
 
 impl Packet {
-    /// The bytes of a packet of `blocks` blocks: its last element may end in the next one.
+    /// The size of a packet for `blocks` blocks, in bytes. The last element may end in the next block.
     pub fn bytes(blocks: u64) -> usize {
         (blocks * BLOCK + SIZES[0]) as usize
     }
@@ -47,17 +47,18 @@ impl Packet {
         Self { wanted, parts: Vec::new(), result, original }
     }
 
-    /// What would be written, part for part; of no meaning behind them and where a job only reads.
+    /// The values that would be written, part after part. Bytes after the last part are undefined, and so are all bytes if
+    /// the job only reads.
     pub fn result(&mut self) -> &[u8] {
         self.result.bytes()
     }
 
-    /// The target's own values, laid out alike.
+    /// The target's own values, with the same parts at the same offsets.
     pub fn original(&mut self) -> &[u8] {
         self.original.bytes()
     }
 
-    /// Takes the wanted values of a window. `bytes` gives a piece's result and original from its first element on.
+    /// Copies the wanted values of a window. `bytes` gives a piece's result and its original, each from its first element on.
     pub(super) fn fill<'a>(
         &mut self,
         plan: &Plan,
@@ -71,14 +72,15 @@ impl Packet {
         for size in SIZES {
             let unit = |piece: &Piece| plan.layout.tensors[piece.tensor].dtype.unit();
             for piece in pieces.iter().filter(|piece| wanted[piece.tensor] && unit(piece) == size) {
-                // An element cut by the front is delivered with the window before, which has all of it.
+                // An element that is cut by the start of the window is delivered with the previous window, which has all of
+                // it.
                 let elements = piece.end.saturating_sub(piece.counted);
                 let Some(own) = piece.work.own().filter(|_| elements > 0) else { continue };
                 let (from, to) = ((piece.counted - piece.first) * size, (piece.end - piece.first) * size);
                 let range = from as usize..to as usize;
                 let tensor = piece.tensor as u32;
                 match parts.last_mut() {
-                    // The blocks of a window cut a tensor into pieces that follow each other.
+                    // The next piece of the same tensor, from the next block of the window: extend the part.
                     Some(part) if part.tensor == tensor && part.first + part.elements == piece.counted => {
                         part.elements += elements;
                     }

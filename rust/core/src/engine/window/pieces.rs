@@ -1,4 +1,17 @@
-//! What a window is made of: which elements of which tensors, and which bytes of the inputs they need.
+//! What a window consists of: which elements of which tensors, and which bytes of the inputs they need.
+//!
+//! ```text
+//! for each block of the window:
+//!     for each tensor with bytes in the block:
+//!         for each span of the tensor (elements that get the same treatment):
+//!             elements = those of the span with bytes in the block
+//!             copy:     ask for the first input's own bytes
+//!             combine:  ask for them, and for the operands of every term that reaches this far
+//!             subtract: ask for the operands of minuend and subtrahend (the output is a vector)
+//! ```
+//!
+//! An element may be cut by the edge of a block. Then both blocks compute it whole, and only the block in which it begins
+//! counts it in the figures.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,15 +26,16 @@ use crate::plan::layout::{Action, OutFile};
 use crate::plan::matching::TermPlan;
 use crate::plan::output::Output;
 
-/// Elements (or bytes, of a type that packs its elements more tightly) of one tensor in one block.
+/// Elements of one tensor in one block (or bytes, if an element has less than one byte).
 pub(super) struct Piece<'p> {
+    /// Number of the block in its window.
     pub block: usize,
-    /// Place in the layout.
+    /// Index in the layout.
     pub tensor: usize,
     pub work: Work<'p>,
-    /// The first element, which may begin in the block before.
+    /// The first element. It may begin in the previous block.
     pub first: u64,
-    /// The first element that begins in this block: only from it on is anything counted.
+    /// The first element that begins in this block. Figures are counted from here on.
     pub counted: u64,
     /// One past the last element.
     pub end: u64,
@@ -29,14 +43,14 @@ pub(super) struct Piece<'p> {
     pub at: u64,
 }
 
-/// What is done with a piece, and where what it takes will be.
+/// What is done with a piece, and where its inputs will be loaded.
 pub(super) enum Work<'p> {
-    /// The first input's own bytes are taken over.
+    /// The first input's own bytes are copied.
     Copy(Slot),
-    /// The first input's own values with terms added; without a term they only change their type.
+    /// Terms are added to the first input's own values. Without a term, the values only change their type.
     Combine {
         own: Slot,
-        /// Its terms among those of the window.
+        /// The indices of its terms among the terms of the window.
         terms: Range<usize>,
     },
     /// The difference of two donors.
@@ -44,7 +58,7 @@ pub(super) enum Work<'p> {
 }
 
 impl Work<'_> {
-    /// The first input's own values, where it receives the sum.
+    /// The first input's own values; `None` for a difference, which has none.
     pub fn own(&self) -> Option<Slot> {
         match self {
             Self::Copy(own) | Self::Combine { own, .. } => Some(*own),
@@ -57,7 +71,7 @@ impl Work<'_> {
 pub(super) struct TermSlots<'p> {
     pub minuend: Encoded<'p, Slot>,
     pub subtrahend: Option<Encoded<'p, Slot>>,
-    /// Indices and values, where the term has any and they were looked up.
+    /// Indices and values of the exceptions, if the term has any and they were looked up.
     pub exceptions: Option<[Slot; 2]>,
     pub alpha: f32,
 }
@@ -65,28 +79,29 @@ pub(super) struct TermSlots<'p> {
 /// Works out the pieces of a window and asks for what they read.
 pub(super) struct Collect<'a, 'p, 's> {
     pub plan: &'p Plan,
-    /// Where exceptions are looked up; without it they are passed over.
+    /// Where exceptions are looked up. If `None`, exceptions are skipped.
     pub sources: Option<&'a Sources<'s>>,
     pub gather: &'a mut Gather,
     pub pieces: &'a mut Vec<Piece<'p>>,
     pub terms: &'a mut Vec<TermSlots<'p>>,
-    /// Exceptions are looked up once for each tensor of the window.
+    /// Exceptions, looked up once for each tensor of the window and each of its terms.
     pub looked_up: HashMap<(usize, usize), LookedUp>,
 }
 
-/// Exceptions of one tensor in a window.
+/// The exceptions of one tensor in a window.
 pub(super) struct LookedUp {
-    /// Where the indices lie.
+    /// The tensor that holds the indices.
     pub at: At,
     /// Indices and values.
     pub slots: [Slot; 2],
-    /// Elements that the indices may name: from here on.
+    /// The first element that the indices may name.
     pub start: u64,
-    /// And up to here.
+    /// One past the last element that they may name.
     pub stop: u64,
 }
 
 impl<'p> Collect<'_, 'p, '_> {
+    /// Adds the pieces of the block that begins at byte `begin` of a file.
     pub fn block(&mut self, file: &OutFile, block: usize, begin: u64, window_end: u64) -> Result<()> {
         let plan = self.plan;
         let end = (begin + BLOCK).min(window_end);
@@ -118,7 +133,7 @@ impl<'p> Collect<'_, 'p, '_> {
         Ok(())
     }
 
-    /// Asks for what elements `[start, stop)` take; the span's end tells which terms reach this far.
+    /// Asks for the inputs of elements `[start, stop)`. The end of their span tells which terms reach this far.
     fn work(&mut self, tensor: usize, action: Action, span: (u64, u64, u64), window_end: u64) -> Result<Work<'p>> {
         let (start, stop, span_end) = span;
         let Self { plan, .. } = *self;
@@ -148,7 +163,8 @@ impl<'p> Collect<'_, 'p, '_> {
         Ok(Work::Combine { own, terms: first..self.terms.len() })
     }
 
-    /// The exceptions of a term, looked up with the first of the window's pieces that has any.
+    /// The exceptions of a term for the whole window. They are looked up with the first piece of the tensor; later pieces
+    /// use the same result.
     fn exceptions(
         &mut self,
         sources: &Sources,
@@ -169,11 +185,11 @@ impl<'p> Collect<'_, 'p, '_> {
         Ok(slots)
     }
 
-    /// The exceptions of elements `[start, stop)`, found by bisection: indices ascend.
+    /// The exceptions of elements `[start, stop)`, found by binary search, because indices are in ascending order.
     ///
-    /// A file in which they do not would give wrong numbers, so every window makes sure of its share. The search always
-    /// starts anew: then neighbouring windows agree on where one's share ends and the other's begins, even in such a file,
-    /// and no index is passed over.
+    /// A file with unordered indices would give wrong numbers, so every window checks its share of them. Every search covers
+    /// the whole file. So neighbouring windows agree on where one share ends and the next begins, even if the indices are
+    /// unordered, and no index is left unchecked.
     fn look_up(&mut self, sources: &Sources, term: &TermPlan, start: u64, stop: u64) -> Result<LookedUp> {
         let plan = self.plan;
         let inputs = &plan.inputs;
@@ -206,7 +222,7 @@ impl<'p> Collect<'_, 'p, '_> {
     }
 }
 
-/// The error for a vector's exceptions that a sound vector cannot have.
+/// The error for exception indices that are not in order.
 pub(super) fn disordered(plan: &Plan, at: At) -> Error {
     let name = plan.inputs.tensor(at).name.strip_suffix(".index").unwrap_or_default();
     let what = format!(

@@ -1,4 +1,4 @@
-//! The arithmetic of one piece: what was loaded, as operands, through the kernels.
+//! The arithmetic of one piece: loaded bytes are decoded to operands, and the kernels combine these.
 
 use super::Shared;
 use super::pieces::{Piece, TermSlots, Work};
@@ -14,7 +14,7 @@ use crate::numeric::subtract::subtract;
 use crate::plan::operands::float;
 use crate::plan::options::RoundingMode;
 
-/// One piece in work.
+/// A piece whose operands are decoded, ready to be computed.
 pub(super) struct Run<'v> {
     isa: Isa,
     first: u64,
@@ -31,7 +31,7 @@ enum Values<'v> {
 }
 
 impl<'v> Run<'v> {
-    /// Decodes what a piece takes, in `room` where that is not simply the loaded bytes.
+    /// Decodes the operands of a piece. Values that are not simply the loaded bytes are put into `room`.
     pub fn new(
         shared: &Shared,
         piece: &Piece,
@@ -74,7 +74,7 @@ impl<'v> Run<'v> {
         Self { isa, first: piece.first, to: float(this.dtype), rounding, values }
     }
 
-    /// Computes the piece to the front of `out`; figures are those of the elements that begin in its block.
+    /// Computes the piece into the start of `out`. Returns the figures of the elements that begin in its block.
     pub fn compute(&self, piece: &Piece, out: &mut [u8], misfits: &mut Vec<(u64, f32)>) -> Option<Stats> {
         if let Values::Copy(bytes) = self.values {
             out[..bytes.len()].copy_from_slice(bytes);
@@ -84,7 +84,7 @@ impl<'v> Run<'v> {
         let size = self.to.size();
         let (cut, rest) = out.split_at_mut((counted - first) as usize * size);
         if !cut.is_empty() {
-            // The block before counts these elements; here only their bytes are wanted.
+            // The previous block counts these elements; here only their bytes are needed.
             self.elements(first, counted, cut, &mut Vec::new(), None);
         }
         let mut stats = Stats::default();
