@@ -1,4 +1,4 @@
-//! Adapters as donors: which base they are on, and both sides of a pair with the same tensors.
+//! Adapters as donors: checks that both sides of a pair have the same base model, and gives both the same tensors.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -13,15 +13,15 @@ use crate::plan::options::Options;
 use crate::storage::place::Place;
 use crate::text::quote;
 
-/// Gives both sides of a pair the same tensors where one of them is an adapter, or both are.
+/// Gives both sides of a pair the same tensors if one of them, or both, is an adapter.
 ///
 /// # Errors
-/// A pair whose bases are not, or not visibly, the same model.
+/// The base models of the two differ, or nothing shows that they are the same.
 pub fn pair(minuend: &mut Checkpoint, subtrahend: &mut Checkpoint, options: &Options) -> Result<()> {
     match (minuend.adapter.is_some(), subtrahend.adapter.is_some()) {
         (false, false) => Ok(()),
         (true, true) => {
-            // With --base the user says it of both.
+            // With --base the user states the base of both.
             if options.base.is_none() {
                 same_base(minuend, subtrahend)?;
             }
@@ -34,7 +34,7 @@ pub fn pair(minuend: &mut Checkpoint, subtrahend: &mut Checkpoint, options: &Opt
     }
 }
 
-/// Adds what only `other` adapts to `this`, as zeros.
+/// Adds the tensors that only `other` adapts to `this`, as zeros.
 fn complete(other: &Checkpoint, this: &mut Checkpoint, role: &str) {
     let (mut tensors, mut made) = (this.tensors.clone(), this.made.clone().unwrap_or_default());
     let added: Vec<&Tensor> = other.tensors.iter().filter(|tensor| this.get(&tensor.name).is_none()).collect();
@@ -73,8 +73,8 @@ fn same_base(minuend: &Checkpoint, subtrahend: &Checkpoint) -> Result<()> {
     )))
 }
 
-/// Makes zeros of a checkpoint that is the base of the other side: then the difference is ±ΔW, and none of its bytes
-/// are needed.
+/// Handles the pair of an adapter and its base. The adapter's tensors are ΔW, so the base counts as zeros: then the
+/// difference is ±ΔW, and none of the base's weights are read.
 fn against_base(adapted: &Checkpoint, base: &mut Checkpoint, options: &Options) -> Result<()> {
     let Some(config) = &adapted.adapter else { return Ok(()) };
     let (root, shown) = (adapted.place.root.display(), base.place.root.display());
@@ -112,7 +112,7 @@ fn against_base(adapted: &Checkpoint, base: &mut Checkpoint, options: &Options) 
         };
         by_place.insert(at, tensor);
     }
-    // In the base's own order: where it is the minuend, its files give a vector its layout.
+    // In the order of the base, because a vector has the layout of its minuend, which may be the base.
     let zero = |(&at, other): (&u32, &&Tensor)| {
         let own = &base.tensors[at as usize];
         tensor(own.name.clone(), other.shape.clone(), own.shard)
@@ -122,12 +122,12 @@ fn against_base(adapted: &Checkpoint, base: &mut Checkpoint, options: &Options) 
     let note =
         format!("{} is the adapter's base: the difference is ΔW itself, so its weights are not read", base.label);
     base.compute(tensors, made, vec![note]);
-    // An adapted head is one of its own, as in the adapter.
+    // If the adapter adapts the output head, the head is separate from the embedding.
     base.config.tied = Some(false);
     Ok(())
 }
 
-/// Why an adapter on a tensor that its base does not have is refused.
+/// The message for an adapter that adapts a tensor which its base does not have, or has in another shape.
 fn lacks(base: &Checkpoint, tensor: &Tensor) -> String {
     let (name, shape, shown) = (quote(&tensor.name), &tensor.shape, base.place.root.display());
     if tied::is_head(&tensor.name) && base.config.tied == Some(true) {
@@ -147,14 +147,14 @@ fn lacks(base: &Checkpoint, tensor: &Tensor) -> String {
     }
 }
 
-/// Whether `--base` means this checkpoint: as it is written, as a folder, or as the Hub names it.
+/// Whether `--base` means this checkpoint: it has the same text, is the same folder, or is the same model on the Hub.
 fn is_named(base: &str, place: &Place) -> bool {
     place.root.as_os_str().to_str() == Some(base)
         || place.origin.as_ref().is_some_and(|origin| origin.repo == base && origin.subfolder.is_none())
         || (place.remote.is_none() && same_folder(Path::new(base), &place.root))
 }
 
-/// Whether a checkpoint is visibly the one that an adapter names.
+/// Whether a checkpoint can be recognised as the base that an adapter names.
 fn is_base(config: &AdapterConfig, place: &Place) -> bool {
     let Some(base) = &config.base else { return false };
     let on_hub = place.origin.as_ref().is_some_and(|origin| {
@@ -164,12 +164,12 @@ fn is_base(config: &AdapterConfig, place: &Place) -> bool {
         });
         origin.repo == *base && origin.subfolder.is_none() && revision
     });
-    // A folder of this machine has no revisions.
+    // A local folder has no revisions.
     let here = place.remote.is_none() && config.revision.is_none() && same_folder(Path::new(base), &place.root);
     on_hub || here
 }
 
-/// Whether both are one folder of this machine.
+/// Whether both are the same local folder.
 fn same_folder(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }

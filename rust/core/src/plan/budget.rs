@@ -1,4 +1,5 @@
-//! How the memory budget is spent: `headers + workers × (window in + window out)`, whatever the size of a tensor or shard.
+//! How the memory budget is spent: `headers + workers × (input buffer + output buffer)`. It does not depend on the size of
+//! a tensor or a shard.
 
 use serde_json::{Value, json};
 
@@ -14,16 +15,16 @@ use crate::system::os::DIRECT_ALIGNMENT;
 
 /// Bytes in memory per tensor of an input: its name, its place, and its part of the plan and of the statistics.
 const PER_TENSOR: u64 = 600;
-/// Stacks, queues and what the allocator keeps, for each worker.
+/// Bytes for each worker: stacks, queues, and what the allocator keeps.
 pub const PER_WORKER: u64 = 128 << 10;
-/// What Python's HTTP client, its connections and the threads that wait for them take.
+/// Bytes for Python's HTTP client, its connections, and the threads that wait for them.
 const CLIENT: u64 = 24 << 20;
-/// More would not make a stream quicker.
+/// The most chunks of a lane; more would not make a stream faster.
 const MOST_CHUNKS: u64 = 256;
-/// One exception in the file: an index and a value.
+/// Bytes of one exception in the file: an index and a value.
 pub const EXCEPTION: u64 = 12;
 
-/// What the blocks of a job need, found by walking the layout once.
+/// What a job needs, found by walking through the blocks of the layout once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Need {
     /// Bytes read from the inputs by the whole job.
@@ -34,11 +35,11 @@ pub struct Need {
     pub block_exceptions: u64,
     /// The most bytes of decoded values of one tensor in one block.
     pub made: u64,
-    /// Bytes of a block as a consumer in memory gets them; 0 where windows go to files.
+    /// Bytes of a block as delivered to a consumer in memory; 0 if windows go to files.
     pub block_delivered: u64,
-    /// Headers and tables.
+    /// Bytes of headers and tables.
     pub fixed: u64,
-    /// Streamed inputs.
+    /// How many inputs are streamed.
     pub lanes: u64,
 }
 
@@ -66,7 +67,7 @@ impl Need {
             }
         }
         if io != Io::Mmap || lanes > 0 {
-            // Long reads start on an aligned address and may be widened to aligned ends.
+            // A long read starts at an aligned address, and may be extended to aligned offsets on both sides.
             let pads = need.block_in / LONG as u64 * 3 * DIRECT_ALIGNMENT as u64;
             need.block_in += pads + 4 * DIRECT_ALIGNMENT as u64;
         }
@@ -74,18 +75,18 @@ impl Need {
     }
 }
 
-/// What one tensor takes in one block, in bytes.
+/// What one tensor needs in one block, in bytes.
 #[derive(Default)]
 struct Share {
     /// Read from the inputs.
     read: u64,
     /// Decoded values.
     made: u64,
-    /// Exceptions that can come of it.
+    /// Exceptions that it can produce.
     exceptions: u64,
 }
 
-/// Adds what elements `[begin, end)` of a tensor take, which all get the same treatment.
+/// Adds what elements `[begin, end)` of a tensor need. All of them get the same treatment.
 fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, (begin, end, action): (u64, u64, Action)) {
     let elements = end - begin;
     if inputs.output == Output::Checkpoint {
@@ -104,12 +105,12 @@ fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, (begin, end, actio
     share.made = share.made.max(made);
 }
 
-/// What a tensor takes in one block.
+/// What a tensor needs in one block.
 fn in_block(inputs: &Inputs, plan: &TensorPlan, number: u64) -> Share {
     let begin = plan.begin.max(number * BLOCK) - plan.begin;
     let end = plan.bytes().min((number + 1) * BLOCK - plan.begin);
     let bits = plan.dtype.bits();
-    // Elements cut by an edge are read whole, on both sides.
+    // An element that is cut by the edge of a block is read whole in both blocks.
     let (from, to) = (begin * 8 / bits, ((end * 8).div_ceil(bits)).min(plan.elements));
     let base = inputs.base().tensors[plan.base as usize].dtype;
     let spans = plan.spans(base).into_iter().map(|(first, last, action)| (first.max(from), last.min(to), action));
@@ -124,15 +125,15 @@ fn in_block(inputs: &Inputs, plan: &TensorPlan, number: u64) -> Share {
 /// Threads and buffers that a budget allows.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
-    /// What the user allows, in bytes.
+    /// The bytes that the user allows.
     pub bytes: u64,
-    /// What the job will use of it at most.
+    /// The most bytes that the job will use.
     pub planned: u64,
-    /// The least that would work.
+    /// The smallest budget that would work.
     pub least: u64,
     /// Threads that compute at the same time.
     pub threads: usize,
-    /// Windows in flight: each is being read, computed or written.
+    /// Windows in progress at the same time: each is being read, computed or written.
     pub workers: usize,
     /// Blocks of one window.
     pub window_blocks: u64,
@@ -140,16 +141,20 @@ pub struct Budget {
     pub window_in: u64,
     /// Chunks that each streamed input may hold ahead of the windows.
     pub lane_chunks: u64,
-    /// Bytes for streaming, part of `planned`.
+    /// Bytes for streaming; they are part of `planned`.
     pub streaming: u64,
     /// Bytes of each window for the decoded values of one tensor.
     pub made: u64,
 }
 
 impl Budget {
-    /// The largest windows that still leave two per thread, so that reading, computing and writing overlap.
+    /// Chooses the largest windows of which two per thread still fit, so that reading, computing and writing overlap.
+    ///
+    /// # Errors
+    /// The budget is too small even for one window of one block.
     pub fn new(need: &Need, bytes: u64, threads: usize) -> Result<Self> {
-        // A vector's exceptions wait in memory for their turn in the file, so each window may hold two lots.
+        // A finished window's exceptions wait in memory until their turn to be written. Meanwhile its worker computes
+        // another window, so each worker may hold the exceptions of two.
         let each = |blocks: u64| {
             let edges = 3 * DIRECT_ALIGNMENT as u64;
             PER_WORKER
@@ -157,9 +162,9 @@ impl Budget {
                 + need.made
                 + blocks * (BLOCK + need.block_in + 2 * need.block_exceptions + need.block_delivered)
         };
-        // Each window in flight has a packet of its own, and the consumer works on a copy of one.
+        // Each window in progress has its own packet, and the consumer has a copy of one.
         let fixed = |blocks: u64| need.fixed + blocks * need.block_delivered;
-        // Bytes on their way, and who sends for them.
+        // The chunks that are being fetched, and the client that fetches them.
         let streaming = |chunks: u64| if need.lanes > 0 { CLIENT + need.lanes * chunks * CHUNK } else { 0 };
         let least = fixed(1) + each(1) + streaming(lane::LEAST);
         if bytes < least {
@@ -169,7 +174,7 @@ impl Budget {
                 least.div_ceil(1 << 10)
             )));
         }
-        // Half of what there is: a slow network wants requests far ahead, a quick one wants windows.
+        // Half of what is left goes to streaming: a slow network needs requests far ahead, a fast one needs windows.
         let ahead = |bytes: u64| (bytes / CHUNK).checked_div(need.lanes).unwrap_or(0);
         let left = bytes - fixed(1) - streaming(0);
         let lane_chunks = ahead(left / 2).clamp(lane::LEAST, MOST_CHUNKS).min(ahead(left - each(1)));

@@ -1,22 +1,23 @@
-//! What configs and tokenizers say against a job. It counts only where it concerns a tensor that is combined.
+//! Objections to a job from configs and tokenizers, such as a token with another id. Python finds them. An objection counts
+//! only if it concerns a tensor that is combined.
 
 use crate::checkpoint::tied;
 use crate::plan::inputs::Inputs;
 use crate::plan::matching::{Matching, Problem};
 
-/// One such statement, made before the headers were read.
+/// One objection, made before the headers were read.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// The file that says it.
+    /// The file that it is about.
     pub file: String,
     /// One sentence: what is wrong and what to do.
     pub message: String,
-    /// The first row that means another token, where only vocabulary tensors are concerned.
+    /// The first vocabulary row that means another token. `None` if the claim concerns all tensors.
     pub row: Option<u64>,
 }
 
-/// The claims that concern a tensor that is combined; all of them where the inputs do not fit anyway, since what would be
-/// combined is not known then.
+/// The claims that concern a combined tensor, as problems. If the inputs do not fit together anyway, all claims are
+/// returned, because then it is not known which tensors would be combined.
 pub fn problems(claims: &[Claim], inputs: &Inputs, found: &Matching) -> Vec<Problem> {
     let concerns = |claim: &Claim| {
         !found.problems.is_empty()

@@ -1,4 +1,4 @@
-//! The checkpoints and vectors of one job, opened, each with the part it plays.
+//! The opened checkpoints and vectors of one job, each with its role.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::plan::options::{Alpha, Options};
 use crate::plan::output::Output;
 use crate::storage::place::Place;
 
-/// What is asked for: the verb and its inputs.
+/// What the caller asks for: the verb and its inputs.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Write `minuend − subtrahend` as a vector.
@@ -63,16 +63,16 @@ impl Request {
 /// A tensor of one of a job's inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
-    /// Place in [`Inputs::list`].
+    /// Index in [`Inputs::list`].
     pub input: u32,
-    /// Place in that checkpoint's tensors.
+    /// Index in that checkpoint's tensors.
     pub tensor: u32,
 }
 
-/// One input, open.
+/// One opened input.
 #[derive(Debug)]
 pub struct Input {
-    /// `target`, `minuend`, `subtrahend`, `vector`, `vector exceptions`; numbered where there are several.
+    /// `target`, `minuend`, `subtrahend`, `vector` or `vector exceptions`; numbered if there are several vectors.
     pub role: String,
     /// Its files.
     pub checkpoint: Checkpoint,
@@ -81,20 +81,20 @@ pub struct Input {
 /// Where one summand of the result comes from.
 #[derive(Clone, Debug)]
 pub enum Origin {
-    /// Two checkpoints, subtracted on the way.
+    /// Two checkpoints that are subtracted while they are read.
     Pair {
-        /// Place of the minuend in [`Inputs::list`].
+        /// Index of the minuend in [`Inputs::list`].
         minuend: u32,
-        /// Place of the subtrahend.
+        /// Index of the subtrahend there.
         subtrahend: u32,
     },
     /// A vector folder.
     Vector {
-        /// Place of its rounded values.
+        /// Index of its rounded values in [`Inputs::list`].
         dense: u32,
-        /// Place of the exceptions, if it has any.
+        /// Index of its exceptions there, if it has any.
         exceptions: Option<u32>,
-        /// Whether the donors' output head was their embedding.
+        /// Whether the donors tied their output head to the embedding; `None` if unknown.
         tied: Option<bool>,
         /// Whether its manifest says that it is 0 everywhere.
         nothing: bool,
@@ -108,7 +108,7 @@ pub struct Inputs {
     pub list: Vec<Input>,
     /// The summands, in order, with their factors (none for `extract`).
     pub origins: Vec<(Origin, Option<Alpha>)>,
-    /// What is made of them.
+    /// What the job writes.
     pub output: Output,
 }
 
@@ -144,7 +144,7 @@ impl Inputs {
         Ok(inputs)
     }
 
-    /// The checkpoint whose files go along with the output.
+    /// Opens the target: the checkpoint whose other files are copied to the output.
     fn target(&mut self, place: &Place, control: &Control) -> Result<()> {
         let mut target = Checkpoint::open(place, control)?;
         target.notes.extend(descriptions::missing_code(&target.label, &target.sidecars, &target.config));
@@ -165,7 +165,7 @@ impl Inputs {
         options: &Options,
         control: &Control,
     ) -> Result<()> {
-        // An adapter is read by the layers of its base, and of two adapters by those of the target.
+        // How an adapter's weights are stored is told by the layers of its base; for two adapters, by those of the target.
         let target = self.list.first().map(|input| &input.checkpoint);
         let (mut minuend, mut subtrahend) = if Kind::of(subtrahend)? == Kind::Adapter {
             let minuend = open::donor(minuend, target, control)?;
@@ -189,7 +189,7 @@ impl Inputs {
         );
         let info = VectorInfo::read(place)?;
         let dense = self.push(format!("vector{number}"), Checkpoint::open_weights(place, vector::STEM, control)?);
-        // Also where none are promised: a file that nobody speaks of would be left out in silence.
+        // Opened also if the description says that there are none: otherwise the file would be ignored silently.
         let exceptions = if info.exceptions > 0 || place.has("vector-exceptions.safetensors")? {
             let checkpoint = Checkpoint::open_weights(place, "vector-exceptions", control)?;
             info.check_exceptions(&checkpoint, &self.list[dense as usize].checkpoint)?;
@@ -201,7 +201,7 @@ impl Inputs {
         Ok(())
     }
 
-    /// Whether an origin is known to be 0 everywhere without a weight being read.
+    /// Whether an origin is known to be 0 everywhere, before any weights are read.
     pub fn is_nothing(&self, origin: &Origin) -> bool {
         match *origin {
             Origin::Pair { minuend, subtrahend } => {
@@ -221,12 +221,12 @@ impl Inputs {
         &self.list[at.input as usize].checkpoint.tensors[at.tensor as usize]
     }
 
-    /// What a tensor is made of, if it stands in no file.
+    /// What a tensor is computed from, if it is not stored in a file itself.
     pub fn made(&self, at: At) -> Option<&Made> {
         self.list[at.input as usize].checkpoint.made.as_ref().map(|made| &made[at.tensor as usize])
     }
 
-    /// The file that a tensor, or what it is made of, lies in.
+    /// The file that holds a tensor, or that holds what it is computed from.
     pub fn path(&self, at: At) -> &Path {
         let checkpoint = &self.list[at.input as usize].checkpoint;
         &checkpoint.shard(&checkpoint.tensors[at.tensor as usize]).path

@@ -1,4 +1,4 @@
-//! Where every byte of the output lies, before the first is computed: files, tensors, blocks.
+//! Where every byte of the output is placed: files, tensors, blocks. The layout is complete before any byte is computed.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
@@ -13,9 +13,9 @@ use crate::plan::output::Output;
 /// Where the header of an output file comes from.
 #[derive(Clone, Debug)]
 pub enum HeaderSource {
-    /// The first input's own bytes, from this shard.
+    /// Copied from this shard of the first input.
     Shard(u32),
-    /// New bytes: tensors have another type or are fewer.
+    /// New bytes, because tensors have another type, or some are missing.
     New(Vec<u8>),
 }
 
@@ -46,24 +46,24 @@ impl OutFile {
 /// One tensor of the output.
 #[derive(Clone, Debug)]
 pub struct TensorPlan {
-    /// Its place among the first input's tensors: its name and shape.
+    /// Its index among the first input's tensors, which gives its name and shape.
     pub tensor: u32,
-    /// Whose bytes it starts from: itself, or the embedding that it repeats.
+    /// The index of the tensor whose values it starts from: itself, or the embedding that a tied head repeats.
     pub base: u32,
     /// Its type in the output.
     pub dtype: Dtype,
-    /// Its elements.
+    /// The number of its elements.
     pub elements: u64,
     /// Where it begins in its file.
     pub begin: u64,
-    /// The summands; none means it is passed through.
+    /// The summands; empty if the tensor is only copied or converted.
     pub terms: Vec<TermPlan>,
 }
 
-/// What is done to a run of elements.
+/// What is done to a span of elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Bytes are taken over.
+    /// Bytes are copied.
     Copy,
     /// Values are rounded to another type.
     Convert,
@@ -83,9 +83,9 @@ impl TensorPlan {
         self.terms.iter().map(|term| term.elements).max().unwrap_or(0)
     }
 
-    /// The runs of elements that are treated alike, as `[begin, end)` and what is done to them, in order.
+    /// The spans of elements that get the same treatment, in order: `[begin, end)`, and what is done to them.
     ///
-    /// With several vectors over different vocabularies, a run ends where one of them does.
+    /// With several vectors over different vocabularies, a span ends where one of the vectors ends.
     pub fn spans(&self, base: Dtype) -> Vec<(u64, u64, Action)> {
         let mut ends: Vec<u64> = self.terms.iter().map(|term| term.elements).collect();
         ends.sort_unstable();
@@ -108,14 +108,14 @@ impl TensorPlan {
 pub struct Layout {
     /// Files in order of their names.
     pub files: Vec<OutFile>,
-    /// Tensors in order of file and place.
+    /// Tensors in order of file, then of their offset in it.
     pub tensors: Vec<TensorPlan>,
-    /// Whether a tensor's type differs from the first input's, so that headers, index and config are new.
+    /// Whether any tensor's type differs from the first input's. Then headers, index and config are written anew.
     pub converted: bool,
 }
 
 impl Layout {
-    /// Lays the matched tensors out: the first input's shards, order and names.
+    /// Lays out the matched tensors as in the first input: the same shards, order and names.
     pub fn new(inputs: &Inputs, matches: Vec<Match>, options: &Options) -> Result<Self> {
         let base = inputs.base();
         let mut tensors = Vec::with_capacity(matches.len());
@@ -142,7 +142,7 @@ impl Layout {
         for (number, shard) in (0u32..).zip(&base.shards) {
             let in_shard = |plan: &TensorPlan| base.tensors[plan.tensor as usize].shard == number;
             let end = start + self.tensors[start..].iter().take_while(|plan| in_shard(plan)).count();
-            // A vector has no file without tensors.
+            // A vector gets no file without tensors.
             if start == end && output == Output::Vector {
                 continue;
             }
@@ -176,22 +176,22 @@ impl Layout {
         }
     }
 
-    /// Blocks in all files.
+    /// The number of blocks in all files.
     pub fn blocks(&self) -> u64 {
         self.files.last().map_or(0, |file| file.first_block + file.blocks())
     }
 
-    /// Bytes in all files.
+    /// The number of bytes in all files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.len).sum()
     }
 
-    /// The file that a block belongs to.
+    /// The index of the file that a block belongs to.
     pub fn file_of(&self, block: u64) -> usize {
         self.files.partition_point(|file| file.first_block + file.blocks() <= block)
     }
 
-    /// The tensors of a file that have bytes in `[begin, end)`, by place in [`Layout::tensors`].
+    /// The tensors of a file that have bytes in `[begin, end)`, as indices in [`Layout::tensors`].
     pub fn overlapping(&self, file: &OutFile, begin: u64, end: u64) -> std::ops::Range<usize> {
         let (first, last) = file.tensors;
         let plans = &self.tensors[first..last];

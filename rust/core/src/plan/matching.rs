@@ -1,6 +1,6 @@
-//! Which tensor of each input meets which: by name, with the few known differences handled by a named policy.
+//! Matches the tensors of all inputs by name. The few known differences between checkpoints are handled by named policies.
 //!
-//! Fails closed: every tensor of every input is combined, passed through with a note, or named in a problem.
+//! Nothing is dropped silently: every tensor of every input is combined, copied with a note, or named in a problem.
 
 mod layouts;
 mod prefixes;
@@ -22,9 +22,9 @@ use crate::plan::output::Output;
 /// One reason why the inputs do not fit together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// The file it was found in.
+    /// The file in which it was found.
     pub file: String,
-    /// The tensor, unless the whole file or folder is meant.
+    /// The tensor; `None` if the problem is with the whole file or folder.
     pub tensor: Option<String>,
     /// One sentence: what is wrong and what to do.
     pub message: String,
@@ -35,48 +35,48 @@ pub struct Problem {
 pub struct TermPlan {
     /// The minuend, or a vector's values.
     pub minuend: At,
-    /// Nothing for a vector.
+    /// `None` if `minuend` is a stored vector.
     pub subtrahend: Option<At>,
-    /// A vector's exceptions: where the indices and the values lie.
+    /// A vector's exceptions: the tensors with their indices and their values.
     pub exceptions: Option<(At, At)>,
     /// The factor; never 0.
     pub alpha: f32,
-    /// Leading elements that every tensor of this term has.
+    /// The number of leading elements that all tensors of this term have.
     pub elements: u64,
 }
 
-/// What becomes of one tensor of the first input.
+/// What is done with one tensor of the first input.
 #[derive(Clone, Debug)]
 pub struct Match {
-    /// Its place among the first input's tensors: where its name and its shape come from.
+    /// Its index among the first input's tensors, which gives its name and shape.
     pub tensor: u32,
-    /// Whose bytes it starts from: itself, or the embedding that it repeats.
+    /// The index of the tensor whose values it starts from: itself, or the embedding that a tied head repeats.
     pub base: u32,
-    /// The summands; none means it is passed through.
+    /// The summands; empty if the tensor is only copied or converted.
     pub terms: Vec<TermPlan>,
 }
 
-/// Two tensors of one input that must hold the same bytes, or the run stops before writing.
+/// Two tensors of one input that must hold the same bytes. If they do not, the run stops before writing.
 #[derive(Clone, Copy, Debug)]
 pub struct SameBytes {
-    /// A head stored although it is tied.
+    /// An output head that is stored although it is tied.
     pub head: At,
-    /// The embedding it repeats.
+    /// The embedding that it repeats.
     pub embedding: At,
 }
 
-/// The outcome of matching.
+/// The result of matching.
 #[derive(Debug, Default)]
 pub struct Matching {
-    /// The first input's tensors, in its order; for `extract` only those that the vector holds.
+    /// The first input's tensors, in its order. For `extract`, only those that the vector holds.
     pub matches: Vec<Match>,
     /// Why the inputs do not fit; empty if they do.
     pub problems: Vec<Problem>,
-    /// What was passed through or done by a policy, in sentences.
+    /// What was copied unchanged or decided by a policy, in sentences.
     pub notes: Vec<String>,
-    /// To be compared before writing.
+    /// Pairs of tensors to compare before writing.
     pub same: Vec<SameBytes>,
-    /// How many tensors each `--alpha-rule` decided.
+    /// For each `--alpha-rule`, the number of tensors whose factor it decides.
     pub rule_counts: Vec<u64>,
 }
 
@@ -85,13 +85,13 @@ struct Matcher<'a> {
     options: &'a Options,
     found: Matching,
     groups: Vec<(&'static str, Vec<&'a str>)>,
-    /// Tensors without a counterpart, each with the place of the problem that says so.
+    /// Tensors without a counterpart, each with the index of the problem that reports it.
     unmatched: Vec<(At, usize)>,
-    /// Tensors that the target alone has.
+    /// Tensors that only the target has.
     alone: Vec<At>,
 }
 
-/// Matches all inputs of a job. Problems are collected, not raised: `check` shows all of them.
+/// Matches all inputs of a job. Problems are collected and not returned as errors, because `check` shows all of them.
 ///
 /// # Errors
 /// A pattern of the options that matches no tensor.
@@ -122,7 +122,7 @@ impl<'a> Matcher<'a> {
         self.found.problems.push(Problem { file, tensor: Some(self.name(at).to_owned()), message: message.into() });
     }
 
-    /// A problem of a tensor that another input lacks.
+    /// A problem with a tensor that another input lacks.
     fn unmatched(&mut self, at: At, message: &str) {
         self.unmatched.push((at, self.found.problems.len()));
         self.problem(at, message);
@@ -151,6 +151,7 @@ impl<'a> Matcher<'a> {
         }
     }
 
+    /// Reports inputs that are quantised, unless the options select only tensors that are not.
     fn quantised(&mut self) {
         for input in &self.inputs.list {
             let tensors = &input.checkpoint.tensors;
@@ -158,7 +159,8 @@ impl<'a> Matcher<'a> {
             let coded = tensors.iter().filter(|tensor| tensor.dtype.float().is_none());
             let coded: HashSet<&str> = coded.map(|tensor| module(&tensor.name)).collect();
             let takes_part = |tensor: &&Tensor| self.options.selects(&self.options.strip(&tensor.name));
-            // Only floats, and nothing beside them that they could be the scales of: these are plain values.
+            // All selected tensors are floats, and no tensor of the same module holds codes, so they are not the scales of a
+            // quantised weight: these are plain values.
             let plain = tensors.iter().filter(takes_part).all(|tensor| !coded.contains(module(&tensor.name)));
             let chosen = !self.options.include.is_empty() || !self.options.exclude.is_empty();
             if let Some(method) = input.checkpoint.config.quantized.as_ref().filter(|_| !(chosen && plain)) {
@@ -171,11 +173,12 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// The elements that all of these tensors have, or a problem if they differ by more than vocabulary padding.
+    /// The number of leading elements that all of these tensors have. Adds a problem if their shapes differ, except for
+    /// vocabulary rows with `--vocab common`.
     fn common_elements(&mut self, tensors: &[At]) -> Option<u64> {
         let shape = |at: At| &self.inputs.tensor(at).shape;
         let first = tensors[0];
-        // No shape of a model's own. Each is blamed on the file that holds it.
+        // No model has a tensor of this shape: its checkpoint was saved wrongly. Each problem names the file that holds it.
         let hollow: Vec<At> = tensors.iter().copied().filter(|&at| *shape(at) == [0]).collect();
         if !hollow.is_empty() && hollow.len() < tensors.len() {
             for at in hollow {
@@ -209,7 +212,7 @@ impl<'a> Matcher<'a> {
         Some(elements)
     }
 
-    /// The float types of a difference, or a problem when they are not floats.
+    /// Whether both sides of a difference are floats; adds a problem if not.
     fn floats(&mut self, difference: &Difference) -> bool {
         for at in [Some(difference.minuend), difference.subtrahend].into_iter().flatten() {
             let dtype = self.inputs.tensor(at).dtype;
@@ -221,7 +224,8 @@ impl<'a> Matcher<'a> {
         true
     }
 
-    /// Integers that are codes of a quantised format rather than buffers: a matrix called weight, or packed blocks.
+    /// Whether an integer tensor seems to hold codes of a quantised format, and is not just a buffer: it is a matrix, and
+    /// named like weights, packed blocks or scales.
     fn looks_quantised(&self, at: At) -> bool {
         const PARTS: [&str; 7] = ["weight", "qweight", "qzeros", "weight_packed", "_packed", "_blocks", "_scales"];
         let tensor = self.inputs.tensor(at);
@@ -243,7 +247,7 @@ impl<'a> Matcher<'a> {
             let mut left: Vec<_> = view.drain().filter(|(name, d)| !d.used && self.options.selects(name)).collect();
             left.sort_by_key(|(_, d)| d.minuend.tensor);
             for (name, difference) in left {
-                // A tied target may store this very name, so that "no tensor of this name" would be wrong.
+                // A tied target may store a tensor of this name, and then "no tensor of this name" would be wrong.
                 let tied = tied::is_head(&name) && self.inputs.base().config.tied == Some(true);
                 if !tied {
                     self.unmatched(
@@ -305,7 +309,7 @@ impl<'a> Matcher<'a> {
         } else if !selected {
             self.note("tensor(s) not selected by --include/--exclude, copied", shown);
         } else if self.found.problems.len() > problems {
-            // What is wrong with it has been said.
+            // Its problem has been reported already.
         } else if dtype.kind() == Kind::Integer {
             self.note("integer tensor(s), copied", shown);
         } else if terms.is_empty() {
@@ -314,8 +318,8 @@ impl<'a> Matcher<'a> {
         terms
     }
 
-    /// Whether donors without a head have their embedding for one. Many configurations leave the flag to the
-    /// architecture's default; there, an embedding without a head beside it tells.
+    /// Whether donors without a stored output head tie it to the embedding. Many configurations leave the flag to the
+    /// architecture's default. Then an embedding without a head shows that the head is tied.
     fn donors_tied(&self, origin: &Origin, view: &View) -> bool {
         let flag = match *origin {
             Origin::Pair { minuend, .. } => self.inputs.list[minuend as usize].checkpoint.config.tied,
@@ -352,9 +356,9 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// A pattern that finds nothing is a slip of the pen, and would silently change the result.
+    /// Refuses a pattern that matches nothing: it is probably a typing error, and would silently change the result.
     fn options_used(&self) -> Result<()> {
-        // The tensors of an exceptions file are parts of others.
+        // The tensors of an exceptions file belong to tensors of the vector, and are not selected by name.
         let inputs = || self.inputs.list.iter().filter(|input| !input.role.ends_with("exceptions"));
         let names = || inputs().flat_map(|input| &input.checkpoint.tensors).map(|t| self.options.strip(&t.name));
         let patterns = self.options.include.iter().map(|pattern| ("--include", pattern));
@@ -386,7 +390,7 @@ impl<'a> Matcher<'a> {
     }
 }
 
-/// The dtype that a vector's tensor is stored in: bf16 from two bf16 donors, else f32.
+/// The type in which a vector's tensor is stored: bf16 if both donors are bf16, otherwise f32.
 pub fn vector_dtype(minuend: Float, subtrahend: Float) -> Float {
     if minuend == Float::Bf16 && subtrahend == Float::Bf16 { Float::Bf16 } else { Float::F32 }
 }

@@ -1,4 +1,5 @@
-//! The plan of a job, from headers alone: what meets what, where it goes, and what it takes in bytes, memory and disk.
+//! The plan of a job, made from headers alone: which tensors are combined, where the result goes, and how many bytes of
+//! input, memory and disk the job needs.
 //!
 //! May import `source` and what is below it. A new option, and what it means for tensors, belongs here.
 
@@ -32,15 +33,15 @@ use crate::plan::output::Output;
 use crate::source::Io;
 use crate::system::os;
 
-/// What is said of a vector without any value in it.
+/// The warning about a vector that is 0 everywhere.
 pub const NOTHING: &str = "the vector is 0 everywhere, so nothing changes: both donors hold the same values, or an adapter was never trained; check that these are the folders that you meant";
 
-/// How many tensors are treated how.
+/// How many tensors get which treatment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     /// Tensors that get arithmetic.
     pub combined: u64,
-    /// Tensors taken over byte for byte.
+    /// Tensors copied byte for byte.
     pub copied: u64,
     /// Tensors that only change their type.
     pub converted: u64,
@@ -48,32 +49,32 @@ pub struct Counts {
     pub elements: u64,
 }
 
-/// A job, thought through; nothing has been written yet.
+/// A job that is planned; nothing has been written yet.
 #[derive(Debug)]
 pub struct Plan {
-    /// The verb and its inputs, as asked.
+    /// The verb and its inputs, as requested.
     pub request: Request,
-    /// The options, as asked.
+    /// The options, as requested.
     pub options: Options,
     /// The opened inputs.
     pub inputs: Inputs,
-    /// Where everything goes; empty if there are problems.
+    /// Where every byte of the output goes; empty if there are problems.
     pub layout: Layout,
     /// Why the inputs do not fit together; empty if they do.
     pub problems: Vec<Problem>,
-    /// What was passed through or done by a policy.
+    /// What was copied unchanged or decided by a policy, in sentences.
     pub notes: Vec<String>,
-    /// What should make the user stop and look, as far as it is known before a weight is read.
+    /// What the user should check, as far as it is known before weights are read.
     pub warnings: Vec<String>,
-    /// To be compared before writing.
+    /// Pairs of tensors to compare before writing.
     pub same: Vec<SameBytes>,
-    /// Tensors that each `--alpha-rule` decided.
+    /// For each `--alpha-rule`, the number of tensors whose factor it decides.
     pub rule_counts: Vec<u64>,
-    /// How many tensors are treated how.
+    /// How many tensors get which treatment.
     pub counts: Counts,
-    /// How inputs are read, never `auto`.
+    /// How inputs are read; never `auto`.
     pub io: Io,
-    /// Why they are read so.
+    /// Why they are read in this way.
     pub io_reason: String,
     /// Bytes that will be read from the inputs' tensors.
     pub read_bytes: u64,
@@ -85,16 +86,17 @@ impl Plan {
     /// Opens the inputs, matches them and lays the output out.
     ///
     /// # Errors
-    /// Malformed inputs, impossible options, a budget below the least that works. Inputs that do not fit together are
-    /// no error here: see [`Plan::require_fit`].
+    /// Malformed inputs, impossible options, or too small a memory budget. Inputs that do not fit together are not an error
+    /// here: see [`Plan::require_fit`].
     pub fn new(request: Request, options: Options, control: &Control) -> Result<Self> {
         Self::build(request, options, false, control)
     }
 
-    /// The same for a job whose windows go to a consumer in memory (a live model), which holds some of the budget.
+    /// As [`Plan::new`], for a job that delivers its windows to a consumer in memory (a live model). The buffers that are
+    /// handed over are part of the budget.
     ///
     /// # Errors
-    /// As [`Plan::new`]; and where the values would change their type, which is the consumer's own.
+    /// As [`Plan::new`], and if the options ask for another element type: a live model keeps its own.
     pub fn live(request: Request, options: Options, control: &Control) -> Result<Self> {
         if options.dtype.is_some() {
             return Err(Error::Usage("a live model keeps its dtype; leave dtype out".into()));
@@ -121,7 +123,7 @@ impl Plan {
         let checkpoints: Vec<_> = inputs.list.iter().map(|input| &input.checkpoint).collect();
         let (io, io_reason) = options.io.resolve(&checkpoints);
         let mut need = Need::of(&inputs, &layout, io);
-        // A result and an original.
+        // Each packet has the results and the originals.
         need.block_delivered = if live { 2 * BLOCK } else { 0 };
         let budget = Budget::new(&need, options.budget(), options.threads()?)?;
         found.notes.extend(streamed(&inputs));
@@ -178,12 +180,12 @@ impl Plan {
             0 => String::new(),
             n => format!(" (and {n} more; `taskvec check` lists them)"),
         };
-        // What configs and tokenizers say names its file by itself.
+        // The messages of claims begin with their file already.
         let file = if first.message.starts_with(&first.file) { String::new() } else { format!("{}: ", first.file) };
         Err(Error::Mismatch(format!("{file}{tensor}{}{more}", first.message)))
     }
 
-    /// Names everything that decides the output's bytes; a run goes on from an interrupted one only if it is equal.
+    /// A digest of everything that decides the output's bytes. A run continues an interrupted one only if both have the same.
     pub fn id(&self) -> u128 {
         let inputs: Vec<Value> = self.inputs.list.iter().map(identity).collect();
         let vector_tied = |origin: &Origin| match origin {
@@ -195,7 +197,7 @@ impl Plan {
         xxh3_128(id.to_string().as_bytes())
     }
 
-    /// Names the first input as it lies on the disk: equal only while nobody touched it.
+    /// A digest of the first input's files as they are on the disk. It changes if somebody changes or replaces them.
     pub fn base_id(&self) -> u128 {
         xxh3_128(identity(&self.inputs.list[0]).to_string().as_bytes())
     }
@@ -223,14 +225,14 @@ impl Plan {
             "exclude": patterns(&options.exclude),
             "strip_prefix": options.prefixes,
         });
-        // Only where it is given: the manifests of other runs stay as they were.
+        // Only if given, so that the manifests of runs without it stay as they were.
         if let Some(base) = &options.base {
             recipe["base"] = base.as_str().into();
         }
         recipe
     }
 
-    /// The plan as JSON, for `check` and `--dry-run`. Free space is that of `out`, or of the current folder.
+    /// The plan as JSON, for `check` and `--dry-run`. The free space is that on the disk of `out`, or of the current folder.
     pub fn to_json(&self, out: Option<&Path>) -> Value {
         let inputs: Vec<Value> = self.inputs.list.iter().map(|input| {
             let c = &input.checkpoint;
@@ -280,7 +282,7 @@ fn nothing(inputs: &Inputs) -> Vec<String> {
         .collect()
 }
 
-/// What streaming leaves unverified.
+/// A note on what cannot be verified about streamed inputs.
 fn streamed(inputs: &Inputs) -> Option<String> {
     let streams = inputs.list.iter().filter(|input| input.checkpoint.place.streams());
     let roles: Vec<&str> = streams.map(|input| input.role.as_str()).collect();
@@ -297,7 +299,7 @@ fn existing(path: &Path) -> Option<&Path> {
     path.ancestors().map(|a| if a.as_os_str().is_empty() { Path::new(".") } else { a }).find(|a| a.exists())
 }
 
-/// What tells one state of an input from another: its files, and what its configuration says.
+/// What distinguishes one state of an input from another: its files and its configuration.
 fn identity(input: &Input) -> Value {
     let place = &input.checkpoint.place;
     let shards: Vec<Value> = input
@@ -318,7 +320,7 @@ fn identity(input: &Input) -> Value {
                         digest
                     ])
                 }
-                // Also whether it is streamed: then its SHA-256 was never looked at, which the manifest says.
+                // Also whether it is streamed: then its SHA-256 was not checked, and the manifest says so.
                 Store::Remote { remote, .. } => {
                     let commit = place.origin.as_ref().map(|origin| &origin.commit);
                     json!([shard.name, shard.size, commit, place.sha256(&shard.name), remote.streams(), digest])
@@ -326,9 +328,9 @@ fn identity(input: &Input) -> Value {
             }
         })
         .collect();
-    // Whether a head is tied decides bytes too.
+    // The configuration says whether the output head is tied, and that decides bytes too.
     let config = input.checkpoint.config.raw.as_deref().map(|raw| format!("{:032x}", xxh3_128(raw)));
-    // And what an adapter's factors are scaled by.
+    // And the scale of an adapter's factors.
     let adapter = input.checkpoint.adapter.as_ref().map(|adapter| format!("{:032x}", adapter.digest));
     json!([input.role, shards, config, adapter])
 }

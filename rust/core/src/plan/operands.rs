@@ -1,4 +1,4 @@
-//! What a tensor of the output is computed from: the one place that knows which bytes of which input an operand takes.
+//! What a tensor of the output is computed from. This is the only file that knows which bytes of an input an operand needs.
 
 use crate::codec::derived::Encoded;
 use crate::codec::ranges::Read;
@@ -8,7 +8,7 @@ use crate::plan::layout::{Action, TensorPlan};
 use crate::plan::matching::TermPlan;
 
 impl Inputs {
-    /// Elements `[first, end)` of a float tensor: ranges of its input's files, and how they become values.
+    /// Elements `[first, end)` of a float tensor: the ranges of its input's files, and how they are decoded to values.
     pub fn operand(&self, at: At, first: u64, end: u64) -> Encoded<'_, Read> {
         if let Some(made) = self.made(at) {
             return Encoded::of_made(made, first, end);
@@ -16,7 +16,7 @@ impl Inputs {
         Encoded::Plain { float: float(self.tensor(at).dtype), bytes: self.stored(at, first, end) }
     }
 
-    /// Where elements `[first, end)` of a tensor are stored (bytes, of a type that packs its elements more tightly).
+    /// Where elements `[first, end)` of a tensor are stored (or bytes `[first, end)`, if an element has less than one byte).
     pub fn stored(&self, at: At, first: u64, end: u64) -> Read {
         let tensor = self.tensor(at);
         let size = tensor.dtype.unit();
@@ -25,13 +25,13 @@ impl Inputs {
 }
 
 impl TensorPlan {
-    /// The terms that are added to the elements of a span which ends here, each with its number.
+    /// The terms that are added to the elements of a span that ends at `end`, each with its index.
     pub fn reaching(&self, action: Action, end: u64) -> impl Iterator<Item = (usize, &TermPlan)> {
         self.terms.iter().enumerate().filter(move |(_, term)| action == Action::Combine && term.elements >= end)
     }
 }
 
-/// The type of a tensor that gets arithmetic; matching lets no other one through.
+/// The float type of a tensor that gets arithmetic. Matching has refused all other types.
 pub fn float(dtype: Dtype) -> Float {
     dtype.float().unwrap_or(Float::F32)
 }

@@ -1,4 +1,4 @@
-//! What a user can ask of a job, checked as far as it can be without looking at an input.
+//! The options of a job, checked as far as that is possible without the inputs.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -13,14 +13,14 @@ use crate::source::Io;
 /// A scale factor: what the user wrote, and the f32 that the arithmetic uses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alpha {
-    /// As written.
+    /// The number as the user wrote it.
     pub text: String,
-    /// `f32(float(text))`, as torch takes it.
+    /// `f32(float(text))`, the value that torch would use.
     pub value: f32,
 }
 
 impl Alpha {
-    /// Narrows a Python float to f32; what would become infinite or vanish is refused.
+    /// Rounds a Python float to f32. A number that would become infinite or 0 is refused.
     pub fn new(text: &str, value: f64) -> Result<Self> {
         #[allow(clippy::cast_possible_truncation, reason = "the rounding is the point")]
         let narrow = value as f32;
@@ -44,7 +44,7 @@ impl Alpha {
 pub struct AlphaRule {
     /// Searched for in tensor names.
     pub pattern: Regex,
-    /// The factor for tensors whose last matching rule this is.
+    /// The factor of the tensors for which this is the last rule that matches.
     pub alpha: Alpha,
 }
 
@@ -54,7 +54,7 @@ pub enum RoundingMode {
     /// To nearest, ties to even.
     #[default]
     Nearest,
-    /// Unbiased at random, reproducible from the seed, the tensor's name and the element's place.
+    /// At random without bias; reproducible from the seed, the tensor's name and the element's index.
     Stochastic,
 }
 
@@ -110,9 +110,10 @@ pub fn parse_pattern(option: &str, text: &str) -> Result<Regex> {
     })
 }
 
-/// A name without these prefixes: each is taken off once, in whatever order they are there. One that begins with an
-/// underscore is an attribute that a wrapper puts between a module and its parts, as FSDP's `_fsdp_wrapped_module.`, and
-/// is taken off wherever a part of the name is so called.
+/// A name without these prefixes. Each is removed once from the start, in whatever order they occur there.
+///
+/// A prefix that begins with an underscore, such as FSDP's `_fsdp_wrapped_module.`, is an attribute that a wrapper puts
+/// between a module and its parts. It is removed from every position in the name.
 pub fn strip_prefixes<'a>(name: &'a str, prefixes: &[String]) -> Cow<'a, str> {
     let mut rest = name;
     let mut left: Vec<&str> = prefixes.iter().map(String::as_str).filter(|prefix| !prefix.is_empty()).collect();
@@ -136,14 +137,14 @@ fn is_inner(prefix: &str) -> bool {
     prefix.starts_with('_')
 }
 
-/// The options shared by the writing verbs; `Default` is what the command line does when nothing is said.
+/// The options shared by the writing verbs. `Default` is what the command line does without options.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Bytes for buffers and headers; by default the smaller of 256 MiB and a quarter of the memory at hand.
+    /// Bytes for buffers and headers; by default 256 MiB, or a quarter of the available memory if that is less.
     pub memory: Option<u64>,
     /// Threads that compute at the same time; by default one per core.
     pub threads: Option<usize>,
-    /// Element type of every float tensor of the output; by default each keeps the target's.
+    /// Element type of every float tensor of the output; by default that of the target's tensor.
     pub dtype: Option<Float>,
     /// How results are rounded.
     pub rounding: RoundingMode,
@@ -151,17 +152,17 @@ pub struct Options {
     pub seed: u64,
     /// What to do about vocabularies of different size.
     pub vocab: Vocab,
-    /// If not empty, only tensors that one of these finds are combined.
+    /// If not empty, only tensors whose names match one of these are combined.
     pub include: Vec<Regex>,
-    /// Tensors that one of these finds are not combined.
+    /// Tensors whose names match one of these are not combined.
     pub exclude: Vec<Regex>,
     /// Factors by tensor name; the last match wins.
     pub alpha_rules: Vec<AlphaRule>,
-    /// Wrapper prefixes (`module.`) taken off tensor names before they are matched: see [`strip_prefixes`].
+    /// Wrapper prefixes (`module.`) to remove from tensor names before they are matched: see [`strip_prefixes`].
     pub prefixes: Vec<String>,
-    /// The checkpoint that adapters among the donors are on, whatever they say themselves (`--base`).
+    /// The base model of the adapters among the donors, whatever their own configs say (`--base`).
     pub base: Option<String>,
-    /// What configs and tokenizers say against the job.
+    /// Objections from configs and tokenizers.
     pub claims: Vec<Claim>,
     /// How inputs are read.
     pub io: Io,
@@ -171,7 +172,7 @@ pub struct Options {
     pub sha256: bool,
     /// Replace an existing output.
     pub overwrite: bool,
-    /// Go on from an interrupted run of the same job.
+    /// Continue an interrupted run of the same job.
     pub resume: bool,
 }
 
@@ -199,7 +200,7 @@ impl Default for Options {
     }
 }
 
-/// Least useful default budget: below it the header tables of a large checkpoint would not fit.
+/// The least default budget. With less, the headers of a large checkpoint would not fit.
 const LEAST_DEFAULT: u64 = 16 << 20;
 
 impl Options {
@@ -226,7 +227,7 @@ impl Options {
             && !self.exclude.iter().any(|pattern| pattern.is_match(name))
     }
 
-    /// The rule that decides a tensor's factor, by its place in `alpha_rules`.
+    /// The rule that decides a tensor's factor, as an index in `alpha_rules`.
     pub fn rule(&self, name: &str) -> Option<usize> {
         self.alpha_rules.iter().rposition(|rule| rule.pattern.is_match(name))
     }
@@ -236,7 +237,7 @@ impl Options {
         strip_prefixes(name, &self.prefixes)
     }
 
-    /// Refuses what contradicts itself.
+    /// Refuses options that contradict each other.
     pub fn check(&self) -> Result<()> {
         self.threads()?;
         if self.rounding == RoundingMode::Stochastic && self.dtype == Some(Float::F32) {

@@ -1,4 +1,4 @@
-//! What a job writes, and what depends on it: names of files, schemas, what goes along.
+//! What a job writes, a checkpoint or a vector, and what depends on that: file names, schemas and shapes.
 
 use crate::checkpoint::{Checkpoint, vector};
 use crate::plan::layout::TensorPlan;
@@ -11,15 +11,15 @@ pub const MANIFEST_SCHEMA: &str = "taskvec/manifest/1";
 /// What a job writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Output {
-    /// The first input with the terms added: a checkpoint, or its values for a consumer in memory.
+    /// The first input with the terms added: a checkpoint folder, or its values for a consumer in memory.
     #[default]
     Checkpoint,
-    /// The difference of two donors; the first input is one of them.
+    /// The difference of two donors. The first input is the minuend.
     Vector,
 }
 
 impl Output {
-    /// The name of the file that says what was written.
+    /// The name of the manifest.
     pub const fn manifest(self) -> &'static str {
         match self {
             Self::Checkpoint => MANIFEST,
@@ -27,7 +27,7 @@ impl Output {
         }
     }
 
-    /// The schema of that file.
+    /// The schema of the manifest.
     pub const fn schema(self) -> &'static str {
         match self {
             Self::Checkpoint => MANIFEST_SCHEMA,
@@ -35,7 +35,7 @@ impl Output {
         }
     }
 
-    /// The name of a weight file that replaces the first input's `shard`; it is number `place` of `count`.
+    /// The name of the weight file for the first input's `shard`. It is file number `place` (from 0) of `count`.
     pub fn file_name(self, shard: &str, place: usize, count: usize) -> String {
         match self {
             Self::Checkpoint => shard.to_owned(),
@@ -44,7 +44,7 @@ impl Output {
         }
     }
 
-    /// A tensor's shape: the first input's, or, in a vector, with the rows that both donors have.
+    /// A tensor's shape in the output: that of the first input, but in a vector only with the rows that both donors have.
     pub fn shape(self, base: &Checkpoint, plan: &TensorPlan) -> Vec<u64> {
         let tensor = &base.tensors[plan.tensor as usize];
         let mut shape = tensor.shape.clone();

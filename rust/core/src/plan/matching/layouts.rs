@@ -1,12 +1,12 @@
-//! Layers that one input keeps in one tensor and another in several: experts one by one or all together, the projections
-//! of attention apart or fused.
+//! Layers that one input stores in one tensor and another input in several: the experts of a layer one by one or all
+//! together, the projections of attention separate or fused.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Matcher;
 use crate::plan::inputs::At;
 
-/// What an input has of a group of layers that has no counterpart under its names.
+/// The tensors of one input in a group of layers that have no counterpart of the same name.
 struct Part {
     first: At,
     tensors: u64,
@@ -14,9 +14,10 @@ struct Part {
 }
 
 impl Matcher<'_> {
-    /// Says once that inputs have another layout, in place of a problem for each of its tensors.
+    /// Reports once that two inputs have different layouts, instead of one problem for each tensor.
     ///
-    /// Told by the numbers: the same module holds as many elements in both, but in another number of tensors.
+    /// A different layout is recognised by numbers: a module has the same number of elements in both inputs, but in another
+    /// number of tensors.
     pub(super) fn name_other_layouts(&mut self) {
         let mut groups: BTreeMap<String, HashMap<u32, Part>> = BTreeMap::new();
         for at in self.unmatched.iter().map(|(at, _)| *at).chain(self.alone.iter().copied()) {
@@ -46,7 +47,7 @@ impl Matcher<'_> {
             place += 1;
             keep
         });
-        // What is left without a counterpart for other reasons keeps its problem, at its new place.
+        // Tensors without a counterpart for other reasons keep their problems, whose indices have moved.
         self.unmatched.retain(|(_, place)| !said.contains(place));
         for (_, place) in &mut self.unmatched {
             *place = moved[place];
@@ -71,7 +72,7 @@ impl Matcher<'_> {
     }
 }
 
-/// What the tensors of a fused and of a separate layout have in common: all experts of a layer, or the module above.
+/// The part of a name that a fused and a separate layout have in common: `….experts`, or the parent of the module.
 fn group(name: &str) -> String {
     if let Some(at) = name.find("experts.") {
         return name[..at + "experts".len()].to_owned();
@@ -80,7 +81,7 @@ fn group(name: &str) -> String {
     module.rsplit_once('.').map_or("", |(above, _)| above).to_owned()
 }
 
-/// Whether two inputs have as much in a group, in another number of tensors.
+/// Whether two inputs have equally many elements in a group, but another number of tensors.
 fn differ(parts: &HashMap<u32, Part>) -> bool {
     let all: Vec<&Part> = parts.values().collect();
     all.iter().any(|a| all.iter().any(|b| a.elements == b.elements && a.tensors != b.tensors))

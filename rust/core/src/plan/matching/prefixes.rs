@@ -1,4 +1,4 @@
-//! Names that differ by a wrapper's prefix alone: which `--strip-prefix` would make them fit.
+//! Names that differ only by a wrapper's prefix: finds the `--strip-prefix` options that would make them match.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
@@ -8,7 +8,7 @@ use crate::checkpoint::tied;
 use crate::plan::options::Options;
 
 impl Matcher<'_> {
-    /// Adds the prefixes to give to every problem of a name without a counterpart, if they mend all of these.
+    /// If there are prefixes that fix all names without a counterpart, adds them to the problems of these names.
     pub(super) fn suggest_prefixes(&mut self) {
         if self.unmatched.is_empty() {
             return;
@@ -25,7 +25,7 @@ impl Matcher<'_> {
     }
 }
 
-/// The prefixes that make the names of every input fit the first one's.
+/// The prefixes whose removal makes the names of every input match those of the first.
 fn suggestion(names: &[Vec<&str>], options: &Options) -> Option<Vec<String>> {
     let (first, others) = names.split_first()?;
     let mut wanted = with(options, options.prefixes.iter().cloned().chain(wrappers(names)));
@@ -37,13 +37,13 @@ fn suggestion(names: &[Vec<&str>], options: &Options) -> Option<Vec<String>> {
     others.iter().all(|other| fit(first, other, &wanted)).then_some(wanted.prefixes)
 }
 
-/// The attributes by which wrappers keep a module: parts of names that begin with an underscore.
+/// The attributes in which wrappers keep a module: parts of names that begin with an underscore.
 fn wrappers(names: &[Vec<&str>]) -> BTreeSet<String> {
     let parts = names.iter().flatten().flat_map(|name| name.split('.').rev().skip(1));
     parts.filter(|part| part.starts_with('_')).map(|part| format!("{part}.")).collect()
 }
 
-/// The options with these prefixes. The longest comes first, because the first that matches is taken off.
+/// The options with these prefixes. The longest comes first, because the first that matches is removed.
 fn with(options: &Options, prefixes: impl IntoIterator<Item = String>) -> Options {
     let prefixes: BTreeSet<String> = prefixes.into_iter().collect();
     let mut prefixes: Vec<String> = prefixes.into_iter().collect();
@@ -51,7 +51,8 @@ fn with(options: &Options, prefixes: impl IntoIterator<Item = String>) -> Option
     Options { prefixes, ..options.clone() }
 }
 
-/// With what precedes the longest ending, cut at a dot, that one name of each input has in common.
+/// Looks for prefixes by which the names of two inputs differ. Takes a name of `other` without a counterpart, and compares
+/// it with each name of `first`: what precedes the longest common ending, cut at a dot, may be a prefix.
 fn between(first: &[&str], other: &[&str], options: &Options) -> Option<Options> {
     let known: HashSet<Cow<'_, str>> = first.iter().map(|name| options.strip(name)).collect();
     let mut strays = other.iter().map(|name| options.strip(name));
@@ -73,7 +74,7 @@ fn between(first: &[&str], other: &[&str], options: &Options) -> Option<Options>
     None
 }
 
-/// Whether every selected name has its counterpart in the first input, and no two become one.
+/// Whether every selected name has a counterpart in the first input, and no two names become equal.
 fn fit(first: &[&str], other: &[&str], options: &Options) -> bool {
     let known: HashSet<Cow<'_, str>> = first.iter().map(|name| options.strip(name)).collect();
     let taken: HashSet<Cow<'_, str>> = other.iter().map(|name| options.strip(name)).collect();

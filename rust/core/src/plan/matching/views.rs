@@ -1,4 +1,4 @@
-//! What each origin has: the vector it stands for, by name, before it meets a target.
+//! The tensors of each origin by name: the vector that it represents, before it is matched with a target.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -7,20 +7,21 @@ use super::{Matcher, SameBytes};
 use crate::checkpoint::tied;
 use crate::plan::inputs::{At, Origin};
 
-/// A tensor of the (virtual) vector: what one origin has under a name.
+/// A tensor of the vector, stored or still to be subtracted: what one origin has under a name.
 #[derive(Clone, Copy)]
 pub(super) struct Difference {
     pub minuend: At,
     pub subtrahend: Option<At>,
     pub exceptions: Option<(At, At)>,
+    /// Whether the target has a tensor of this name.
     pub used: bool,
 }
 
-/// What one origin has, by name without prefixes.
+/// The tensors of one origin, by name without prefixes.
 pub(super) type View<'a> = HashMap<Cow<'a, str>, Difference>;
 
 impl<'a> Matcher<'a> {
-    /// The vector that an origin stands for, by name without prefixes: what `extract` would write.
+    /// The vector that an origin represents, by name without prefixes: what `extract` would write.
     pub(super) fn view(&mut self, origin: &Origin) -> View<'a> {
         match *origin {
             Origin::Pair { minuend, subtrahend } => self.pair_view(minuend, subtrahend),
@@ -56,7 +57,8 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// A donor's tied head is not a tensor of the vector. One that the user left out is not compared either.
+    /// Drops a donor's tied head, which is not a tensor of the vector; returns whether it did. If `--include` and `--exclude`
+    /// do not select it, it is not compared with the embedding either.
     fn drop_donors_tied(&mut self, at: At) -> bool {
         let tied = tied::tied_embedding(&self.inputs.list[at.input as usize].checkpoint, at.tensor).is_some();
         if tied && !self.options.selects(&self.options.strip(self.name(at))) {
@@ -69,7 +71,7 @@ impl<'a> Matcher<'a> {
         self.drop_tied(at)
     }
 
-    /// A head that repeats the embedding is no tensor of the vector: dropped, and its bytes compared before writing.
+    /// Drops a tied head, and has its bytes compared with the embedding before writing; returns whether it did.
     pub(super) fn drop_tied(&mut self, at: At) -> bool {
         let Some(embedding) = tied::tied_embedding(&self.inputs.list[at.input as usize].checkpoint, at.tensor) else {
             return false;
@@ -79,8 +81,8 @@ impl<'a> Matcher<'a> {
         true
     }
 
-    /// Whether a donor's head can only be its embedding once more, as in the other inputs, although its configuration does
-    /// not say so: then its bytes are compared before writing, and it takes no further part.
+    /// Whether a donor's head may be a copy of its embedding, although its configuration does not tie them. The other inputs
+    /// have no such tensor, so it can only be a copy: its bytes are compared before writing, and the head is dropped.
     fn repeats_embedding(&mut self, at: At) -> bool {
         let checkpoint = &self.inputs.list[at.input as usize].checkpoint;
         let embedding = tied::like_embedding(checkpoint, at.tensor).filter(|_| checkpoint.made.is_none());
@@ -89,7 +91,7 @@ impl<'a> Matcher<'a> {
         true
     }
 
-    /// The same for what an origin has under a head's name.
+    /// As [`Self::repeats_embedding`], for all tensors that an origin has under the name of a head.
     pub(super) fn repeats_embeddings(&mut self, origin: &Origin, difference: &Difference) -> bool {
         let Difference { minuend, subtrahend, .. } = *difference;
         let repeats = self.repeats_exceptions(origin, difference)
@@ -104,7 +106,8 @@ impl<'a> Matcher<'a> {
         repeats
     }
 
-    /// A vector's exceptions belong to its values: those of the head have to be those of the embedding too.
+    /// Whether a vector's exceptions for the head may be those for the embedding. They belong to the values, so they have to
+    /// be the same too, and are compared before writing.
     fn repeats_exceptions(&mut self, origin: &Origin, difference: &Difference) -> bool {
         let Origin::Vector { dense, exceptions: Some(input), .. } = *origin else { return true };
         let (vector, file) =
@@ -123,7 +126,7 @@ impl<'a> Matcher<'a> {
         true
     }
 
-    /// A tensor that one donor has and the other has not.
+    /// Handles a tensor that only one of the two donors has.
     fn one_sided(&mut self, at: At, message: &str) {
         if self.repeats_embedding(at) {
             self.note(
@@ -135,6 +138,7 @@ impl<'a> Matcher<'a> {
         }
     }
 
+    /// The differences of two donors, by name without prefixes.
     fn pair_view(&mut self, minuend: u32, subtrahend: u32) -> View<'a> {
         let mut subtrahends = HashMap::new();
         for at in self.tensors(subtrahend) {
@@ -147,7 +151,7 @@ impl<'a> Matcher<'a> {
         }
         let mut view = HashMap::new();
         for at in self.tensors(minuend) {
-            // `extract` has the minuend as its first input too; it must not drop (and note) a head twice.
+            // For `extract` the minuend is also the first input, but a head is dropped (and noted) only here.
             if self.drop_donors_tied(at) {
                 continue;
             }
