@@ -1,16 +1,27 @@
-//! Bytes that never touch the disk: fetched ahead of the windows that will read them, in bounded memory.
+//! A streamed input: its bytes are fetched ahead of the windows that will read them, in bounded memory, and never written
+//! to the disk.
 //!
-//! A lane is one input. Its schedule tells, window by window, which ranges will be read; they are cut on a grid of
-//! [`CHUNK`] bytes of the file into chunks, numbered in the order of their first use. Chunks that follow each other in a
-//! file make one request. Several threads fetch requests in order, each filling its chunks in order; a chunk may be filled
-//! once it is among the first `capacity` from the lowest one that still has readers. Until then its thread waits, and with
-//! it the connection: the sender notices by itself.
+//! There is one lane for each streamed input. Its schedule lists, window by window, the ranges that will be read. Ranges
+//! are cut into chunks at multiples of [`CHUNK`] bytes of the file; chunks are numbered in the order of their first use.
 //!
-//! Why this cannot stand still. Windows are taken in order, and each reads its chunks in order. Take the lowest window that
-//! has not read everything, and the chunk c it waits for. Chunks below c that still have readers are shared with a later
-//! range, and ranges share only what was one of the last two chunks when they were scheduled, after c itself: so the lowest
-//! such chunk is c − 1 at least, and with a capacity of two, c may be filled. Requests before that of c, and chunks before
-//! c in its own request, may be filled for the same reason, so none of their threads waits for room.
+//! ```text
+//! fetching thread (several):
+//!     request = the next chunks that follow each other in a file
+//!     for each chunk of the request, as its bytes arrive:
+//!         wait until chunk number < lowest chunk that still has readers + capacity
+//!         fill a buffer, hand it to the readers
+//! worker, for each range that its window reads:
+//!     for each chunk of the range: wait until it is filled, copy the bytes, count one reader less
+//!     a chunk without readers gives its buffer back
+//! ```
+//!
+//! While a fetching thread waits, it reads nothing from its connection, so the sender slows down by itself.
+//!
+//! Why this cannot deadlock. Windows are taken in order, and each reads its chunks in order. Take the lowest window that has
+//! not read everything, and the chunk c that it waits for. A chunk below c that still has readers is shared with a later
+//! range. A range shares only the last two chunks at the time when it is scheduled, and the later range was scheduled after
+//! c: so such a chunk is c − 1 or higher. With a capacity of two or more, c may therefore be filled. The same holds for all
+//! requests before that of c, and for the chunks before c in its own request, so none of their threads waits for room.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -26,15 +37,15 @@ use crate::system::buffer::Buffer;
 pub const CHUNK: u64 = 1 << 20;
 /// The least capacity of a lane, in chunks.
 pub const LEAST: u64 = 2;
-/// Where as much follows in a file, a request asks for as many bytes at least, so that a round trip hardly counts.
+/// A request asks for at least so many bytes, if so many follow each other in a file. Then the round trip hardly matters.
 pub const REQUEST: u64 = 64 << 20;
-/// How often whoever waits looks whether the job should stop.
+/// How often a waiting thread checks whether the job should stop.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Part of a shard that a window reads at once.
+/// A range of a shard that a window reads in one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// Place of the shard.
+    /// Index of the shard.
     pub shard: usize,
     /// The first byte.
     pub begin: u64,
@@ -42,11 +53,11 @@ pub struct Reading {
     pub end: u64,
 }
 
-/// What the windows of a job read of one input: their numbers, ascending, and the ranges in the order of the reads.
-/// Windows that read nothing of it may be left out.
+/// What the windows of a job read from one input: each call returns the next window's number and its ranges, in the order
+/// of the reads. Numbers ascend. Windows that read nothing from the input may be left out.
 pub type Schedule<'a> = Box<dyn FnMut() -> Result<Option<(u64, Vec<Reading>)>> + Send + 'a>;
 
-/// One input on its way.
+/// One streamed input.
 pub struct Lane<'a> {
     capacity: u64,
     control: &'a Control,
@@ -57,18 +68,20 @@ pub struct Lane<'a> {
 
 struct State<'a> {
     schedule: Schedule<'a>,
-    /// The last window that was scheduled; after the end, every window was.
+    /// The last window that was scheduled. Once `at_end` is set, all windows are scheduled.
     scheduled: Option<u64>,
     at_end: bool,
-    /// From the lowest that has readers on, as far as scheduled.
+    /// The scheduled chunks, from the lowest that still has readers on.
     chunks: VecDeque<Chunk>,
     /// The number of the first of them.
     lowest: u64,
-    /// The first that no request has.
+    /// The number of the first chunk that is in no request yet.
     next: u64,
-    /// Scheduled and not yet read, each with its first chunk.
+    /// Ranges that are scheduled and not yet read: window, range, and number of its first chunk.
     reads: VecDeque<(u64, Reading, u64)>,
+    /// Buffers that are not in use.
     free: Vec<Buffer>,
+    /// How many buffers there are, in use or not.
     made: usize,
 }
 
@@ -76,7 +89,7 @@ struct Chunk {
     shard: usize,
     begin: u64,
     end: u64,
-    /// Reads that are still to come.
+    /// How many reads of it are still to come.
     readers: u32,
     bytes: Option<Arc<Buffer>>,
 }
@@ -86,17 +99,18 @@ impl Chunk {
         Self { shard, begin, end: end.min(cell_end(begin)), readers: 1, bytes: None }
     }
 
+    /// Whether `next` follows directly in the same file.
     fn is_before(&self, next: &Self) -> bool {
         self.shard == next.shard && self.end == next.begin
     }
 }
 
-/// Where the grid's cell with this byte ends.
+/// Where the cell of the [`CHUNK`] grid that contains this byte ends.
 fn cell_end(at: u64) -> u64 {
     (at / CHUNK + 1) * CHUNK
 }
 
-/// Chunks that one request asks for.
+/// The chunks that one request asks for.
 struct Request {
     shard: usize,
     bytes: Range<u64>,
@@ -128,8 +142,8 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Fetches what is scheduled until all of it is there or the lane is stopped. `fetch` hands over just the bytes of a
-    /// range of a shard, in order. For several threads at once.
+    /// Fetches everything that is scheduled, until it is all fetched or the lane is stopped. Several threads may call this
+    /// at the same time. `fetch` delivers exactly the bytes of a range of a shard, in order.
     pub fn serve(
         &self,
         fetch: impl Fn(usize, Range<u64>, &mut (dyn FnMut(&[u8]) -> Result<()> + Send)) -> Result<()>,
@@ -141,8 +155,8 @@ impl<'a> Lane<'a> {
         Ok(())
     }
 
-    /// Fills `buffer` from byte `begin` of a shard on, once it is there. False if window `window` was not scheduled to read
-    /// that.
+    /// Waits for the bytes of a shard from `begin` on, and fills `buffer` with them. Returns false if window `window` was not
+    /// scheduled to read this range.
     pub fn read(&self, window: u64, shard: usize, begin: u64, buffer: &mut [u8]) -> Result<bool> {
         let end = begin + buffer.len() as u64;
         let wanted = Reading { shard, begin, end };
@@ -181,7 +195,7 @@ impl<'a> Lane<'a> {
         Ok(true)
     }
 
-    /// Lets everybody who waits go; what they were doing fails.
+    /// Wakes all waiting threads; their calls fail.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
         self.changed.notify_all();
@@ -204,15 +218,16 @@ impl<'a> Lane<'a> {
         self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// The next request, once its first chunk has room; nothing when everything was requested.
+    /// Waits until there is room for the first chunk of the next request, and returns the request. `None` if everything was
+    /// requested.
     fn request(&self) -> Result<Option<Request>> {
         let mut state = self.lock();
         loop {
             self.check()?;
             let before = (state.scheduled, state.at_end);
             let request = state.request();
-            // Readers may have been waiting for the schedule to reach them. Only then: threads that wait here wake each
-            // other, and would do so without end.
+            // Readers may be waiting until their window is scheduled. They are woken only if the schedule has advanced:
+            // otherwise the threads that wait here would wake each other without end.
             if (state.scheduled, state.at_end) != before {
                 self.changed.notify_all();
             }
@@ -225,7 +240,7 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// A buffer for a chunk, once it has room, and the chunk's length.
+    /// Waits until there is room for a chunk, and returns a buffer for it and its length.
     fn room(&self, number: u64) -> Result<(Buffer, usize)> {
         let mut state = self.lock();
         loop {
@@ -252,10 +267,10 @@ impl<'a> Lane<'a> {
 }
 
 impl State<'_> {
-    /// The next request, as long as it gets.
+    /// The next request, as long as possible. Advances the schedule as far as necessary.
     fn request(&mut self) -> Result<Option<Request>> {
         loop {
-            // The last two chunks may still grow and get more readers.
+            // The last two chunks may still grow and get more readers, so they are not requested yet.
             let closed = if self.at_end { self.chunks.len() } else { self.chunks.len().saturating_sub(2) };
             let first = (self.next - self.lowest) as usize;
             let (mut end, mut bytes) = (first, 0);
@@ -285,7 +300,7 @@ impl State<'_> {
         }
     }
 
-    /// Schedules a range; returns the number of its first chunk, which the others follow.
+    /// Schedules a range, and returns the number of its first chunk. Its other chunks follow.
     fn add(&mut self, Reading { shard, begin, end }: Reading) -> u64 {
         let (first, mut at) = self.join(shard, begin, end);
         while at < end {
@@ -295,8 +310,8 @@ impl State<'_> {
         self.lowest + first as u64
     }
 
-    /// Lets a range share the last two chunks as far as it begins in them. Returns the place of its first chunk, and where
-    /// new ones have to go on.
+    /// Lets a range share the last two chunks if it begins in them. Returns the index of its first chunk in `chunks`, and the
+    /// byte from which it needs new chunks.
     fn join(&mut self, shard: usize, begin: u64, end: u64) -> (usize, u64) {
         let len = self.chunks.len();
         let open = (self.next - self.lowest) as usize;
@@ -306,7 +321,7 @@ impl State<'_> {
             if chunk.shard != shard || !(chunk.begin..=chunk.end).contains(&begin) || begin >= cell {
                 continue;
             }
-            // What goes on behind the cell has to go on in the chunks behind this one, too.
+            // If the range continues after this cell, the next chunk has to continue there, too.
             let is_last = place + 1 == len;
             if end > cell && !is_last && !(chunk.end == cell && chunk.is_before(&self.chunks[place + 1])) {
                 continue;
@@ -324,12 +339,13 @@ impl State<'_> {
         (len, begin)
     }
 
-    /// One reader less; with the last one goes the buffer, and the lowest chunks without readers.
+    /// Counts one reader less. After the last reader, the buffer becomes free, and the lowest chunks without readers are
+    /// removed.
     fn was_read(&mut self, number: u64) {
         let chunk = &mut self.chunks[(number - self.lowest) as usize];
         chunk.readers -= 1;
         if chunk.readers == 0 {
-            // Whoever read it has let go of it before saying so.
+            // Readers drop their reference before they call this, so ours is the only one left.
             self.free.extend(chunk.bytes.take().and_then(|bytes| Arc::try_unwrap(bytes).ok()));
         }
         while self.chunks.front().is_some_and(|chunk| chunk.readers == 0) {
@@ -339,12 +355,12 @@ impl State<'_> {
     }
 }
 
-/// The chunks of one request, as their bytes come.
+/// Fills the chunks of one request as their bytes arrive.
 struct Filling<'l, 'a> {
     lane: &'l Lane<'a>,
     number: u64,
     end: u64,
-    /// Of the chunk in work: its bytes, how many it needs, how many it has.
+    /// The chunk that is being filled: its buffer, how many bytes it needs, and how many it has.
     buffer: Option<(Buffer, usize, usize)>,
 }
 

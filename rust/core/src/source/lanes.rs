@@ -10,15 +10,15 @@ use crate::source::lane::Lane;
 /// Requests at the same time for one input.
 const MOST_OF_LANE: usize = 4;
 
-/// What the windows of a job read of its streamed inputs, on its way.
+/// The lanes of all streamed inputs of a job.
 pub struct Lanes<'a> {
     lanes: Vec<Option<(Lane<'a>, &'a Checkpoint)>>,
-    /// What the first fetch that failed said.
+    /// The error of the first fetch that failed.
     failed: Mutex<Option<Error>>,
 }
 
 impl<'a> Lanes<'a> {
-    /// A lane and where it fetches from, by input; nothing for those that are not streamed.
+    /// Takes a lane and the checkpoint that it fetches from, for each input; `None` for inputs that are not streamed.
     pub fn new(lanes: Vec<Option<(Lane<'a>, &'a Checkpoint)>>) -> Self {
         Self { lanes, failed: Mutex::new(None) }
     }
@@ -28,7 +28,8 @@ impl<'a> Lanes<'a> {
         self.lanes[input].as_ref().map(|(lane, _)| lane)
     }
 
-    /// Serves the lanes while `job` works on the windows. When one of them fails, so does the other.
+    /// Runs the threads that fetch for the lanes while `job` computes the windows. If a fetch fails, the job is stopped, and
+    /// the other way round.
     pub fn serve<R>(&self, job: impl FnOnce() -> Result<R>) -> Result<R> {
         let lanes = || self.lanes.iter().flatten();
         let threads = MOST_OF_LANE.min(MOST_REQUESTS / lanes().count().max(1)).max(1);
@@ -49,13 +50,13 @@ impl<'a> Lanes<'a> {
             job()
         });
         match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // The job only saw that it was stopped.
+            // The job's own error only says that it was stopped; the error of the fetch says why.
             Some(error) if done.is_err() => Err(error),
             _ => done,
         }
     }
 
-    /// Keeps the first error that is one, and stops everybody.
+    /// Keeps the first error other than `Cancelled`, and stops all lanes.
     fn fail(&self, error: Error) {
         if !matches!(error, Error::Cancelled) {
             self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
@@ -68,7 +69,7 @@ impl<'a> Lanes<'a> {
     }
 }
 
-/// Stops the lanes when the job is over, whichever way: their threads may be waiting for readers.
+/// Stops the lanes when the job ends, however it ends: their threads may still be waiting for readers.
 struct Ended<'l, 'a>(&'l Lanes<'a>);
 
 impl Drop for Ended<'_, '_> {

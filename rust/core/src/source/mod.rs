@@ -1,6 +1,7 @@
-//! Reading byte ranges of input files: mapped, buffered or direct, once they are here, or fetched, behind one trait.
+//! Reading byte ranges of input files, behind one trait. Local files are mapped, read through the page cache, or read past
+//! it. Remote files are downloaded first, or streamed: fetched range by range.
 //!
-//! May import `checkpoint` and what is below it. Another way to get bytes is a variant of `Source`.
+//! May import `checkpoint` and what is below it. A new way to read bytes is an implementation of `Source`.
 
 pub mod lane;
 pub(crate) mod lanes;
@@ -21,7 +22,7 @@ use crate::system::os::{self, DIRECT_ALIGNMENT};
 /// How inputs are read (`--io`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Io {
-    /// Chosen from the file systems and the memory at hand; see [`Io::resolve`].
+    /// Chosen by file system and available memory; see [`Io::resolve`].
     #[default]
     Auto,
     /// Memory-mapped.
@@ -60,8 +61,8 @@ impl fmt::Display for Io {
 impl Io {
     /// What `auto` means for these inputs, and why in a few words.
     ///
-    /// A mapping saves one copy of every byte when the inputs can stay in memory. When they cannot, mapped pages are the
-    /// most expensive to reclaim; on network and FUSE file systems a mapping is slow or refused.
+    /// If the inputs fit in memory, mapping them saves one copy of every byte. If they do not, mapped pages are the most
+    /// expensive to reclaim. On network and FUSE file systems, mapping is slow or refused.
     pub fn resolve(self, inputs: &[&Checkpoint]) -> (Self, String) {
         if self != Self::Auto {
             return (self, "requested".into());
@@ -74,7 +75,7 @@ impl Io {
         if let Some((shard, _)) = disks().find(|(_, disk)| !os::is_local(&disk.file)) {
             return (Self::Pread, format!("{} is not on a local file system", shard.name));
         }
-        // Some mounts look local and yet refuse to be mapped.
+        // Some mounts look local but refuse mappings.
         if let Some((shard, error)) = disks().find_map(|(shard, disk)| Some((shard, map(shard, disk).err()?))) {
             return (Self::Pread, format!("{} cannot be mapped ({error})", shard.name));
         }
@@ -87,7 +88,7 @@ impl Io {
     }
 }
 
-/// Reads shorter than this always go through the cache: their neighbours will want the same disk blocks.
+/// Reads shorter than this always go through the page cache, because neighbouring reads will need the same disk blocks.
 pub const LONG: usize = 64 << 10;
 
 /// One input file, open for positional reads.
@@ -98,15 +99,15 @@ pub trait Source: Send + Sync {
     /// The bytes of buffer that a read of `len` bytes needs; from [`LONG`] bytes on, the buffer is aligned for direct reads.
     fn room(&self, len: usize) -> usize;
 
-    /// The window is done with. Fails if bytes handed out may have been lost under us.
+    /// Releases a range after its window is computed. Fails if bytes that were handed out may have been lost meanwhile.
     fn release(&self, _begin: u64, _len: usize) -> Result<()> {
         Ok(())
     }
 }
 
-/// Opens one shard. The descriptor that its header was read from is the one used, so a file put in its place is not seen.
+/// Opens one shard. It is read through the same descriptor as its header, so a file that replaces it meanwhile is not read.
 ///
-/// Large checkpoints have hundreds of shards, so no second descriptor is spent where one will do.
+/// Large checkpoints have hundreds of shards, so a second descriptor is opened only for direct reads.
 pub fn open<'a>(shard: &'a Shard, io: Io, control: &'a Control) -> Result<Box<dyn Source + 'a>> {
     match &shard.store {
         Store::Disk(disk) => open_disk(shard, disk, io),
@@ -123,8 +124,8 @@ fn open_disk<'a>(shard: &'a Shard, disk: &'a OnDisk, io: Io) -> Result<Box<dyn S
         Io::Mmap => map(shard, disk),
         Io::Direct => match os::reopen_direct(file) {
             Ok(direct) => Ok(Box::new(Direct { direct, file, path })),
-            // The file system takes no direct reads (or there is no /proc to open the file by): they go through the cache,
-            // as each of them would that it refuses later.
+            // The file system does not support direct reads, or there is no /proc through which to reopen the file. Reads go
+            // through the page cache instead.
             Err(error) if os::refuses_direct(&error) || error.kind() == io::ErrorKind::NotFound => {
                 Ok(Box::new(Pread { file, path }))
             }
@@ -134,7 +135,7 @@ fn open_disk<'a>(shard: &'a Shard, disk: &'a OnDisk, io: Io) -> Result<Box<dyn S
     }
 }
 
-/// An early end of an input means that somebody changed it; anything else is the system's answer.
+/// The error for a failed read. If an input ends early, somebody changed it; any other error is passed on.
 fn lost(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |error| match error.kind() {
         io::ErrorKind::UnexpectedEof => {
@@ -145,12 +146,12 @@ fn lost(path: &Path) -> impl FnOnce(io::Error) -> Error {
     }
 }
 
-/// A file that is asked for when something of it is first read.
+/// A file that is downloaded. The first read waits until it has arrived, and opens it.
 struct Arriving<'a> {
     shard: &'a Shard,
     io: Io,
     control: &'a Control,
-    /// One worker waits for the file; the others wait for that one.
+    /// Held by the one worker that waits for the file; the others wait for that worker.
     opening: Mutex<()>,
     source: OnceLock<Box<dyn Source + 'a>>,
 }
@@ -187,7 +188,7 @@ impl Source for Arriving<'_> {
     }
 }
 
-/// A file that is never here: each read is a request of its own.
+/// A streamed file, which never becomes a local file. Each read is a request of its own.
 struct Ranges<'a> {
     shard: &'a Shard,
     control: &'a Control,
@@ -297,14 +298,14 @@ impl Direct<'_> {
         let skip = usize::try_from(begin % align).map_err(io::Error::other)?;
         let span = (skip + len).next_multiple_of(DIRECT_ALIGNMENT);
         let mut got = 0;
-        // The file's end may come inside the last aligned block, and a read may stop early at any aligned place.
+        // The file may end inside the last aligned block, and a read may stop early at any aligned offset.
         while got < skip + len {
             match read_at(&self.direct, &mut buffer[got..span], begin - skip as u64 + got as u64) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(n) if n % DIRECT_ALIGNMENT == 0 || got + n >= skip + len => got += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if !os::refuses_direct(&error) => return Err(error),
-                // A file system that takes the flag but not this read: the window goes through the cache.
+                // The file system accepts the flag but not this read, so the whole range is read through the page cache.
                 Ok(_) | Err(_) => {
                     read_exact_at(self.file, &mut buffer[..len], begin)?;
                     return Ok(&buffer[..len]);
