@@ -1,11 +1,11 @@
-//! Files and folders that have nothing to do with a checkpoint although they are often beside one: secrets, and what
-//! training, file systems and editors leave behind. They are told by their names alone, so that the rule is the same
-//! for a folder of this machine, for one on the Hub and for a list of files that is to be uploaded.
+//! Files and folders that are often beside a checkpoint but do not belong to it: secrets, and leftovers of training runs,
+//! file systems and editors. They are recognised only by their names, so that the same rule holds for a local folder, for
+//! a folder on the Hub, and for a list of files to upload.
 
-/// Folders that every file system may have, which are nobody's content.
+/// Folders that belong to the file system and are not content.
 const OF_THE_SYSTEM: [&str; 3] = ["lost+found", "system volume information", "$recycle.bin"];
 
-/// Folders of runs, by their whole names.
+/// Folders of training runs, by their whole names.
 const FOLDERS: [&str; 14] = [
     "__pycache__",
     "checkpoints",
@@ -23,7 +23,7 @@ const FOLDERS: [&str; 14] = [
     "wandb",
 ];
 
-/// What comes before the number in the names of folders that a trainer saves into.
+/// What comes before the number in the names of numbered folders into which a trainer saves.
 const NUMBERED: [&str; 12] = [
     "checkpoint",
     "checkpoint_",
@@ -40,7 +40,7 @@ const NUMBERED: [&str; 12] = [
     "optimizer_",
 ];
 
-/// Files of a run, of a file system or of a desktop, by their whole names.
+/// Files of a training run, a file system or a desktop, by their whole names.
 const FILES: [&str; 12] = [
     ".ds_store",
     // A link to the repository, as in a work tree.
@@ -53,7 +53,7 @@ const FILES: [&str; 12] = [
     "thumbs.db",
     "trainer_log.jsonl",
     "trainer_state.json",
-    // Of use only beside a sharded optimiser state.
+    // Useful only beside a sharded optimiser state.
     "zero_to_bf16.py",
     "zero_to_fp32.py",
 ];
@@ -88,7 +88,7 @@ const SECRETS: [&str; 21] = [
 const SECRET_FRONTS: [&str; 8] =
     [".env.", "client_secret", "id_dsa", "id_ecdsa", "id_ed25519", "id_rsa", "service-account", "service_account"];
 const SECRET_ENDS: [&str; 10] = [".env", ".jks", ".kdbx", ".key", ".keystore", ".ovpn", ".p12", ".pem", ".pfx", ".ppk"];
-/// What such a file is called between its leading dot and its ending, either of which it may lack.
+/// Names of secret files without a leading dot and without an ending; a file may have either, both or none of them.
 const SECRET_STEMS: [&str; 13] = [
     "api_key",
     "apikey",
@@ -106,7 +106,7 @@ const SECRET_STEMS: [&str; 13] = [
 ];
 const SECRET_STEM_ENDINGS: [&str; 10] = ["", "cfg", "conf", "csv", "ini", "json", "toml", "txt", "yaml", "yml"];
 
-/// Whether a folder of this name belongs to the file system, as `lost+found` does: it is no content of its folder.
+/// Whether a folder of this name belongs to the file system, such as `lost+found`, and is not content.
 pub fn is_of_the_system(own: &str) -> bool {
     OF_THE_SYSTEM.contains(&own.to_ascii_lowercase().as_str())
 }
@@ -120,7 +120,7 @@ pub fn is_run_folder(own: &str) -> bool {
         || front.len() < own.len() && NUMBERED.contains(&front)
 }
 
-/// Whether a file of this name holds a secret, or is what a training run, a file system or an editor left.
+/// Whether a file of this name holds a secret, or was left behind by a training run, a file system or an editor.
 pub fn is_stray(own: &str) -> bool {
     let own = own.to_ascii_lowercase();
     let begins = |fronts: &[&str]| fronts.iter().any(|front| own.starts_with(front));
@@ -138,7 +138,7 @@ pub fn is_stray(own: &str) -> bool {
         || ends(&FILE_ENDS)
 }
 
-/// The same for a file below a folder, called by its path with `/`: also where a folder on the way says so.
+/// As [`is_stray`], for a path with `/`: also true if one of the folders in the path is left over.
 pub fn is_stray_path(path: &str) -> bool {
     let mut parts = path.split('/').rev();
     parts.next().is_some_and(is_stray) || parts.any(|folder| is_run_folder(folder) || is_of_the_system(folder))

@@ -1,6 +1,5 @@
-//! Files beside the weights that describe other weights than those of the checkpoint. An output never has what such a
-//! file describes: a loader that believes it would look for files that are not there, or read the weights as what they
-//! are not.
+//! Files in a checkpoint folder that describe weights which an output will not have, such as an adapter's config. They are
+//! not copied: a loader that believed them would look for missing files, or would misread the weights.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -12,31 +11,31 @@ use crate::format::adapter_config;
 use crate::format::config::Config;
 use crate::storage::place::Place;
 
-/// How weights were quantised.
+/// Files that describe how weights were quantised.
 const QUANTISED: [&str; 4] =
     ["hf_quant_config.json", "quant_config.json", "quantization_config.json", "quantize_config.json"];
-/// Lists of a model's parts, each a folder: of Sentence Transformers and of Diffusers.
+/// Files that list the parts of a model, each in its own folder: of Sentence Transformers and of Diffusers.
 const PARTS: [&str; 2] = ["modules.json", "model_index.json"];
-/// The longest of such a list that is read.
+/// The longest such list that is read.
 const MAX_LIST: u64 = 1 << 20;
 
-/// Moves the descriptions of weights that are left out from the files that go along to those that do not. `codes`:
-/// whether the checkpoint's own weights are, or may be, codes of a quantised format.
+/// Moves descriptions of weights that are left out from the sidecars to the files that are left out. `codes` says whether
+/// the checkpoint's own weights are, or may be, codes of a quantised format.
 pub fn leave_out(found: &mut Found, place: &Place, codes: bool) -> Result<()> {
     let mut moved = BTreeSet::new();
     for name in &found.sidecars {
         let own = own_name(name);
         let folder = &name[..name.len() - own.len()];
-        // Weights of the same folder that are left out.
+        // The weights in the same folder that are left out.
         let weights =
             || found.left_out.iter().filter_map(|left| left.strip_prefix(folder)).filter(|left| is_weights(left));
         let beside = |test: &dyn Fn(&str) -> bool| weights().any(|left| !left.contains('/') && test(left));
         let describes = match own {
-            // With it, PEFT and transformers look for the adapter's own weights.
+            // If it is there, PEFT and transformers look for the adapter's weights.
             adapter_config::FILE => true,
-            // Of Mistral's and Meta's own formats.
+            // Of Mistral's and Meta's own checkpoint formats.
             "params.json" => beside(&|left| left.starts_with("consolidated")),
-            // Of a checkpoint that torch saved in parts.
+            // Of a distributed checkpoint of torch.
             ".metadata" => beside(&|left| left.ends_with(".distcp")),
             // Of Ollama.
             "Modelfile" => match read(place, name)? {
@@ -61,7 +60,7 @@ pub fn leave_out(found: &mut Found, place: &Place, codes: bool) -> Result<()> {
     Ok(())
 }
 
-/// A file that is looked into only to find what it names: one that is too long for that names nothing.
+/// Reads a file in which only names are looked for. A file that is too long counts as absent.
 fn read(place: &Place, name: &str) -> Result<Option<Vec<u8>>> {
     match place.read(name, MAX_LIST) {
         Err(Error::Corrupt { .. }) => Ok(None),
@@ -69,7 +68,7 @@ fn read(place: &Place, name: &str) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// The folders that a list of a model's parts names; none where it cannot be understood.
+/// The folders that a list of a model's parts names; empty if the list cannot be understood.
 fn parts(place: &Place, name: &str) -> Result<Vec<String>> {
     let Some(text) = read(place, name)? else { return Ok(Vec::new()) };
     let first = |path: &str| path.split('/').next().unwrap_or_default().to_owned();
@@ -82,7 +81,7 @@ fn parts(place: &Place, name: &str) -> Result<Vec<String>> {
     })
 }
 
-/// What a report says of an adapter beside the weights of a checkpoint: only one of the two is read.
+/// A note about an adapter beside the weights of a checkpoint, because only one of the two is read.
 pub fn unread_adapter(label: &str, found: &Found) -> Option<String> {
     let of_adapter = |name: &&String| *name == adapter_config::FILE || name.starts_with("adapter_model.");
     let files: Vec<&str> = found.left_out.iter().filter(of_adapter).map(String::as_str).collect();
@@ -94,7 +93,7 @@ pub fn unread_adapter(label: &str, found: &Found) -> Option<String> {
     })
 }
 
-/// What a report says where the configuration of a target names code that is not among the files that go along.
+/// A note about code that the configuration of a target names but that is not among the files to copy.
 pub fn missing_code(label: &str, sidecars: &[String], config: &Config) -> Option<String> {
     let missing: Vec<String> = code(config).into_iter().filter(|file| !sidecars.contains(file)).collect();
     (!missing.is_empty()).then(|| {
@@ -105,7 +104,7 @@ pub fn missing_code(label: &str, sidecars: &[String], config: &Config) -> Option
     })
 }
 
-/// The files of code that `auto_map` names in the checkpoint's own folder.
+/// The Python files that `auto_map` names in the checkpoint's own folder.
 fn code(config: &Config) -> BTreeSet<String> {
     let document = config.raw.as_deref().and_then(|raw| serde_json::from_slice::<Value>(raw).ok());
     let map = document.as_ref().and_then(|document| document.get("auto_map")?.as_object());
@@ -113,7 +112,7 @@ fn code(config: &Config) -> BTreeSet<String> {
         Value::Array(several) => several.iter().collect(),
         one => vec![one],
     });
-    // `org/name--file.Class` is code of another repository.
+    // `org/name--file.Class` means code in another repository.
     let here = classes.filter_map(Value::as_str).filter(|class| !class.contains("--"));
     here.filter_map(|class| Some(format!("{}.py", class.rsplit_once('.')?.0.replace('.', "/")))).collect()
 }

@@ -1,7 +1,7 @@
-//! A PEFT adapter, opened as a checkpoint: its tensors are the ΔW of the adapted weights, under the names of their base.
+//! A PEFT adapter, opened as a checkpoint: its tensors are the ΔW of the adapted weights, under the names of the base model.
 //!
-//! What an adapter leaves alone is zero in it. So the two sides of a pair get the same tensors, and everything that comes
-//! later treats them like any others.
+//! A weight that the adapter does not adapt has a ΔW of zero. So both sides of a pair can get the same tensors, and all
+//! later steps treat them like any other checkpoint.
 
 use std::collections::HashMap;
 
@@ -18,20 +18,22 @@ use crate::text::quote;
 
 /// The weights' file name without its ending.
 const STEM: &str = "adapter_model";
-/// What PEFT puts before the base model's own names.
+/// The prefix that PEFT adds to the base model's names.
 const PREFIX: &str = "base_model.model.";
-/// A module's tensors, by the ends of their names: A and B of a matrix, A and B of an embedding, and its weight as the
-/// base has it, which PEFT saves along with an adapted embedding.
+/// The endings of the names of a module's tensors: A and B of a matrix, A and B of an embedding, and the base model's
+/// weight, which PEFT also saves with an adapted embedding.
 const ENDS: [&str; 5] =
     [".lora_A.weight", ".lora_B.weight", ".lora_embedding_A", ".lora_embedding_B", ".base_layer.weight"];
 
 /// The models of transformers whose blocks are made of its `Conv1D`, as configs name them.
 const CONV1D_MODELS: [&str; 6] = ["clvp", "clvp_decoder", "decision_transformer", "gpt2", "imagegpt", "openai-gpt"];
-/// The layers of those models that are `Conv1D`; their others, such as the head, are linear.
+/// The layers of those models that are `Conv1D`. Their other layers, such as the head, are linear.
 const CONV1D_LAYERS: [&str; 4] = ["c_attn", "q_attn", "c_proj", "c_fc"];
 
-/// Whether a module's weight is stored as `[in, out]`. PEFT asks the layer and not the file's flag, so the flag decides
-/// only where no model is at hand to tell; where the model does not tell, a flag that is set is not believed.
+/// Whether a module's weight is stored as `[in, out]`, as `Conv1D` does.
+///
+/// PEFT looks at the layer and not at the flag in the file. So the flag decides only if there is no model `like` to look
+/// at. If there is one but it does not tell, a flag that is set is refused.
 fn is_conv1d(
     module: &str,
     [rows, columns]: [u64; 2],
@@ -43,7 +45,7 @@ fn is_conv1d(
     match stored {
         Some(shape) if rows != columns && *shape == [rows, columns] => return Ok(false),
         Some(shape) if rows != columns && *shape == [columns, rows] => return Ok(true),
-        // What fits neither way is refused for its shape.
+        // A shape that fits neither way is refused later.
         Some(_) if rows != columns => return Ok(flag),
         _ => {}
     }
@@ -64,8 +66,8 @@ fn is_conv1d(
 /// Opens the weights of an adapter as they are stored.
 pub fn open_factors(place: &Place, control: &Control) -> Result<Checkpoint> {
     let mut checkpoint = Checkpoint::open_weights(place, STEM, control)?;
-    // A head that it adapts is not its embedding's; one that it does not adapt does not move. A config.json beside it,
-    // which is a copy of its base's, says nothing of ΔW.
+    // A head that the adapter adapts is separate from the embedding, and a head that it does not adapt does not change. So
+    // no head is tied. A config.json beside the adapter is ignored: it is a copy of the base model's.
     checkpoint.config = Config { tied: Some(false), ..Config::default() };
     checkpoint.adapter = Some(AdapterConfig::read(place)?);
     Ok(checkpoint)
@@ -74,7 +76,7 @@ pub fn open_factors(place: &Place, control: &Control) -> Result<Checkpoint> {
 /// The tensors of one adapted module, by [`ENDS`].
 type Module<'a> = [Option<&'a Tensor>; 5];
 
-/// Opens an adapter as the ΔW that its factors give. `like` is the model whose layers ΔW is for, if there is one.
+/// Opens an adapter as the ΔW of its factors. `like` is a model with the same layers as the base, if there is one.
 pub fn open(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Result<Checkpoint> {
     let mut checkpoint = open_factors(place, control)?;
     let Some(config) = checkpoint.adapter.clone() else { return Ok(checkpoint) };
@@ -113,7 +115,7 @@ pub fn open(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Resu
     Ok(checkpoint)
 }
 
-/// The factors of every module, in the file's order, or an error for what is none.
+/// The factors of every module, in the order of the file. Fails for a tensor that is not a factor.
 fn modules(checkpoint: &Checkpoint) -> Result<Vec<(&str, Module<'_>)>> {
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut modules: Vec<(&str, Module)> = Vec::new();
@@ -136,6 +138,7 @@ fn modules(checkpoint: &Checkpoint) -> Result<Vec<(&str, Module<'_>)>> {
     Ok(modules)
 }
 
+/// Checks the factors of one module, and describes their product.
 fn product(
     checkpoint: &Checkpoint,
     name: &str,
@@ -181,7 +184,7 @@ fn product(
     Ok(Product { a, b, rank, rows, columns, scale, transposed })
 }
 
-/// Both dimensions of a factor.
+/// The two dimensions of a factor.
 fn matrix(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<[u64; 2]> {
     match tensor.shape[..] {
         [rows, columns] if rows > 0 && columns > 0 => Ok([rows, columns]),
@@ -208,7 +211,7 @@ fn factor(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<Factor> {
     }
 }
 
-/// What is wrong with a tensor that is not a factor: merging helps only where PEFT would read it.
+/// The error for a tensor that is not a factor. Merging is suggested only if PEFT could read the adapter.
 fn no_factor(checkpoint: &Checkpoint, tensor: &Tensor) -> Error {
     if tensor.name.starts_with(PREFIX) || !ENDS.iter().any(|end| tensor.name.ends_with(end)) {
         return refused(checkpoint, tensor, "it is not a factor of a LoRA adapter on a whole model".into());
@@ -227,7 +230,7 @@ fn mismatch(checkpoint: &Checkpoint, tensor: &Tensor, what: &str) -> Error {
     Error::Mismatch(format!("{}: tensor {}: {what}", checkpoint.shard(tensor).path.display(), quote(&tensor.name)))
 }
 
-/// A tensor that stands in no file: its bytes are those that it takes once it is made.
+/// A tensor that is computed and not stored. Its length is that of the computed f32 values.
 pub(crate) fn tensor(name: String, shape: Vec<u64>, shard: u32) -> Tensor {
     let bytes = shape.iter().product::<u64>() * 4;
     Tensor { name, dtype: Dtype::F32, shape, shard, begin: 0, bytes }

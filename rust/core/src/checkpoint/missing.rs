@@ -1,4 +1,4 @@
-//! What is said of a folder that is not itself a checkpoint: what was looked for, what is there instead, and what to name.
+//! The error for a folder that is not a checkpoint: it says what was looked for, what is there instead, and what to name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::format::index::index_name;
 use crate::storage::place::Place;
 use crate::text::quote;
 
-/// How far below the folder others are looked for, and in how many folders at most.
+/// How many levels below the folder are searched, and at most how many folders.
 const DEEPEST: usize = 3;
 const MOST_FOLDERS: usize = 1_000;
 
@@ -20,13 +20,13 @@ const MOST_FOLDERS: usize = 1_000;
 struct Instead {
     /// Weight files in the folder itself.
     weights: Vec<String>,
-    /// Folders below that hold what was looked for, as a user would name them; of the least depth that has any.
+    /// Subfolders that hold what was looked for, as a user would name them. Only those of the first level that has any.
     checkpoints: Vec<String>,
-    /// The same for adapters.
+    /// Subfolders that hold an adapter.
     adapters: Vec<String>,
 }
 
-/// Says what was looked for, and what is there instead.
+/// The error for a folder without the weights `stem`.
 pub fn nothing_there(place: &Place, stem: &str) -> Error {
     let wanted = [format!("{stem}.safetensors"), index_name(stem)];
     let Instead { weights, checkpoints, adapters } = match look(place, &wanted, stem == "model") {
@@ -63,8 +63,8 @@ pub fn nothing_there(place: &Place, stem: &str) -> Error {
     Error::corrupt(&place.root, what)
 }
 
-/// Says of a folder without the description of a vector, a file called `wanted`, that it is none, and which folders
-/// below it are.
+/// The error for a folder that is not a vector, because it has no description (a file called `wanted`). Names the
+/// subfolders that are vectors.
 pub fn no_vector(place: &Place, wanted: &str) -> Error {
     let missing = format!("holds no {wanted}");
     let what = match (snapshot(place), look(place, &[wanted.to_owned()], false)) {
@@ -79,15 +79,15 @@ pub fn no_vector(place: &Place, wanted: &str) -> Error {
     Error::corrupt(&place.root, what)
 }
 
-/// Looks for folders that hold one of the `wanted` files, and for `adapters` where these would do too.
+/// Searches for folders that hold one of the `wanted` files; with `adapters`, also for folders that hold an adapter.
 fn look(place: &Place, wanted: &[String], adapters: bool) -> Result<Instead> {
     if place.remote.is_some() { Ok(elsewhere(place, wanted, adapters)) } else { here(&place.root, wanted, adapters) }
 }
 
-/// What a folder of this machine holds, and the folders below it.
+/// Searches a local folder and the folders below it.
 fn here(root: &Path, wanted: &[String], adapters: bool) -> Result<Instead> {
     let mut found = Instead::default();
-    // Each with its name from the root.
+    // Folders to search, each with its path below the root.
     let mut level: Vec<(PathBuf, String)> = Vec::new();
     for entry in fs::read_dir(root).map_err(Error::io(root, "list"))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -130,10 +130,10 @@ fn here(root: &Path, wanted: &[String], adapters: bool) -> Result<Instead> {
     Ok(found)
 }
 
-/// The same for a folder elsewhere, of which the names of all files are known.
+/// Searches the list of files of a remote folder.
 fn elsewhere(place: &Place, wanted: &[String], adapters: bool) -> Instead {
     let mut found = Instead::default();
-    // In a ref, the first subfolder stands after a colon.
+    // In a ref, the first subfolder comes after a colon.
     let below = place.origin.as_ref().is_some_and(|origin| origin.subfolder.is_some());
     let root = format!("{}{}", place.root.display(), if below { '/' } else { ':' });
     let files = place.remote.as_ref().map_or(&[][..], |remote| remote.files());
@@ -160,8 +160,8 @@ fn elsewhere(place: &Place, wanted: &[String], adapters: bool) -> Instead {
     found
 }
 
-/// In huggingface_hub's cache, the folder that has the files of a repository whose own folder (`models--org--name`, or
-/// `snapshots` in it) was given: of the commit that `main` was when it was last asked for, else the only one there is.
+/// If the folder is that of a repository in huggingface_hub's cache (`models--org--name`, or `snapshots` in it): the
+/// snapshot to name instead. This is the commit that `main` last was, or otherwise the only snapshot there is.
 fn snapshot(place: &Place) -> Option<String> {
     let root = place.root.as_path();
     if place.remote.is_some() {
@@ -180,7 +180,7 @@ fn snapshot(place: &Place) -> Option<String> {
     Some(format!("`{}`", chosen.display()))
 }
 
-/// The first few of many names.
+/// The first three names, and how many more there are.
 fn listing(names: &[String]) -> String {
     let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
     let shown: Vec<_> = names.iter().take(3).map(|name| quote(name)).collect();

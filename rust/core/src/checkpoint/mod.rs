@@ -1,6 +1,6 @@
-//! A checkpoint folder, opened: its shards, the place of every tensor in them, and the files beside them.
+//! An opened checkpoint folder: its shards, the position of every tensor in them, and the files beside them.
 //!
-//! May import `format` and what is below it. Another kind of folder to read weights from is a file here.
+//! May import `format` and what is below it. A new kind of folder to read weights from is a new file here.
 
 pub mod clutter;
 pub(crate) mod descriptions;
@@ -37,9 +37,9 @@ pub struct Tensor {
     pub name: String,
     /// Its element type.
     pub dtype: Dtype,
-    /// Its dimensions; none for a scalar.
+    /// Its dimensions; empty for a scalar.
     pub shape: Vec<u64>,
-    /// Its shard's place in [`Checkpoint::shards`].
+    /// The index of its shard in [`Checkpoint::shards`].
     pub shard: u32,
     /// Its first byte in the shard's file.
     pub begin: u64,
@@ -48,38 +48,38 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// The number of its elements; the header's check made sure that it can be counted.
+    /// The number of its elements. It does not overflow: the header was checked.
     pub fn elements(&self) -> u64 {
         self.shape.iter().product()
     }
 }
 
-/// A checkpoint in which every tensor stands in exactly one shard, and just where the index says.
+/// A checkpoint in which every tensor is in exactly one shard, the one that the index names.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The folder as the caller named it.
     pub place: Place,
     /// Its name for messages and manifests.
     pub label: String,
-    /// By name.
+    /// The weight files, sorted by name.
     pub shards: Vec<Shard>,
-    /// By shard, then in the order of the file.
+    /// The tensors, sorted by shard, then by position in the file.
     pub tensors: Vec<Tensor>,
-    /// The index, where there is one.
+    /// The index, if there is one.
     pub index: Option<Index>,
-    /// Files that go along with an output: relative paths with `/`, sorted.
+    /// Files that are copied to an output: relative paths with `/`, sorted.
     pub sidecars: Vec<String>,
-    /// Files and folders that do not (other weights, what is no file): relative paths with `/`, sorted.
+    /// Files and folders that are not copied (other weights, anything but regular files): relative paths with `/`, sorted.
     pub left_out: Vec<String>,
     /// What `config.json` says.
     pub config: Config,
     /// What `adapter_config.json` says, if it is an adapter.
     pub adapter: Option<AdapterConfig>,
-    /// What its tensors are made of, one for one, where they do not stand in its files.
+    /// What each of its tensors is computed from, if they are not stored in its files themselves (an adapter).
     pub made: Option<Vec<Made>>,
-    /// What a report should say of it.
+    /// Notes for the report.
     pub notes: Vec<String>,
-    /// Places in `tensors`, by name: a second copy of the names would cost more than the search.
+    /// Indices in `tensors`, sorted by name. A map with copies of the names would take more memory.
     by_name: Vec<u32>,
 }
 
@@ -96,7 +96,7 @@ impl Checkpoint {
         };
         let codes = |tensor: &Tensor| match tensor.dtype.kind() {
             Kind::Float(_) => false,
-            // Others are buffers.
+            // Integers of fewer dimensions are buffers.
             Kind::Integer => tensor.shape.len() >= 2,
             Kind::Opaque => true,
         };
@@ -106,7 +106,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Opens the weights alone: `{stem}.safetensors`, or `{stem}.safetensors.index.json` and the shards it lists.
+    /// Opens only the weights: `{stem}.safetensors`, or `{stem}.safetensors.index.json` and the shards it lists.
     pub fn open_weights(place: &Place, stem: &str, control: &Control) -> Result<Self> {
         let label = place.label()?;
         let (index, names) = locate(place, stem)?;
@@ -116,7 +116,7 @@ impl Checkpoint {
             let (name, listed) = &names[item as usize];
             open_shard(place, name, listed.as_ref(), stem, control)
         };
-        // What has to be fetched takes a round trip for each; opening files is quick.
+        // Each remote shard takes a round trip, so several are opened at once. Opening local files is quick.
         let at_once = if place.remote.is_some() { MOST_REQUESTS } else { 1 };
         ordered(
             control,
@@ -143,7 +143,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Puts tensors that are made from its own in their place, each under a name of its own, and says so in a report.
+    /// Replaces its tensors by tensors that are computed from them, and adds notes for the report.
     pub fn compute(&mut self, tensors: Vec<Tensor>, made: Vec<Made>, notes: Vec<String>) {
         self.by_name = sorted(&tensors);
         (self.tensors, self.made) = (tensors, Some(made));
@@ -155,13 +155,13 @@ impl Checkpoint {
         self.find(name).map(|place| &self.tensors[place as usize])
     }
 
-    /// The place in `tensors` of the tensor of this name.
+    /// The index in `tensors` of the tensor of this name.
     pub fn find(&self, name: &str) -> Option<u32> {
         let found = self.by_name.binary_search_by(|&place| self.tensors[place as usize].name.as_str().cmp(name));
         found.ok().map(|at| self.by_name[at])
     }
 
-    /// Whether both are certainly the same: the same files, or files of one digest.
+    /// Whether both are certainly the same checkpoint: the same files on disk, or remote files with equal digests.
     pub fn is_same(&self, other: &Self) -> bool {
         let digest = |one: &Self| one.adapter.as_ref().map(|adapter| adapter.digest);
         let file = |one: &Self, shard: &Shard| match &shard.store {
@@ -181,12 +181,12 @@ impl Checkpoint {
         &self.shards[tensor.shard as usize]
     }
 
-    /// Looks at every open shard again: an error when one was changed, or replaced, since it was opened.
+    /// Checks every open shard again. Fails if one was changed or replaced since it was opened.
     pub fn unchanged(&self) -> Result<()> {
         self.shards.iter().try_for_each(Shard::unchanged)
     }
 
-    /// Every tensor in one shard only, and where the index says.
+    /// Checks that every tensor is in only one shard, the one that the index names.
     fn check_names(&self, stem: &str) -> Result<()> {
         let tensor = |place: u32| &self.tensors[place as usize];
         for pair in self.by_name.windows(2) {
@@ -209,7 +209,7 @@ impl Checkpoint {
                 None => return refuse(format!("lists tensor {} in {listed}, which does not have it", quote(name))),
             }
         }
-        // All listed tensors were found, so that a difference in number can only be unlisted ones.
+        // All listed tensors were found. So if there are more tensors, some are not listed.
         if self.tensors.len() > index.weight_map.len() {
             let listed: HashSet<&str> = index.weight_map.iter().map(|(name, _)| name.as_str()).collect();
             if let Some(extra) = self.tensors.iter().find(|tensor| !listed.contains(tensor.name.as_str())) {
@@ -221,24 +221,25 @@ impl Checkpoint {
     }
 }
 
+/// The indices of tensors, sorted by name.
 fn sorted(tensors: &[Tensor]) -> Vec<u32> {
     let mut by_name: Vec<u32> = (0..).take(tensors.len()).collect();
     by_name.sort_unstable_by(|&a, &b| tensors[a as usize].name.cmp(&tensors[b as usize].name));
     by_name
 }
 
-/// What an index says of a shard.
+/// What an index says about a shard.
 struct Listed {
-    /// The first tensor it lists there.
+    /// The first tensor that it lists in the shard.
     first: String,
-    /// About as many bytes as the shard's header has.
+    /// An estimate of the size of the shard's header, in bytes.
     header: u64,
 }
 
-/// By name; without an index nothing is said of the one there is.
+/// Shards by name. Without an index, nothing is known about the only shard.
 type ShardNames = BTreeMap<String, Option<Listed>>;
 
-/// Finds the index, or else the single file.
+/// Finds the index, or otherwise the single file.
 fn locate(place: &Place, stem: &str) -> Result<(Option<Index>, ShardNames)> {
     let single = format!("{stem}.safetensors");
     let single_is_there = place.has(&single)?;
@@ -267,13 +268,13 @@ fn locate(place: &Place, stem: &str) -> Result<(Option<Index>, ShardNames)> {
     Ok((Some(index), names))
 }
 
-/// Requests at the same time, to whatever place.
+/// The most requests at the same time, to all remote folders together.
 pub const MOST_REQUESTS: usize = 16;
-/// A tensor's entry in a header without its name: some 80 bytes, or more for many dimensions.
+/// Bytes of a tensor's entry in a header, without its name: usually about 80, more with many dimensions.
 const PER_ENTRY: u64 = 128;
-/// Room for a header's metadata.
+/// Bytes for a header's metadata.
 const BESIDE_ENTRIES: u64 = 8 << 10;
-/// Asked for where no index tells how much it may be: the headers of most single files are shorter.
+/// Bytes to request of a header if there is no index to estimate its size from. Most headers of single files are shorter.
 const UNLISTED: u64 = 100_000;
 
 fn open_shard(
@@ -292,7 +293,7 @@ fn open_shard(
             let what = format!("lists tensor {} in {name}, which is missing; download it", quote(first));
             Error::corrupt(&place.path(&index_name(stem)), what)
         }
-        // Seen a moment ago.
+        // The file was there a moment ago, when it was looked for.
         None => Error::io(&place.path(name), "open")(ErrorKind::NotFound.into()),
     })
 }

@@ -1,4 +1,4 @@
-//! What kind of folder a place is, and opening it as that.
+//! Tells what kind of folder a place is, and opens it accordingly.
 
 use crate::checkpoint::{Checkpoint, lora, vector};
 use crate::control::Control;
@@ -9,7 +9,7 @@ use crate::storage::place::Place;
 /// What a folder holds, by the files that are in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A whole model, or a folder that is neither of the other two.
+    /// A full model, or any folder that is not one of the other two kinds.
     Checkpoint,
     /// A vector that `extract` wrote.
     Vector,
@@ -18,7 +18,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind of a folder. A vector says so itself; an adapter that was merged has a whole model beside its config.
+    /// The kind of a folder. A vector is recognised by its description. A folder with an adapter config is an adapter unless
+    /// it also holds a full model: then the adapter was merged.
     ///
     /// # Errors
     /// The folder's files cannot be listed.
@@ -33,7 +34,7 @@ impl Kind {
         })
     }
 
-    /// What it is called.
+    /// Its name in results.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Checkpoint => "checkpoint",
@@ -43,10 +44,10 @@ impl Kind {
     }
 }
 
-/// Opens a donor: a checkpoint, or an adapter. `like` is the model whose layers an adapter's ΔW is for, if there is one.
+/// Opens a donor: a checkpoint or an adapter. `like` is a model with the same layers as an adapter's base, if there is one.
 ///
 /// # Errors
-/// As [`Checkpoint::open`]; a vector is not a donor of a pair.
+/// As [`Checkpoint::open`]. A vector cannot be a donor.
 pub fn donor(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Result<Checkpoint> {
     match Kind::of(place)? {
         Kind::Adapter => lora::open(place, like, control),

@@ -1,4 +1,4 @@
-//! One weight file of a checkpoint, its header read: open here, or elsewhere.
+//! One weight file of a checkpoint, local or remote, whose header has been read.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -19,7 +19,7 @@ use crate::system::files::{Identity, open_regular, read_exact_at};
 pub struct Shard {
     /// Its name in the folder.
     pub name: String,
-    /// What messages call it; for a file of this machine, where it was opened.
+    /// Its name in messages; for a local file, the path where it was opened.
     pub path: PathBuf,
     /// Where its bytes are.
     pub store: Store,
@@ -36,15 +36,15 @@ pub struct Shard {
 /// Where the bytes of a shard are.
 #[derive(Debug)]
 pub enum Store {
-    /// On this machine.
+    /// In a local file.
     Disk(OnDisk),
-    /// Elsewhere.
+    /// In a remote folder.
     Remote {
         /// The folder that has it.
         remote: Arc<dyn Remote>,
-        /// Its number there.
+        /// Its index in the folder's list of files.
         file: usize,
-        /// The file on this machine, once it has arrived; never for one that is streamed.
+        /// The local file, once it has been downloaded. Never set for a streamed file.
         arrived: OnceLock<OnDisk>,
     },
 }
@@ -54,9 +54,9 @@ pub enum Store {
 pub struct OnDisk {
     /// Where it was opened.
     pub path: PathBuf,
-    /// Every later read goes through it, whatever the path names by then.
+    /// The open file. Every later read goes through it, even if the path names another file by then.
     pub file: File,
-    /// What it looked like before anything of it was read.
+    /// The identity of the file before anything of it was read.
     pub identity: Identity,
 }
 
@@ -69,8 +69,8 @@ impl OnDisk {
 }
 
 impl Shard {
-    /// Opens the shard `name` and reads its header; nothing if it is not there. Of a shard elsewhere, `guess` bytes are
-    /// asked for at first: one request is enough where the header is no longer.
+    /// Opens the shard `name` and reads its header. `None` if it does not exist. For a remote shard, `guess` bytes are
+    /// requested first: if the header is not longer, one request is enough.
     pub fn open(place: &Place, name: &str, guess: u64, control: &Control) -> Result<Option<(Self, Vec<TensorInfo>)>> {
         let path = place.path(name);
         let (store, size, header) = match &place.remote {
@@ -98,7 +98,7 @@ impl Shard {
         Ok(Some((Self { name: name.to_owned(), path, store, size, data_start, header_digest, metadata }, tensors)))
     }
 
-    /// The open file, if it is on this machine by now.
+    /// The open local file; `None` for a remote file that has not been downloaded.
     pub fn on_disk(&self) -> Option<&OnDisk> {
         match &self.store {
             Store::Disk(disk) => Some(disk),
@@ -106,16 +106,16 @@ impl Shard {
         }
     }
 
-    /// Hands the bytes of a range of a file elsewhere to `take`, in order.
+    /// Fetches a range of a remote file, and hands its bytes to `take`, in order.
     pub fn fetch(&self, range: Range<u64>, take: &mut (dyn FnMut(&[u8]) -> Result<()> + Send)) -> Result<()> {
         match &self.store {
             Store::Remote { remote, file, .. } => place::fetch(&**remote, *file, range, &self.path, take),
-            // Nobody asks for one; in silence it would leave a buffer as it was.
+            // No caller does this. Without an error, the caller's buffer would silently keep its old content.
             Store::Disk(_) => Err(Error::corrupt(&self.path, "is on this machine and is not fetched; run again")),
         }
     }
 
-    /// Begins to download it, unless it is on this machine or streamed.
+    /// Starts to download it, unless it is local or streamed.
     pub fn want(&self) -> Result<()> {
         match &self.store {
             Store::Remote { remote, file, .. } if !remote.streams() => remote.want(*file),
@@ -123,7 +123,7 @@ impl Shard {
         }
     }
 
-    /// Waits until the file is on this machine, and makes sure that it is the one whose header was read.
+    /// Waits until the file is downloaded, and checks that it is the one whose header was read.
     pub fn arrive(&self, control: &Control) -> Result<&OnDisk> {
         let (remote, file, arrived) = match &self.store {
             Store::Disk(disk) => return Ok(disk),
@@ -139,7 +139,7 @@ impl Shard {
         Ok(arrived.get_or_init(|| disk))
     }
 
-    /// An error when the file was changed, or replaced, since it was opened. What lies elsewhere does not change.
+    /// Fails if the file was changed or replaced since it was opened. Remote files do not change.
     pub fn unchanged(&self) -> Result<()> {
         match self.on_disk() {
             Some(disk) if Identity::of(&disk.file, &self.path)? != disk.identity => {

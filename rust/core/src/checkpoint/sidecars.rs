@@ -1,4 +1,4 @@
-//! The files beside the weights: which of them belong to an output, and which would ship stale weights with it.
+//! The files beside the weights: which of them are copied to an output, and which are left out, such as other weights.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, DirEntry};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::clutter::{is_of_the_system, is_run_folder, is_stray};
 use crate::error::{Error, Result};
 
-/// Endings of weight files in any format, and of pickles; none of them is copied.
+/// Endings of weight files in any format, and of pickles. None of these files is copied.
 const WEIGHTS: &[&str] = &[
     "safetensors",
     "bin",
@@ -36,27 +36,27 @@ const WEIGHTS: &[&str] = &[
 /// Folders that are a model in another format.
 const MODELS: [&str; 2] = [".mlpackage", ".mlmodelc"];
 
-/// Descriptions of what an earlier run wrote: beside other bytes they would lie.
+/// Descriptions of what an earlier run wrote. In a new output they would be wrong.
 const DESCRIPTIONS: &[&str] = &["taskvec.json", "vector.json"];
 
 /// What a walk through a checkpoint folder found, as relative paths with `/`, sorted.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Files that go along with an output.
+    /// Files that are copied to an output.
     pub sidecars: Vec<String>,
-    /// Files and folders that do not.
+    /// Files and folders that are not.
     pub left_out: Vec<String>,
 }
 
-/// Looks through `root` and its folders. `used` names the files in `root` that are the checkpoint itself: neither
-/// sidecar nor left out.
+/// Searches `root` and its subfolders. `used` names the files in `root` that are the checkpoint's own weights, which count
+/// neither as sidecars nor as left out.
 pub fn walk(root: &Path, used: &HashSet<&str>) -> Result<Found> {
     let mut walk = Walk { used, found: Found::default(), links: Vec::new(), seen: HashSet::new() };
     let own = canonical(root)?;
     walk.seen.insert(own.clone());
     walk.tree(root.to_owned(), String::new())?;
-    // Linked folders come after all real ones, so that content inside the root is found under its own name, and each is
-    // entered once; one that holds the root would never end.
+    // Linked folders are searched after all real ones, so that content inside the root is found under its own name. Each is
+    // entered only once. A link to a folder that contains the root is not entered, because the walk would never end.
     while !walk.links.is_empty() {
         let mut links = std::mem::take(&mut walk.links);
         links.sort();
@@ -88,7 +88,7 @@ pub fn is_weights(name: &str) -> bool {
         || stem.rsplit_once(".onnx").is_some_and(|(_, rest)| onnx(rest))
 }
 
-/// The same for a folder elsewhere, of which all there is to see are the names of its files.
+/// As [`walk`], for the list of files of a remote folder.
 pub fn sort_listed<'a>(names: impl Iterator<Item = &'a str>, used: &HashSet<&str>) -> Found {
     let (mut sidecars, mut left_out) = (Vec::new(), BTreeSet::new());
     for name in names {
@@ -114,11 +114,11 @@ pub fn own_name(path: &str) -> &str {
 enum Folder {
     Entered,
     LeftOut,
-    /// Not spoken of: what tools keep beside every checkpoint.
+    /// Not reported: folders that tools keep beside every checkpoint.
     Ignored,
 }
 
-/// What becomes of a folder of this name.
+/// What is done with a folder of this name.
 fn treat(own: &str) -> Folder {
     match own {
         ".git" | ".cache" | ".taskvec-partial" => Folder::Ignored,
@@ -130,7 +130,7 @@ fn treat(own: &str) -> Folder {
     }
 }
 
-/// Whether a file, called `name` from the root, belongs to an output.
+/// Whether a file is copied to an output. `own` is its file name, `name` its path below the root.
 fn goes_along(own: &str, name: &str) -> bool {
     !is_weights(own) && !is_stray(own) && !DESCRIPTIONS.contains(&name)
 }
@@ -138,14 +138,14 @@ fn goes_along(own: &str, name: &str) -> bool {
 struct Walk<'a> {
     used: &'a HashSet<&'a str>,
     found: Found,
-    /// Linked folders still to be looked at: relative name and path.
+    /// Linked folders that are still to be searched: path below the root, and full path.
     links: Vec<(String, PathBuf)>,
     /// Real paths of the folders entered.
     seen: HashSet<PathBuf>,
 }
 
 impl Walk<'_> {
-    /// The folder `path`, called `name` from the root, and all real folders below.
+    /// Searches the folder `path`, whose path below the root is `name`, and all real folders below it.
     fn tree(&mut self, path: PathBuf, name: String) -> Result<()> {
         let mut todo = vec![(path, name)];
         while let Some((path, name)) = todo.pop() {
@@ -159,7 +159,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Sorts one entry in; returns it when it is a real folder to look into.
+    /// Classifies one entry. Returns it if it is a real folder that is to be searched.
     fn entry(&mut self, entry: &DirEntry, folder: &str) -> Result<Option<(PathBuf, String)>> {
         let path = entry.path();
         let own_name = entry.file_name();
@@ -168,7 +168,7 @@ impl Walk<'_> {
         let link = entry.file_type().map_err(Error::io(&path, "look at the file"))?.is_symlink();
         let kind = match fs::metadata(&path) {
             Ok(metadata) => metadata.file_type(),
-            // A link that leads nowhere, or a file that has just gone.
+            // A broken link, or a file that has just been removed.
             Err(_) => {
                 self.found.left_out.push(name);
                 return Ok(None);

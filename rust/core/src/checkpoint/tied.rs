@@ -1,4 +1,4 @@
-//! Output heads that are the embedding once more, and tensors with one row per token.
+//! Output heads that are tied to the embedding, and tensors with one row per token.
 
 use crate::checkpoint::Checkpoint;
 
@@ -15,19 +15,19 @@ pub fn is_head(name: &str) -> bool {
     HEADS.iter().any(|head| ends_with_part(name, head))
 }
 
-/// Whether the first dimension of a tensor counts tokens, so that it may differ by padding alone.
+/// Whether the first dimension of a tensor is the vocabulary, so that it may differ just by padding.
 pub fn is_vocabulary(name: &str) -> bool {
     is_head(name) || ends_with_part(name, "lm_head.bias") || EMBEDDINGS.iter().any(|e| ends_with_part(name, e))
 }
 
 /// The embedding that a stored head repeats, in a checkpoint whose configuration ties the two.
 ///
-/// Only names, shapes and the configuration are looked at; a writing verb compares the bytes before it relies on them.
+/// Only names, types, shapes and the configuration are looked at. A writing verb also compares the bytes before it writes.
 pub fn tied_embedding(checkpoint: &Checkpoint, head: u32) -> Option<u32> {
     if checkpoint.config.tied == Some(true) { like_embedding(checkpoint, head) } else { None }
 }
 
-/// The embedding that a stored head may repeat by its type and shape, whatever the configuration says.
+/// The embedding that a stored head may repeat: the only one of the same type and shape. The configuration is ignored.
 pub fn like_embedding(checkpoint: &Checkpoint, head: u32) -> Option<u32> {
     let stored = &checkpoint.tensors[head as usize];
     if !is_head(&stored.name) {

@@ -1,4 +1,4 @@
-//! A vector folder's own description, `vector.json`, as far as reading it back needs it.
+//! The description of a vector folder, `vector.json`: the parts that are needed to read the vector.
 
 use std::path::PathBuf;
 
@@ -21,17 +21,17 @@ pub const STEM: &str = "vector";
 /// The one encoding so far: bf16 (with exceptions) or f32 values in plain safetensors files.
 pub const DENSE: &str = "dense";
 
-/// How refusals of a damaged vector end.
+/// The advice at the end of errors about a damaged vector.
 const AGAIN: &str = "extract the vector again";
-/// The longest vector.json that is read: it has a few lines for each tensor.
+/// The longest `vector.json` that is read. It has a few lines for each tensor.
 pub const MAX_DESCRIPTION: u64 = 1 << 30;
 
 /// The parts of `vector.json` that a job needs.
 #[derive(Debug)]
 pub struct VectorInfo {
-    /// Elements whose exact difference lies in the exceptions file.
+    /// The number of elements whose exact difference is in the exceptions file.
     pub exceptions: u64,
-    /// Whether the donors' output head was their embedding.
+    /// Whether the donors tied their output head to the embedding; `None` if unknown.
     pub tied: Option<bool>,
     /// Whether its manifest says that it is 0 everywhere.
     pub nothing: bool,
@@ -58,7 +58,7 @@ impl VectorInfo {
     pub fn read(place: &Place) -> Result<Self> {
         let path = place.path(FILE);
         let Some(bytes) = place.read(FILE, MAX_DESCRIPTION)? else {
-            // Whether it is a folder at all comes first.
+            // Fails first if it is not a folder at all.
             place.label()?;
             if Kind::of(place)? == Kind::Adapter {
                 let what =
@@ -74,12 +74,12 @@ impl VectorInfo {
             let found = format!("{} with {} encoding", quote(&document.schema), quote(&document.vector.encoding));
             return Err(Error::corrupt(&path, format!("is {found}, which this version does not read; update taskvec")));
         }
-        // Its norm is of finite elements.
+        // The norm counts only finite elements, so there must be no others.
         let nothing = document.effect["norm_v"] == 0.0 && document.effect["nonfinite_inputs"] == 0;
         Ok(Self { exceptions: document.vector.exceptions, tied: document.vector.tied, nothing, path })
     }
 
-    /// The exceptions file must hold what the description promises: for tensors of `dense`, indices and their values.
+    /// Checks that the exceptions file holds what the description promises: indices and values for tensors of `dense`.
     pub fn check_exceptions(&self, file: &Checkpoint, dense: &Checkpoint) -> Result<()> {
         let (mut found, mut used) = (0, 0);
         for index in &file.tensors {
@@ -116,7 +116,7 @@ impl VectorInfo {
     }
 }
 
-/// Whether indices (i64, little-endian) ascend within `[start, stop)`.
+/// Whether indices (i64, little-endian) are in strictly ascending order and within `[start, stop)`.
 pub fn ascend(indices: &[u8], start: u64, stop: u64) -> bool {
     let mut least = start;
     indices.as_chunks::<8>().0.iter().all(|&index| {
