@@ -1,6 +1,6 @@
 //! `adapter_config.json`, as PEFT writes it: whether ΔW is `scale · B·A`, and with which rank and scale.
 //!
-//! Fails closed: a key that is not known here may change what the factors mean, so it must say nothing.
+//! Fails closed: an unknown key may change what the factors mean, so it is refused unless its value is empty.
 
 use regex::RegexBuilder;
 use serde_json::{Value, json};
@@ -14,15 +14,15 @@ use crate::text::{brief, quote};
 
 /// The file's name.
 pub const FILE: &str = "adapter_config.json";
-/// The longest that is read; one that names each module of the largest models by itself has some 100 KB.
+/// The longest file that is read. A config that names every module of the largest models has about 100 KB.
 const MAX_CONFIG: u64 = 1 << 20;
-/// Compiled patterns are small; one that is not has no honest use.
+/// The largest size of a compiled pattern. A larger one has no legitimate use.
 const MAX_PATTERN: usize = 256 << 10;
 
-/// The way out for adapters that are not taken.
+/// The advice for adapters that are not supported.
 pub const MERGE: &str = "merge it into its base model (`merge_and_unload` in PEFT) and use the merged checkpoint";
 
-/// What decides ΔW here, beside the keys with a meaning of their own; and what each would make of the adapter.
+/// Keys that make an adapter more than a low-rank ΔW, each with what it stands for. They are refused unless empty.
 const REFUSED: [(&str, &str); 10] = [
     ("use_dora", "DoRA"),
     ("lora_bias", "trained biases"),
@@ -36,7 +36,7 @@ const REFUSED: [(&str, &str); 10] = [
     ("ensure_weight_tying", "tied adapters"),
 ];
 
-/// How an adapter was trained and what for: nothing that ΔW depends on once it has factors.
+/// Keys about how and for what an adapter was trained. Given the factors, ΔW does not depend on them.
 const IGNORED: [&str; 18] = [
     "auto_mapping",
     "corda_config",
@@ -58,25 +58,25 @@ const IGNORED: [&str; 18] = [
     "revision",
 ];
 
-/// Initial values of the factors that leave the base's weights as they are. The others (PiSSA, OLoRA, …) take from the
-/// base what they give the factors, so that `scale · B·A` is not what was learnt.
+/// Initialisations of the factors that leave the base's weights unchanged. Others (PiSSA, OLoRA, …) move a part of the base's
+/// weights into the factors, so that `scale · B·A` is not what was learnt.
 const INITIAL: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 
 /// What an adapter's configuration says.
 #[derive(Clone, Debug)]
 pub struct AdapterConfig {
-    /// The model that it was trained on, if it is named there.
+    /// The model that it was trained on, if the config names one.
     pub base: Option<String>,
     /// That model's revision, unless it is the default one.
     pub revision: Option<String>,
-    /// Whether factors were trained for weights that are stored as `[in, out]`.
+    /// Whether the adapted weights are stored as `[in, out]`.
     pub fan_in_fan_out: bool,
     /// XXH3-128 of the file.
     pub digest: u128,
     rank: u64,
     alpha: f64,
     rslora: bool,
-    /// Regular expressions for the ends of modules' names, with what holds there, in the file's order.
+    /// Regular expressions for the ends of module names, each with the value for these modules, in the file's order.
     ranks: Vec<(String, u64)>,
     alphas: Vec<(String, f64)>,
 }
@@ -136,7 +136,7 @@ impl AdapterConfig {
         };
         Ok(Self {
             base: text("base_model_name_or_path")?,
-            // What the Hub takes for no revision.
+            // `main` is the default revision.
             revision: text("revision")?.filter(|revision| revision != "main"),
             fan_in_fan_out: flag("fan_in_fan_out")?,
             digest: xxh3_128(&raw),
@@ -151,7 +151,7 @@ impl AdapterConfig {
     /// Rank and scale of each of these modules.
     ///
     /// # Errors
-    /// A pattern that is not understood; where it matches decides numbers.
+    /// A pattern is not supported. It cannot be ignored, because the modules that it matches decide the result.
     pub fn scales(&self, place: &Place, modules: &[&str], control: &Control) -> Result<Vec<(u64, f64)>> {
         let ranks = chosen(&self.ranks, self.rank, place, modules, control)?;
         let alphas = chosen(&self.alphas, self.alpha, place, modules, control)?;
@@ -175,7 +175,8 @@ impl AdapterConfig {
     }
 }
 
-/// For each module the value of the first pattern that matches the end of its name, from a part of it on.
+/// For each module, the value of the first pattern that matches the end of its name. The match has to begin at the start of
+/// the name or after a dot.
 fn chosen<T: Copy>(
     patterns: &[(String, T)],
     default: T,
@@ -196,7 +197,7 @@ fn chosen<T: Copy>(
             *found = regex.is_match(module).then_some(*value);
         }
     }
-    // A name that is a pattern and does not match itself is looked up as it stands.
+    // A module whose name is itself a pattern, but is not matched by it, is looked up literally.
     let literal = |module: &str| patterns.iter().find(|(pattern, _)| pattern == module).map(|&(_, value)| value);
     Ok(modules.iter().zip(found).map(|(module, found)| found.or_else(|| literal(module)).unwrap_or(default)).collect())
 }
@@ -214,7 +215,7 @@ fn patterns<T>(
     }
 }
 
-/// Nothing is said by it.
+/// Whether a value is null, false or empty, so that it sets nothing.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,

@@ -1,4 +1,4 @@
-//! Digests: XXH3-128 of every 1 MiB block, then of the block digests in order; SHA-256 for those who publish.
+//! Digests. The digest of a file is the XXH3-128 of its blocks' XXH3-128 digests, in order. SHA-256 is optional.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 use crate::control::Control;
 use crate::error::{Error, Result};
 
-/// The grid: blocks of this many bytes of each output file are the unit of digest, statistics and resume.
+/// The size of a block in bytes. Blocks of the output files are the unit of digests, statistics and resuming.
 pub const BLOCK: u64 = 1 << 20;
 
 /// XXH3-128 (seed 0) of one block.
@@ -18,7 +18,7 @@ pub fn block(bytes: &[u8]) -> u128 {
     xxh3_128(bytes)
 }
 
-/// The digest of a file, fed with its block digests in order.
+/// Computes the digest of a file from its block digests, given in order.
 #[derive(Clone, Default)]
 pub struct FileDigest(Xxh3);
 
@@ -37,7 +37,7 @@ impl FileDigest {
 /// The digest of bytes in memory, as if they were a file.
 pub fn of_bytes(bytes: &[u8]) -> String {
     let mut digest = FileDigest::default();
-    // A file of no bytes has no blocks.
+    // An empty file has no blocks.
     for chunk in bytes.chunks(BLOCK as usize) {
         digest.add(block(chunk));
     }

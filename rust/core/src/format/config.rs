@@ -1,4 +1,4 @@
-//! What arithmetic on weights needs to know from `config.json`, and the one change that is ever made to it.
+//! What arithmetic on weights needs to know from `config.json`, and the only change that is ever made to it: the dtype.
 
 use std::ops::Range;
 
@@ -14,13 +14,13 @@ pub const FILE: &str = "config.json";
 /// The longest config.json that is read.
 const MAX_CONFIG: u64 = 100_000_000;
 
-/// What is needed from config.json; every field is `None` when the file is absent or doesn't say. Where the top level is
-/// silent, the settings of the language model inside count, under whatever name and however deep they are.
+/// What is needed from config.json. A field is `None` if the file is absent or does not have it. If the top level does not
+/// have it, that of the language model inside counts, whatever its name and however deep it is.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// `tie_word_embeddings`.
     pub tied: Option<bool>,
-    /// `quant_method` of `quantization_config`, `unknown` if unnamed.
+    /// `quant_method` of `quantization_config`; `unknown` if that has none.
     pub quantized: Option<String>,
     /// `vocab_size`.
     pub vocab_size: Option<u64>,
@@ -46,7 +46,7 @@ impl Config {
             let text = || object.get("text_config")?.as_object().and_then(|text| said(text, key));
             said(&object, key).or_else(text).or_else(|| agreed(&inner, key))
         };
-        // Wherever it is: what is quantised in one part is not to be combined.
+        // At any depth: if one part is quantised, the checkpoint must not be combined.
         let quantized = said(&object, "quantization_config")
             .or_else(|| inner.iter().find_map(|object| said(object, "quantization_config")));
         let method = |value: &Value| value.get("quant_method").and_then(Value::as_str).unwrap_or("unknown").to_owned();
@@ -61,8 +61,8 @@ impl Config {
         })
     }
 
-    /// The file with every `dtype` and `torch_dtype` naming `dtype`, at the top level and in sub-configs, and with every
-    /// other byte as it was. `None` when there is no config.
+    /// The file with every `dtype` and `torch_dtype` set to `dtype`, at the top level and in sub-configs. All other bytes
+    /// stay as they are. `None` if there is no config.
     pub fn with_dtype(&self, dtype: Float) -> Option<Vec<u8>> {
         let raw = self.raw.as_deref()?;
         let name: &[u8] = match dtype {
@@ -84,7 +84,7 @@ impl Config {
     }
 }
 
-/// Every object inside a value, itself included.
+/// Collects every object inside a value, including the value itself.
 fn sub_objects<'a>(value: &'a Value, found: &mut Vec<&'a Map<String, Value>>) {
     match value {
         Value::Object(object) => {
@@ -96,7 +96,8 @@ fn sub_objects<'a>(value: &'a Value, found: &mut Vec<&'a Map<String, Value>>) {
     }
 }
 
-/// What all language models inside say of a key; none where they disagree. A vision or audio tower has no `vocab_size`.
+/// The value of a key in which all language models inside agree; `None` if they disagree. A language model is told from a
+/// vision or audio tower by its `vocab_size`.
 fn agreed(inner: &[&Map<String, Value>], key: &str) -> Option<Value> {
     let models = inner.iter().filter(|object| object.contains_key("vocab_size"));
     let mut said = models.filter_map(|object| object.get(key)).filter(|value| !value.is_null());
@@ -104,7 +105,7 @@ fn agreed(inner: &[&Map<String, Value>], key: &str) -> Option<Value> {
     said.all(|other| other == first).then(|| first.clone())
 }
 
-/// A copy with 0 in place of `NaN` and `Infinity`, which Python writes (Mamba's `time_step_limit`) and JSON forbids.
+/// A copy with 0 in place of `NaN` and `Infinity`. Python writes them (Mamba's `time_step_limit`), but JSON forbids them.
 fn plain_numbers(raw: &[u8]) -> Vec<u8> {
     let mut text = raw.to_vec();
     let mut at = 0;
@@ -124,8 +125,8 @@ fn plain_numbers(raw: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Notes where the values of dtype keys stand in the value that begins at `at`; returns where that value ends. The text
-/// has been parsed before, so that this only needs to find its way, and its depth is bounded.
+/// Finds the values of dtype keys inside the JSON value that begins at `at`, and returns where that value ends. The text has
+/// been parsed before, so it is valid JSON and its depth is bounded.
 fn find_dtypes(text: &[u8], at: usize, in_config: bool, spans: &mut Vec<Range<usize>>) -> usize {
     let (close, object) = match text.get(at) {
         Some(b'{') => (b'}', true),
@@ -160,7 +161,7 @@ fn find_dtypes(text: &[u8], at: usize, in_config: bool, spans: &mut Vec<Range<us
     (at + 1).min(text.len())
 }
 
-/// One past the quote that closes the string opened at `at`.
+/// The position after the quote that closes the string which opens at `at`.
 fn string_end(text: &[u8], at: usize) -> usize {
     let mut at = at + 1;
     while let Some(&byte) = text.get(at) {

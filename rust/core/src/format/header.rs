@@ -1,7 +1,7 @@
-//! The header of a safetensors file: 8 bytes of length, then JSON that says where every tensor lies.
+//! The header of a safetensors file: 8 bytes of length, then JSON that says where every tensor is.
 //!
-//! Its bytes come from strangers. It is read more strictly than by the `safetensors` crate, never more leniently: what
-//! passes here is one layout without overlap, gap or rest, on which any two readers agree.
+//! Its bytes come from strangers. It is read more strictly than by the `safetensors` crate, and never more leniently. A header
+//! that passes has tensors without overlaps or gaps up to the end of the file, so that any two readers agree on it.
 
 use std::fmt;
 use std::fs::File;
@@ -17,16 +17,16 @@ use crate::numeric::dtype::Dtype;
 use crate::system::files::{Identity, read_exact_at};
 use crate::text::{brief, quote};
 
-/// Where one tensor lies in a file, and what it is.
+/// One tensor of a file: its name, type and shape, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Its name: never empty, without control characters, otherwise whatever the file says.
+    /// Its name: not empty and without control characters, but otherwise arbitrary.
     pub name: String,
     /// Its element type.
     pub dtype: Dtype,
-    /// Its dimensions; none for a scalar.
+    /// Its dimensions; empty for a scalar.
     pub shape: Vec<u64>,
-    /// First byte, counted from the start of the data section.
+    /// The first byte, counted from the start of the data section.
     pub begin: u64,
     /// One past the last byte.
     pub end: u64,
@@ -35,7 +35,7 @@ pub struct TensorInfo {
 /// A header that passed every check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// In order of begin, end, place in the header: without gap or overlap, up to the last byte of the file.
+    /// Sorted by begin, then end, then position in the header. They cover the data section without gaps or overlaps.
     pub tensors: Vec<TensorInfo>,
     /// Where the data section begins: 8 plus the length of the JSON text.
     pub data_start: u64,
@@ -46,13 +46,13 @@ pub struct Header {
 /// The longest JSON text that any reader takes.
 pub const MAX_HEADER: u64 = 100_000_000;
 
-/// Bytes that tell how long the header is, or what else the file is.
+/// The first bytes of a file. They tell how long the header is, or that the file has another format.
 const START: u64 = 64;
 
 /// The most dimensions of a tensor: numpy's limit, and that of most of torch's operations.
 const MAX_RANK: usize = 64;
 
-/// How most refusals of a damaged file end.
+/// The advice at the end of most errors about a damaged file.
 const AGAIN: &str = "download or save it again";
 
 impl Header {
@@ -66,8 +66,8 @@ impl Header {
         })
     }
 
-    /// The same for any file of `file_len` bytes whose parts `read` appends: the first `guess` bytes, then what is
-    /// missing of a header that is longer.
+    /// As [`Header::read`], for any source of bytes. `read` appends a range of the file to a buffer: it is called for the first
+    /// `guess` bytes, and then for the rest of the header if that is longer.
     pub fn read_parts(
         file_len: u64,
         path: &Path,
@@ -79,7 +79,7 @@ impl Header {
         read(0..guess, &mut bytes)?;
         let start = &bytes[..bytes.len().min(START as usize)];
         let length = json_length(start, file_len).map_err(|what| Error::corrupt(path, what))?;
-        // No more than MAX_HEADER, and no more than the file holds.
+        // The length was checked: it is at most MAX_HEADER, and at most what the file holds.
         let end = 8 + length;
         if end > guess {
             bytes.reserve_exact((end - guess) as usize);
@@ -95,8 +95,8 @@ impl Header {
         parse(json, file_len).map_err(|what| Error::corrupt(path, what))
     }
 
-    /// The header's bytes (length and compact JSON, padded with spaces to a multiple of 8) for tensors that lie in the
-    /// order given, without gaps. Their sizes must be such as [`Header::parse`] accepts.
+    /// The bytes of a header (length and compact JSON, padded with spaces to a multiple of 8) for tensors in the given order,
+    /// without gaps. Their sizes must be such that [`Header::parse`] accepts them.
     pub fn write(tensors: &[(&str, Dtype, &[u64])], metadata: &[(String, String)]) -> Vec<u8> {
         let string = |text: &str| serde_json::Value::from(text).to_string();
         let mut members = Vec::with_capacity(tensors.len() + 1);
@@ -122,12 +122,12 @@ impl Header {
     }
 }
 
-/// The length of the JSON text from the first bytes of a file; on the way, what is no safetensors file at all is told.
+/// The length of the JSON text, from the first bytes of a file. Fails if the file has another format.
 fn json_length(start: &[u8], file_len: u64) -> Result<u64, String> {
     if file_len == 0 {
         return Err(format!("is empty; {AGAIN}"));
     }
-    // Only where no JSON begins: a header's length may by chance look like another format's first bytes.
+    // Checked only if no JSON begins here, because the length of a header may look like the first bytes of another format.
     if start.get(8) != Some(&b'{')
         && let Some(what) = other_format(start)
     {
@@ -175,7 +175,7 @@ fn parse(json: &[u8], file_len: u64) -> Result<Header, String> {
     let Some(data_len) = file_len.checked_sub(data_start) else {
         return Err(format!("has {file_len} bytes, fewer than its header; {AGAIN}"));
     };
-    // The format's own rule; the JSON grammar alone would allow white space first.
+    // The format requires this; JSON alone would allow white space first.
     if json.first() != Some(&b'{') {
         return Err(no_brace());
     }
@@ -199,7 +199,7 @@ fn parse(json: &[u8], file_len: u64) -> Result<Header, String> {
     Ok(Header { tensors, data_start, metadata })
 }
 
-/// Refuses names that no report could show; all others are legal.
+/// Refuses names that cannot be shown in a report. All other names are allowed.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() {
         return Err("has a tensor without a name; save it again with a name for each tensor".to_owned());
@@ -257,7 +257,7 @@ enum Entry {
 impl json::Member for Entry {
     fn read<'de, A: MapAccess<'de>>(key: &str, object: &mut A) -> Result<Self, A::Error> {
         if key == "__metadata__" {
-            // The reference takes null for absent.
+            // The reference implementation treats null as absent.
             let pairs: Option<Pairs<String>> = object.next_value()?;
             return Ok(Self::Metadata(pairs.map_or_else(Vec::new, |Pairs(pairs)| pairs)));
         }
@@ -265,7 +265,7 @@ impl json::Member for Entry {
     }
 }
 
-/// A tensor's entry, not yet checked. Written by hand because derived code would also take an array for the object.
+/// A tensor's entry, not checked yet. Deserialisation is written by hand, because derived code would also accept an array.
 struct Place {
     dtype: Dtype,
     shape: Vec<u64>,
@@ -324,7 +324,7 @@ impl<'de> Visitor<'de> for PlaceVisitor {
     }
 }
 
-/// Dimensions, refused past [`MAX_RANK`] before they take memory.
+/// Dimensions. More than [`MAX_RANK`] are refused while reading, before they take memory.
 struct Shape(Vec<u64>);
 
 impl<'de> Deserialize<'de> for Shape {

@@ -1,4 +1,5 @@
-//! The index of a sharded checkpoint: which shard holds which tensor. Its names lead to files, so they are checked hard.
+//! The index of a sharded checkpoint: which shard holds which tensor. Its names are used to open files, so they are checked
+//! strictly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,16 +14,16 @@ use crate::text::{brief, quote};
 /// The longest index that is read.
 pub const MAX_INDEX: u64 = 100_000_000;
 
-/// The name of the index of files that are called so.
+/// The file name of the index, for weight files whose names begin with `stem`.
 pub fn index_name(stem: &str) -> String {
     format!("{stem}.safetensors.index.json")
 }
 
-/// An index whose every tensor has one shard with a safe name. `total_size` and other metadata are not looked at:
-/// many indexes in use have them wrong.
+/// An index in which every tensor has one shard with a safe name. `total_size` and other metadata are not checked, because
+/// they are wrong in many existing indexes.
 #[derive(Clone, Debug)]
 pub struct Index {
-    /// Tensor and shard, in the order of the file.
+    /// Pairs of tensor and shard, in the order of the file.
     pub weight_map: Vec<(String, String)>,
     /// The file's own bytes.
     pub raw: Vec<u8>,
@@ -43,7 +44,8 @@ fn parse(raw: &[u8]) -> Result<Vec<(String, String)>, String> {
     if raw.starts_with(b"version https://git-lfs") {
         return Err("is a Git LFS pointer, not the file itself; run `git lfs pull`".to_owned());
     }
-    // The parser skips strings that nobody asks for, and an output gets this very file: no other reader would take it.
+    // Checked for the whole file, because the parser does not check strings that it skips. The file may be copied to an
+    // output, and other readers would refuse it.
     let text = std::str::from_utf8(raw).map_err(|_| "is not a valid index: it is not UTF-8; download it again")?;
     let Pairs(members) = serde_json::from_str::<Pairs<Part>>(text)
         .map_err(|error| format!("is not a valid index: {}; download it again", brief(&error)))?;
@@ -81,8 +83,8 @@ fn parse(raw: &[u8]) -> Result<Vec<(String, String)>, String> {
     Ok(weight_map)
 }
 
-/// Whether a name from an index is that of a file in the same folder on every system, and cannot be read as a path, a
-/// drive, a stream, an address or an encoded form of one.
+/// Whether a name from an index means a file in the same folder on every system. It must not be readable as a path, a drive,
+/// a stream, a URL, or an encoded form of one.
 pub fn safe_shard_name(name: &str) -> bool {
     name.ends_with(".safetensors")
         && name.len() <= 255
@@ -100,14 +102,14 @@ impl Member for Part {
     fn read<'de, A: MapAccess<'de>>(key: &str, object: &mut A) -> Result<Self, A::Error> {
         match key {
             "weight_map" => object.next_value().map(|Pairs(pairs)| Self::WeightMap(pairs)),
-            // Read as an object only so that equal keys in it are refused too.
+            // Read as an object so that duplicate keys in it are refused too.
             "metadata" => object.next_value::<Pairs<Any>>().map(|_| Self::Other),
             _ => object.next_value::<IgnoredAny>().map(|_| Self::Other),
         }
     }
 }
 
-/// Any value, not kept.
+/// Any value; it is skipped.
 struct Any;
 
 impl Member for Any {

@@ -1,6 +1,6 @@
-//! JSON objects read strictly: order kept, and never the same key twice.
+//! JSON objects read strictly: the order is kept, and duplicate keys are refused.
 //!
-//! Two readers that disagree on which of two equal keys counts can be shown two different models by one file.
+//! If two readers disagree on which of two equal keys counts, one file can show them two different models.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,13 +11,13 @@ use serde_json::Value;
 
 use crate::text::quote;
 
-/// The members of a JSON object in the order of the text; a key that stands twice, once decoded, is an error.
+/// The members of a JSON object in the order of the text. A key that occurs twice (after decoding escapes) is an error.
 #[derive(Debug)]
 pub struct Pairs<V>(pub Vec<(String, V)>);
 
-/// What a member's value can be, read with its key in view.
+/// A type for the values of an object's members. Which form is read may depend on the key.
 pub trait Member: Sized {
-    /// Takes the value of `key` from `object`.
+    /// Reads the value of `key` from `object`.
     fn read<'de, A: MapAccess<'de>>(key: &str, object: &mut A) -> Result<Self, A::Error>;
 }
 

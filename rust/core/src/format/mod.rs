@@ -1,6 +1,6 @@
-//! Text and headers that strangers wrote: parsed strictly, within limits, before anything relies on them.
+//! Parsers for files that strangers wrote: strict, with limits on size, and run before anything relies on the content.
 //!
-//! May import `storage` and what is below it. A new file format is a file here, and a target in `fuzz/`.
+//! May import `storage` and what is below it. A new file format is a new file here, and a fuzz target in `fuzz/`.
 
 pub mod adapter_config;
 pub mod blocks;

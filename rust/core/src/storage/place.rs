@@ -1,7 +1,6 @@
-//! Where an input lies: a folder of this machine, or one elsewhere whose files are fetched.
+//! Where an input is: in a local folder, or in a remote folder whose files are fetched.
 //!
-//! Of a folder elsewhere only names that stand in its listing are ever asked for, and they are looked at here, because
-//! they become the names of files.
+//! Only names in the list of a remote folder are ever requested. They are checked here, because files get these names.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -16,16 +15,16 @@ use crate::error::{Error, Result};
 use crate::system::files::read_whole;
 use crate::text::quote;
 
-/// A folder with an input in it, wherever it lies.
+/// A local or remote folder that holds an input.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// The folder; of one that lies elsewhere, what messages call it (`org/name@revision:subfolder`).
+    /// The folder; for a remote folder, its name in messages (`org/name@revision:subfolder`).
     pub root: PathBuf,
-    /// Its name for messages and manifests; by default the folder's own.
+    /// Its name for messages and manifests; by default the folder's own name.
     pub name: Option<String>,
-    /// Where the Hub has it, if that is known.
+    /// Where it is on the Hub, if that is known.
     pub origin: Option<Origin>,
-    /// How its files are fetched; nothing for a folder of this machine.
+    /// How its files are fetched; `None` for a local folder.
     pub remote: Option<Arc<dyn Remote>>,
 }
 
@@ -34,31 +33,31 @@ pub struct Place {
 pub struct Origin {
     /// `org/name`.
     pub repo: String,
-    /// The commit, which never changes its files.
+    /// The commit. The files of a commit never change.
     pub commit: String,
-    /// The folder in the repository, unless it is its root.
+    /// The folder inside the repository; `None` for its root.
     pub subfolder: Option<String>,
-    /// SHA-256 of the files for which the Hub knows it, by name below the folder, as 64 hexadecimal digits.
+    /// SHA-256 by file name below the folder, as 64 hexadecimal digits. Only for files for which the Hub states it.
     pub sha256: BTreeMap<String, String>,
 }
 
-/// A folder elsewhere. Its content never changes.
+/// A remote folder. Its content never changes.
 pub trait Remote: Debug + Send + Sync {
-    /// Every file below the folder: its name, with `/`, and its bytes.
+    /// Every file below the folder: its relative path with `/`, and its length in bytes.
     fn files(&self) -> &[(String, u64)];
 
-    /// Whether shards are read by ranges and never come to this machine as files.
+    /// Whether shards are streamed: read range by range, and never stored as local files.
     fn streams(&self) -> bool;
 
-    /// Hands the bytes of a range to `take`, in order, in pieces of any size. Empty pieces while it has to wait let the
-    /// job see that it should stop.
+    /// Fetches a range, and hands its bytes to `take`, in order and in pieces of any size. While it waits, it hands over empty
+    /// pieces, so that the job can notice that it should stop.
     fn fetch(&self, file: usize, range: Range<u64>, take: &mut (dyn FnMut(&[u8]) -> Result<()> + Send)) -> Result<()>;
 
-    /// Begins to download a file, if that is not so yet. Calls come in the order in which files will be read.
+    /// Starts to download a file, unless that was started before. Calls come in the order in which files will be read.
     fn want(&self, file: usize) -> Result<()>;
 
-    /// The path of the whole, checked file; nothing if it is not here yet. Waits for it, but not much longer than a
-    /// second: then the job looks whether it should stop, and asks again.
+    /// The path of the complete, checked file; `None` if it is not downloaded yet. Waits for it, but not much longer than a
+    /// second, so that the job can check whether it should stop. Then the job asks again.
     fn local(&self, file: usize) -> Result<Option<PathBuf>>;
 }
 
@@ -75,16 +74,16 @@ impl From<&Path> for Place {
 }
 
 impl Place {
-    /// What messages call a file of it; on this machine also where it is.
+    /// The name of one of its files in messages; for a local folder, this is the file's path.
     pub fn path(&self, name: &str) -> PathBuf {
         match &self.remote {
             None => self.root.join(name),
-            // Not a path of this machine: its parts are joined by `/` on every system.
+            // Not a local path: its parts are joined by `/` on every system.
             Some(_) => format!("{}/{name}", self.root.display()).into(),
         }
     }
 
-    /// Its name for messages and manifests. Fails if it is no folder, or lists what could not lie in one.
+    /// Its name for messages and manifests. Fails if it is not a folder, or if it lists a file outside of it.
     pub fn label(&self) -> Result<String> {
         if let Some(remote) = &self.remote {
             for (name, _) in remote.files() {
@@ -105,18 +104,18 @@ impl Place {
         Ok(self.name.clone().unwrap_or_else(label))
     }
 
-    /// Whether its shards are read by ranges and never come to this machine as files.
+    /// Whether its shards are streamed: read range by range, and never stored as local files.
     pub fn streams(&self) -> bool {
         self.remote.as_ref().is_some_and(|remote| remote.streams())
     }
 
-    /// The number of a file in the listing of a folder elsewhere, and its bytes.
+    /// The index of a file in a remote folder's list, and its length in bytes. `None` for a local folder.
     pub fn listed(&self, name: &str) -> Option<(usize, u64)> {
         let files = self.remote.as_ref()?.files();
         files.iter().position(|(listed, _)| listed == name).map(|file| (file, files[file].1))
     }
 
-    /// Whether it has a file of this name. A link that leads nowhere counts as one: opening it says so.
+    /// Whether it has a file of this name. A broken link counts as a file; opening it will report that it is broken.
     pub fn has(&self, name: &str) -> Result<bool> {
         if self.remote.is_some() {
             return Ok(self.listed(name).is_some());
@@ -128,7 +127,7 @@ impl Place {
         }
     }
 
-    /// The whole of a small file, refused unread beyond `cap` bytes; nothing if there is none of this name.
+    /// The content of a small file; `None` if there is no file of this name. A file of more than `cap` bytes is refused.
     pub fn read(&self, name: &str, cap: u64) -> Result<Option<Vec<u8>>> {
         let path = self.path(name);
         let Some(remote) = &self.remote else {
@@ -150,7 +149,7 @@ impl Place {
         Ok(Some(bytes))
     }
 
-    /// The path of a file of it on this machine, waiting until it is there.
+    /// The local path of one of its files. Waits until the file is downloaded.
     pub fn arrive(&self, name: &str, control: &Control) -> Result<PathBuf> {
         match (&self.remote, self.listed(name)) {
             (Some(remote), Some((file, _))) => arrive(&**remote, file, control),
@@ -158,13 +157,13 @@ impl Place {
         }
     }
 
-    /// SHA-256 of one of its files, if the Hub knows it.
+    /// SHA-256 of one of its files, if the Hub states it.
     pub fn sha256(&self, name: &str) -> Option<&str> {
         self.origin.as_ref()?.sha256.get(name).map(String::as_str)
     }
 }
 
-/// [`Remote::fetch`], held to its word: `take` gets just the bytes of the range. `path` is for messages.
+/// [`Remote::fetch`], with a check that `take` gets exactly as many bytes as the range has. `path` is for messages.
 pub fn fetch(
     remote: &dyn Remote,
     file: usize,
@@ -188,7 +187,7 @@ pub fn fetch(
     if got == wanted { Ok(()) } else { Err(lost(got)) }
 }
 
-/// Waits until a file is on this machine.
+/// Waits until a file is downloaded.
 pub fn arrive(remote: &dyn Remote, file: usize, control: &Control) -> Result<PathBuf> {
     loop {
         control.check()?;
@@ -198,12 +197,13 @@ pub fn arrive(remote: &dyn Remote, file: usize, control: &Control) -> Result<Pat
     }
 }
 
-/// Nothing lies there; that the folder itself is none is told when it is opened.
+/// Whether an error means that the file does not exist. `NotADirectory` counts too: that the folder is not a folder is
+/// reported when it is opened.
 fn absent(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// Whether a listed name is that of a file below the folder, on every system and without detours.
+/// Whether a listed name means a file below the folder on every system, without `.` or `..` in its path.
 fn stays_below(name: &str) -> bool {
     let parts = name.split('/').count();
     let normal = |part: Component| matches!(part, Component::Normal(_));
