@@ -261,5 +261,5 @@ fn an_adapter_is_a_donor_only() {
     let vectors = vec![(family.path("minuend").into(), alpha)];
     let request = Request::Apply { target: family.path("target").into(), vectors };
     let error = Plan::new(request, Options::default(), &Control::default()).unwrap_err().to_string();
-    assert!(error.contains("is an adapter and no vector"), "{error}");
+    assert!(error.contains("is an adapter, not a vector"), "{error}");
 }
