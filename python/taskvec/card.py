@@ -130,6 +130,8 @@ def _recipe(options: Options, donors: list[Ref]) -> list[str]:
     words: list[str] = []
     for pattern, alpha, _ in options.alpha_rules:
         words += ["--alpha-rule", f"{pattern}={alpha}"]
+    if options.schedule:
+        words += ["--schedule", options.schedule]
     if options.dtype:
         words += ["--dtype", options.dtype]
     if options.rounding == "stochastic":

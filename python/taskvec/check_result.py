@@ -85,6 +85,16 @@ class RuleMatch(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class LayerFactor(Record):
+    """What a schedule makes of α at one layer."""
+
+    stack: str
+    """What is before the layer's number in the names of its tensors, such as `model.layers`."""
+    layer: int
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
 class CheckResult(Result):
     """The plan of a job, and whether its inputs fit together; made from headers and configs, not weights."""
 
@@ -103,6 +113,8 @@ class CheckResult(Result):
     io: str
     io_reason: str
     alpha_rules: tuple[RuleMatch, ...]
+    layers: tuple[LayerFactor, ...]
+    """The factor of α at every layer, with `schedule`; else empty."""
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
@@ -118,4 +130,5 @@ class CheckResult(Result):
             disk=Disk.of(json["disk"]),
             download=Download.of(json["download"]),
             alpha_rules=RuleMatch.of_all(json["alpha_rules"]),
+            layers=LayerFactor.of_all(json["layers"]),
         )

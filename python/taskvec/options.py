@@ -41,6 +41,9 @@ class Keywords(TypedDict, total=False):
         from the target.
     alpha_rules: `"REGEX=α"` or `(regex, α)`, another α for tensors whose name matches. The last rule that
         matches a name wins; a rule that matches no name is an error.
+    schedule: how α varies over the layers of the model: `"linear:A,B"` goes from A·α at the first layer to
+        B·α at the last, `"lines:A,B"` (LiNeS, arXiv 2410.17146) is α·(A + B·k/(L − 1)) at layer k of L and
+        A·α outside of layers. A tensor that an alpha rule matches keeps the rule's α.
     strip_prefix: prefixes such as `"module."` to remove from tensor names before they are matched.
     base: the base checkpoint of the donors that are LoRA adapters, instead of the one that their
         `adapter_config.json` names; if one donor is an adapter, this checkpoint must be the other one.
@@ -62,6 +65,7 @@ class Keywords(TypedDict, total=False):
     include: Iterable[str]
     exclude: Iterable[str]
     alpha_rules: Iterable[AlphaRule]
+    schedule: str | None
     strip_prefix: Iterable[str]
     base: str | os.PathLike[str] | None
     io: Io
@@ -86,6 +90,7 @@ class Options:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     alpha_rules: tuple[tuple[str, str, float], ...] = ()
+    schedule: str | None = None
     io: Io = "auto"
     sync: bool = True
     sha256: bool = False
@@ -117,6 +122,7 @@ def make_options(keywords: Keywords) -> Options:
         include=_texts("include", given.get("include", ())),
         exclude=_texts("exclude", given.get("exclude", ())),
         alpha_rules=tuple(parse_rule(rule) for rule in _several("alpha_rules", given.get("alpha_rules", ()))),
+        schedule=_text("schedule", given.get("schedule")),
         io=_one_of("io", given.get("io", "auto"), Io),
         sync=bool(given.get("sync", True)),
         sha256=bool(given.get("sha256", False)),
@@ -200,9 +206,9 @@ def spread_alphas(alpha: Alpha | Iterable[Alpha], vectors: int) -> list[tuple[st
 
 def vector_options(options: Options) -> Options:
     """The same options, for an extraction; `UsageError` if one of them would change values."""
-    if options.dtype or options.rounding != "nearest" or options.alpha_rules:
+    if options.dtype or options.rounding != "nearest" or options.alpha_rules or options.schedule:
         raise UsageError(
-            "a vector is stored without loss; give dtype, rounding and alpha rules to apply instead"
+            "a vector is stored without loss; give dtype, rounding, alpha rules and schedule to apply instead"
         )
     return options
 
@@ -242,6 +248,12 @@ def _several(name: str, value: object) -> list[Any]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise UsageError(f"{name} {value!r} is not a list; write it as [{value!r}]")
     return list(cast("Iterable[Any]", value))
+
+
+def _text(name: str, value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise UsageError(f"{name} {value!r} is not text; give a string")
 
 
 def _texts(name: str, value: object) -> tuple[str, ...]:

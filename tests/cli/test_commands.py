@@ -71,8 +71,8 @@ def test_writing_commands_have_the_shared_options(name: str) -> None:
     }
     assert options >= {
         "--memory", "--threads", "--dtype", "--rounding", "--seed", "--vocab", "--include", "--exclude",
-        "--alpha", "--alpha-rule", "--io", "--no-sync", "--sha256", "--overwrite", "--resume", "--no-resume",
-        "--dry-run", "--quiet", "--verbose", "--debug", "--json", "-o", "--out",
+        "--alpha", "--alpha-rule", "--schedule", "--io", "--no-sync", "--sha256", "--overwrite", "--resume",
+        "--no-resume", "--dry-run", "--quiet", "--verbose", "--debug", "--json", "-o", "--out",
     }  # fmt: skip
 
 

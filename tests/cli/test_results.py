@@ -88,6 +88,7 @@ PLAN: dict[str, Any] = {
     "io": "mmap",
     "io_reason": "local files",
     "alpha_rules": [{"pattern": "mlp", "alpha": "0.5", "tensors": 2}],
+    "layers": [{"stack": "h", "layer": 0, "factor": 0.25}],
 }
 INSPECTED: dict[str, Any] = {
     "schema": "taskvec/inspect/1",

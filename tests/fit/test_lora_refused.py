@@ -79,7 +79,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"ensure_weight_tying": True}, "`ensure_weight_tying`"),
     ({"arrow_config": {"top_k": 2}}, "`arrow_config`"),
     ({"use_something_new": 1}, "`use_something_new` is `1`, which changes what the factors mean"),
-    ({"rank_pattern": {"(?<=x)q_proj": 4}}, r"has the pattern .* which is not a supported regular expression"),
+    (
+        {"rank_pattern": {"(?<=x)q_proj": 4}},
+        r"has the pattern .* which is not a supported regular expression",
+    ),
 ]
 
 
@@ -153,7 +156,10 @@ def spoil(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> 
     [
         (lambda t: t.pop(f"{Q}.lora_B.weight"), "q_proj` does not have exactly one A and one B"),
         (lambda t: t.pop(f"{Q}.lora_A.weight"), "q_proj` does not have exactly one A and one B"),
-        (lambda t: t.update({f"{Q}.lora_embedding_A": torch.ones(4, 48)}), "does not have exactly one A and one B"),
+        (
+            lambda t: t.update({f"{Q}.lora_embedding_A": torch.ones(4, 48)}),
+            "does not have exactly one A and one B",
+        ),
         (lambda t: t.update({f"{Q}.lora_A.weight": torch.ones(3, 48)}), "but the rank in .* is 4"),
         (lambda t: t.update({f"{Q}.lora_B.weight": torch.ones(48, 3)}), "but the rank in .* is 4"),
         (lambda t: t.clear(), "holds no LoRA factors"),

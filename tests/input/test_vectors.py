@@ -197,7 +197,14 @@ def test_indices_out_of_order_or_range(case: str, io: str, sound: Path, vector: 
     DISORDER[case](found)
     put(vector, found)
     answer = call(["apply", sound / "t", vector, "-o", tmp_path / "out", "--io", io, "--memory", "32MiB"])
-    refused(answer, 3, f"{vector / FILE}: ", "tensor `w`", "are not in ascending order", "extract the vector again")
+    refused(
+        answer,
+        3,
+        f"{vector / FILE}: ",
+        "tensor `w`",
+        "are not in ascending order",
+        "extract the vector again",
+    )
     assert not (tmp_path / "out").exists()
 
 

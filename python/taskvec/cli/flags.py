@@ -94,6 +94,11 @@ VALUES: Group = (
         metavar="REGEX=α",
         help="Another α for tensors whose name matches (repeatable; the last match wins).",
     ),
+    option(
+        "--schedule",
+        metavar="SPEC",
+        help="α over the layers: linear:A,B, from A·α at the first to B·α at the last; or lines:A,B (LiNeS).",
+    ),
 )
 """How values are computed and rounded."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from ..text import readable
@@ -78,6 +79,10 @@ def checked(plan: CheckResult) -> Iterator[str]:
         *(
             ("α rule", f"{rule.pattern} = {rule.alpha}: {_count(rule.tensors, 'tensor')}")
             for rule in plan.alpha_rules
+        ),
+        *(
+            ("α factors", f"{stack}: {', '.join(f'{one.factor:.3g}' for one in layers)}")
+            for stack, layers in groupby(plan.layers, lambda one: one.stack)
         ),
     )
     yield from (f"note: {note}" for note in plan.notes)

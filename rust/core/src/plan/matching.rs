@@ -4,6 +4,7 @@
 
 mod layouts;
 mod prefixes;
+mod unused;
 mod views;
 
 use std::collections::HashSet;
@@ -12,12 +13,13 @@ use serde::Serialize;
 
 use self::views::{Difference, View};
 use crate::checkpoint::{Tensor, tied};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::config;
 use crate::numeric::dtype::{Float, Kind};
 use crate::plan::inputs::{At, Inputs, Origin};
-use crate::plan::options::{Options, Vocab, strip_prefixes};
+use crate::plan::options::{Alpha, Options, Vocab};
 use crate::plan::output::Output;
+use crate::plan::schedule::{LayerFactor, Scheduled};
 
 /// One reason why the inputs do not fit together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -78,6 +80,8 @@ pub struct Matching {
     pub same: Vec<SameBytes>,
     /// For each `--alpha-rule`, the number of tensors whose factor it decides.
     pub rule_counts: Vec<u64>,
+    /// The factor of every layer, with `--schedule`.
+    pub layers: Vec<LayerFactor>,
 }
 
 struct Matcher<'a> {
@@ -89,6 +93,7 @@ struct Matcher<'a> {
     unmatched: Vec<(At, usize)>,
     /// Tensors that only the target has.
     alone: Vec<At>,
+    schedule: Option<Scheduled>,
 }
 
 /// Matches all inputs of a job. Problems are collected and not returned as errors, because `check` shows all of them.
@@ -97,8 +102,11 @@ struct Matcher<'a> {
 /// A pattern of the options that matches no tensor.
 pub fn match_inputs(inputs: &Inputs, options: &Options) -> Result<Matching> {
     let rule_counts = vec![0; options.alpha_rules.len()];
-    let found = Matching { rule_counts, ..Matching::default() };
-    let mut matcher = Matcher { inputs, options, found, groups: Vec::new(), unmatched: Vec::new(), alone: Vec::new() };
+    let schedule = scheduled(inputs, options)?;
+    let layers = schedule.as_ref().map_or(Vec::new(), Scheduled::layers);
+    let found = Matching { rule_counts, layers, ..Matching::default() };
+    let (groups, unmatched, alone) = Default::default();
+    let mut matcher = Matcher { inputs, options, found, groups, unmatched, alone, schedule };
     matcher.quantised();
     let mut views: Vec<_> = inputs.origins.iter().map(|(origin, _)| matcher.view(origin)).collect();
     match inputs.output {
@@ -110,6 +118,17 @@ pub fn match_inputs(inputs: &Inputs, options: &Options) -> Result<Matching> {
     matcher.suggest_prefixes();
     matcher.write_notes();
     Ok(matcher.found)
+}
+
+/// The schedule of the options, on the target's stacks.
+fn scheduled(inputs: &Inputs, options: &Options) -> Result<Option<Scheduled>> {
+    let Some(schedule) = &options.schedule else { return Ok(None) };
+    let names: Vec<_> = inputs.base().tensors.iter().map(|tensor| options.strip(&tensor.name)).collect();
+    let schedule = Scheduled::new(schedule, names.iter().map(AsRef::as_ref))?;
+    for alpha in inputs.origins.iter().filter_map(|(_, alpha)| alpha.as_ref()) {
+        schedule.require_finite(alpha)?;
+    }
+    Ok(Some(schedule))
 }
 
 impl<'a> Matcher<'a> {
@@ -261,6 +280,17 @@ impl<'a> Matcher<'a> {
         }
     }
 
+    /// The factor of a tensor: that of its rule, or the vector's as the schedule has it at the tensor's layer.
+    fn alpha(&self, name: &str, rule: Option<usize>, alpha: Option<&Alpha>) -> Option<f32> {
+        if let Some(rule) = rule {
+            return Some(self.options.alpha_rules[rule].alpha.value);
+        }
+        match &self.schedule {
+            Some(schedule) => alpha.map(|alpha| alpha.times(schedule.factor(name))),
+            None => alpha.map(|alpha| alpha.value),
+        }
+    }
+
     fn terms(&mut self, base: At, name: &str, views: &mut [View<'a>]) -> Vec<TermPlan> {
         let dtype = self.inputs.tensor(base).dtype;
         let selected = self.options.selects(name);
@@ -274,8 +304,8 @@ impl<'a> Matcher<'a> {
             };
             (difference.used, present) = (true, true);
             let difference = *difference;
-            let alpha = rule.map(|rule| &self.options.alpha_rules[rule].alpha).or(alpha.as_ref());
-            let Some(alpha) = alpha.map(|alpha| alpha.value).filter(|_| selected) else { continue };
+            let alpha = self.alpha(name, rule, alpha.as_ref());
+            let Some(alpha) = alpha.filter(|_| selected) else { continue };
             if dtype.kind() == Kind::Integer {
                 if self.inputs.tensor(difference.minuend).dtype.kind() != Kind::Integer {
                     self.problem(base, format!("it is {dtype} in the target but a float in the donors; these checkpoints do not have the same architecture"));
@@ -354,39 +384,6 @@ impl<'a> Matcher<'a> {
                 .to_owned();
             self.found.problems.push(Problem { file, tensor: None, message });
         }
-    }
-
-    /// Refuses a pattern that matches nothing: it is probably a typing error, and would silently change the result.
-    fn options_used(&self) -> Result<()> {
-        // The tensors of an exceptions file belong to tensors of the vector, and are not selected by name.
-        let inputs = || self.inputs.list.iter().filter(|input| !input.role.ends_with("exceptions"));
-        let names = || inputs().flat_map(|input| &input.checkpoint.tensors).map(|t| self.options.strip(&t.name));
-        let patterns = self.options.include.iter().map(|pattern| ("--include", pattern));
-        for (option, pattern) in patterns.chain(self.options.exclude.iter().map(|pattern| ("--exclude", pattern))) {
-            if !names().any(|name| pattern.is_match(&name)) {
-                return Err(Error::Usage(format!(
-                    "{option} `{pattern}` matches no tensor; see `taskvec inspect` for the names"
-                )));
-            }
-        }
-        for rule in &self.options.alpha_rules {
-            if !names().any(|name| rule.pattern.is_match(&name)) {
-                return Err(Error::Usage(format!(
-                    "--alpha-rule `{}` matches no tensor; see `taskvec inspect` for the names",
-                    rule.pattern
-                )));
-            }
-        }
-        for prefix in &self.options.prefixes {
-            let others: Vec<String> = self.options.prefixes.iter().filter(|other| *other != prefix).cloned().collect();
-            let takes = |t: &Tensor| self.options.strip(&t.name) != strip_prefixes(&t.name, &others);
-            if !self.inputs.list.iter().any(|input| input.checkpoint.tensors.iter().any(takes)) {
-                return Err(Error::Usage(format!(
-                    "--strip-prefix `{prefix}` occurs in no tensor's name; leave it out"
-                )));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ pub mod matching;
 pub mod operands;
 pub mod options;
 pub mod output;
+pub mod schedule;
 
 use std::path::Path;
 
@@ -30,6 +31,7 @@ use crate::plan::layout::Layout;
 use crate::plan::matching::{Problem, SameBytes};
 use crate::plan::options::{Options, RoundingMode};
 use crate::plan::output::Output;
+use crate::plan::schedule::LayerFactor;
 use crate::source::Io;
 use crate::system::os;
 
@@ -70,6 +72,8 @@ pub struct Plan {
     pub same: Vec<SameBytes>,
     /// For each `--alpha-rule`, the number of tensors whose factor it decides.
     pub rule_counts: Vec<u64>,
+    /// The factor of every layer, with `--schedule`.
+    pub layers: Vec<LayerFactor>,
     /// How many tensors get which treatment.
     pub counts: Counts,
     /// How inputs are read; never `auto`.
@@ -136,6 +140,7 @@ impl Plan {
             warnings: nothing(&inputs),
             same: found.same,
             rule_counts: found.rule_counts,
+            layers: found.layers,
             counts: Counts::default(),
             io,
             io_reason,
@@ -229,6 +234,9 @@ impl Plan {
         if let Some(base) = &options.base {
             recipe["base"] = base.as_str().into();
         }
+        if let Some(schedule) = &options.schedule {
+            recipe["schedule"] = schedule.text.as_str().into();
+        }
         recipe
     }
 
@@ -262,6 +270,7 @@ impl Plan {
             "io": self.io.to_string(),
             "io_reason": self.io_reason,
             "alpha_rules": rules,
+            "layers": self.layers,
         })
     }
 }

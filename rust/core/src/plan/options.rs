@@ -8,6 +8,7 @@ use regex::Regex;
 use crate::error::{Error, Result};
 use crate::numeric::dtype::Float;
 use crate::plan::claims::Claim;
+use crate::plan::schedule::Schedule;
 use crate::source::Io;
 
 /// A scale factor: what the user wrote, and the f32 that the arithmetic uses.
@@ -17,6 +18,8 @@ pub struct Alpha {
     pub text: String,
     /// `f32(float(text))`, the value that torch would use.
     pub value: f32,
+    /// The number before it was rounded.
+    number: f64,
 }
 
 impl Alpha {
@@ -35,7 +38,14 @@ impl Alpha {
                 "alpha `{text}` is too small: in f32, in which the arithmetic is done, it is 0"
             )));
         }
-        Ok(Self { text: text.to_owned(), value: narrow })
+        Ok(Self { text: text.to_owned(), value: narrow, number: value })
+    }
+
+    /// α times a factor, in f64 and rounded once to f32.
+    pub fn times(&self, factor: f64) -> f32 {
+        #[allow(clippy::cast_possible_truncation, reason = "the rounding is the point")]
+        let product = (self.number * factor) as f32;
+        product
     }
 }
 
@@ -158,6 +168,8 @@ pub struct Options {
     pub exclude: Vec<Regex>,
     /// Factors by tensor name; the last match wins.
     pub alpha_rules: Vec<AlphaRule>,
+    /// How the factors vary over layers; a rule's factor stays as it is.
+    pub schedule: Option<Schedule>,
     /// Wrapper prefixes (`module.`) to remove from tensor names before they are matched: see [`strip_prefixes`].
     pub prefixes: Vec<String>,
     /// The base model of the adapters among the donors, whatever their own configs say (`--base`).
@@ -188,6 +200,7 @@ impl Default for Options {
             include: Vec::new(),
             exclude: Vec::new(),
             alpha_rules: Vec::new(),
+            schedule: None,
             prefixes: Vec::new(),
             base: None,
             claims: Vec::new(),
