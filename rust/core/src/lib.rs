@@ -1,8 +1,10 @@
-//! Streamed task arithmetic on safetensors checkpoints: `target + α·(minuend − subtrahend)`, exactly, in bounded memory.
+//! Streamed task arithmetic on safetensors checkpoints: `target + α·(minuend − subtrahend)`, exactly, in bounded
+//! memory.
 //!
 //! Data flows one way: checkpoint (headers) → plan → engine (read → combine → round → write) → manifest.
 //!
-//! The wings, from the top. Each may import those below it and nothing above; `error`, `control` and `text` are for everybody.
+//! The wings, from the top. Each may import those below it and nothing above; `error`, `control` and `text` are for
+//! everybody.
 //!
 //! - `verbs`: the operations that a caller can ask for
 //! - `output`: the output folder while it is being written
@@ -16,8 +18,8 @@
 //! - `system`: what the operating system offers
 //! - `numeric`: the specification of the arithmetic
 //!
-//! The output is one list of files, cut into blocks of 1 MiB. A window is a few consecutive blocks of one file: it is the
-//! unit that a worker reads, computes and writes.
+//! The output is one list of files, cut into blocks of 1 MiB. A window is a few consecutive blocks of one file: it is
+//! the unit that a worker reads, computes and writes.
 
 #![allow(clippy::cast_possible_truncation, reason = "lengths inside one window fit every platform's usize")]
 

@@ -1,6 +1,6 @@
-//! Files and folders that are often beside a checkpoint but do not belong to it: secrets, and leftovers of training runs,
-//! file systems and editors. They are recognised only by their names, so that the same rule holds for a local folder, for
-//! a folder on the Hub, and for a list of files to upload.
+//! Files and folders that are often beside a checkpoint but do not belong to it: secrets, and leftovers of training
+//! runs, file systems and editors. They are recognised only by their names, so that the same rule holds for a local
+//! folder, for a folder on the Hub, and for a list of files to upload.
 
 /// Folders that belong to the file system and are not content.
 const OF_THE_SYSTEM: [&str; 3] = ["lost+found", "system volume information", "$recycle.bin"];

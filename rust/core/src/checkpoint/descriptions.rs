@@ -1,5 +1,5 @@
-//! Files in a checkpoint folder that describe weights which an output will not have, such as an adapter's config. They are
-//! not copied: a loader that believed them would look for missing files, or would misread the weights.
+//! Files in a checkpoint folder that describe weights which an output will not have, such as an adapter's config. They
+//! are not copied: a loader that believed them would look for missing files, or would misread the weights.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -19,8 +19,8 @@ const PARTS: [&str; 2] = ["modules.json", "model_index.json"];
 /// The longest such list that is read.
 const MAX_LIST: u64 = 1 << 20;
 
-/// Moves descriptions of weights that are left out from the sidecars to the files that are left out. `codes` says whether
-/// the checkpoint's own weights are, or may be, codes of a quantised format.
+/// Moves descriptions of weights that are left out from the sidecars to the files that are left out. `codes` says
+/// whether the checkpoint's own weights are, or may be, codes of a quantised format.
 pub fn leave_out(found: &mut Found, place: &Place, codes: bool) -> Result<()> {
     let mut moved = BTreeSet::new();
     for name in &found.sidecars {

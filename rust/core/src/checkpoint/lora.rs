@@ -1,4 +1,5 @@
-//! A PEFT adapter, opened as a checkpoint: its tensors are the ΔW of the adapted weights, under the names of the base model.
+//! A PEFT adapter, opened as a checkpoint: its tensors are the ΔW of the adapted weights, under the names of the base
+//! model.
 //!
 //! A weight that the adapter does not adapt has a ΔW of zero. So both sides of a pair can get the same tensors, and all
 //! later steps treat them like any other checkpoint.
@@ -32,8 +33,8 @@ const CONV1D_LAYERS: [&str; 4] = ["c_attn", "q_attn", "c_proj", "c_fc"];
 
 /// Whether a module's weight is stored as `[in, out]`, as `Conv1D` does.
 ///
-/// PEFT looks at the layer and not at the flag in the file. So the flag decides only if there is no model `like` to look
-/// at. If there is one but it does not tell, a flag that is set is refused.
+/// PEFT looks at the layer and not at the flag in the file. So the flag decides only if there is no model `like` to
+/// look at. If there is one but it does not tell, a flag that is set is refused.
 fn is_conv1d(
     module: &str,
     [rows, columns]: [u64; 2],
@@ -66,8 +67,8 @@ fn is_conv1d(
 /// Opens the weights of an adapter as they are stored.
 pub fn open_factors(place: &Place, control: &Control) -> Result<Checkpoint> {
     let mut checkpoint = Checkpoint::open_weights(place, STEM, control)?;
-    // A head that the adapter adapts is separate from the embedding, and a head that it does not adapt does not change. So
-    // no head is tied. A config.json beside the adapter is ignored: it is a copy of the base model's.
+    // A head that the adapter adapts is separate from the embedding, and a head that it does not adapt does not change.
+    // So no head is tied. A config.json beside the adapter is ignored: it is a copy of the base model's.
     checkpoint.config = Config { tied: Some(false), ..Config::default() };
     checkpoint.adapter = Some(AdapterConfig::read(place)?);
     Ok(checkpoint)

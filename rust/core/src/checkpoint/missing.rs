@@ -1,4 +1,5 @@
-//! The error for a folder that is not a checkpoint: it says what was looked for, what is there instead, and what to name.
+//! The error for a folder that is not a checkpoint: it says what was looked for, what is there instead, and what to
+//! name.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -69,7 +69,8 @@ pub struct Checkpoint {
     pub index: Option<Index>,
     /// Files that are copied to an output: relative paths with `/`, sorted.
     pub sidecars: Vec<String>,
-    /// Files and folders that are not copied (other weights, anything but regular files): relative paths with `/`, sorted.
+    /// Files and folders that are not copied (other weights, anything but regular files): relative paths with `/`,
+    /// sorted.
     pub left_out: Vec<String>,
     /// What `config.json` says.
     pub config: Config,
@@ -274,7 +275,8 @@ pub const MOST_REQUESTS: usize = 16;
 const PER_ENTRY: u64 = 128;
 /// Bytes for a header's metadata.
 const BESIDE_ENTRIES: u64 = 8 << 10;
-/// Bytes to request of a header if there is no index to estimate its size from. Most headers of single files are shorter.
+/// Bytes to request of a header if there is no index to estimate its size from. Most headers of single files are
+/// shorter.
 const UNLISTED: u64 = 100_000;
 
 fn open_shard(

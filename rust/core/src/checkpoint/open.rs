@@ -18,8 +18,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind of a folder. A vector is recognised by its description. A folder with an adapter config is an adapter unless
-    /// it also holds a full model: then the adapter was merged.
+    /// The kind of a folder. A vector is recognised by its description. A folder with an adapter config is an adapter
+    /// unless it also holds a full model: then the adapter was merged.
     ///
     /// # Errors
     /// The folder's files cannot be listed.
@@ -44,7 +44,8 @@ impl Kind {
     }
 }
 
-/// Opens a donor: a checkpoint or an adapter. `like` is a model with the same layers as an adapter's base, if there is one.
+/// Opens a donor: a checkpoint or an adapter. `like` is a model with the same layers as an adapter's base, if there is
+/// one.
 ///
 /// # Errors
 /// As [`Checkpoint::open`]. A vector cannot be a donor.

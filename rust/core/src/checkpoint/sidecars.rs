@@ -48,15 +48,16 @@ pub struct Found {
     pub left_out: Vec<String>,
 }
 
-/// Searches `root` and its subfolders. `used` names the files in `root` that are the checkpoint's own weights, which count
-/// neither as sidecars nor as left out.
+/// Searches `root` and its subfolders. `used` names the files in `root` that are the checkpoint's own weights, which
+/// count neither as sidecars nor as left out.
 pub fn walk(root: &Path, used: &HashSet<&str>) -> Result<Found> {
     let mut walk = Walk { used, found: Found::default(), links: Vec::new(), seen: HashSet::new() };
     let own = canonical(root)?;
     walk.seen.insert(own.clone());
     walk.tree(root.to_owned(), String::new())?;
-    // Linked folders are searched after all real ones, so that content inside the root is found under its own name. Each is
-    // entered only once. A link to a folder that contains the root is not entered, because the walk would never end.
+    // Linked folders are searched after all real ones, so that content inside the root is found under its own name.
+    // Each is entered only once. A link to a folder that contains the root is not entered, because the walk would never
+    // end.
     while !walk.links.is_empty() {
         let mut links = std::mem::take(&mut walk.links);
         links.sort();

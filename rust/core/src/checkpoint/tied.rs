@@ -22,7 +22,8 @@ pub fn is_vocabulary(name: &str) -> bool {
 
 /// The embedding that a stored head repeats, in a checkpoint whose configuration ties the two.
 ///
-/// Only names, types, shapes and the configuration are looked at. A writing verb also compares the bytes before it writes.
+/// Only names, types, shapes and the configuration are looked at. A writing verb also compares the bytes before it
+/// writes.
 pub fn tied_embedding(checkpoint: &Checkpoint, head: u32) -> Option<u32> {
     if checkpoint.config.tied == Some(true) { like_embedding(checkpoint, head) } else { None }
 }

@@ -1,6 +1,7 @@
 //! How bytes of files become the values of a tensor: one variant for each way in which a tensor can be stored.
 //!
-//! A new way is a variant of [`Encoded`], with an arm in each of its methods, and a line where `plan/operands.rs` chooses it.
+//! A new way is a variant of [`Encoded`], with an arm in each of its methods, and a line where `plan/operands.rs`
+//! chooses it.
 
 use crate::codec::lora_product::{self, Product};
 use crate::codec::ranges::Read;

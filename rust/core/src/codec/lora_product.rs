@@ -1,8 +1,8 @@
 //! The product of an adapter's factors, for numeric spec 1:
 //!
-//! `ΔW[i, j] = f32(scale · Σₖ B[i, k]·A[k, j])`, in f64, k ascending from a sum of +0, every operation rounded once, nothing
-//! fused; then one rounding to f32. (The product of two f32 is exact in f64, so that only the sums, the scale and the last
-//! step ever round.)
+//! `ΔW[i, j] = f32(scale · Σₖ B[i, k]·A[k, j])`, in f64, k ascending from a sum of +0, every operation rounded once,
+//! nothing fused; then one rounding to f32. (The product of two f32 is exact in f64, so that only the sums, the scale
+//! and the last step ever round.)
 //!
 //! No element depends on which others are computed with it: windows may cut the tensor anywhere.
 
@@ -47,8 +47,8 @@ impl Product {
         (start / self.columns, stop.div_ceil(self.columns))
     }
 
-    /// What elements `[start, stop)` are made from: the rows' share of one factor (all of it that lies together, or a piece
-    /// for each rank), and the other factor as a whole.
+    /// What elements `[start, stop)` are made from: the rows' share of one factor (all of it that lies together, or a
+    /// piece for each rank), and the other factor as a whole.
     pub fn reads(&self, start: u64, stop: u64) -> (Vec<Read>, Read) {
         let read = |factor: Factor, first: u64, elements: u64| {
             let size = factor.float.size() as u64;

@@ -1,5 +1,5 @@
-//! Starts downloads in the order in which the job will read the files. So it can work on the first files while the others
-//! are still being downloaded.
+//! Starts downloads in the order in which the job will read the files. So it can work on the first files while the
+//! others are still being downloaded.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,8 @@ use crate::plan::Plan;
 use crate::plan::inputs::{Inputs, Origin};
 use crate::plan::matching::SameBytes;
 
-/// Starts to download every shard that the job will read: first for the comparison of tied heads, then for these windows.
+/// Starts to download every shard that the job will read: first for the comparison of tied heads, then for these
+/// windows.
 pub fn begin(plan: &Plan, windows: &[Window]) -> Result<()> {
     let mut wanted = Wanted::of(&plan.inputs);
     for at in plan.same.iter().flat_map(|&SameBytes { head, embedding }| [head, embedding]) {

@@ -71,8 +71,8 @@ pub struct Gather {
     /// The number of the window that is read for. `None` for other reads, which do not go through a lane.
     window: Option<u64>,
     runs: Vec<Run>,
-    /// The last run of each input. Only this one can grow: ranges come in the output's order, which is nearly always the
-    /// order of the input.
+    /// The last run of each input. Only this one can grow: ranges come in the output's order, which is nearly always
+    /// the order of the input.
     last: Vec<Option<usize>>,
 }
 

@@ -1,4 +1,5 @@
-//! Works out in advance what the windows of a job will read from its streamed inputs, so that it is fetched ahead of them.
+//! Works out in advance what the windows of a job will read from its streamed inputs, so that it is fetched ahead of
+//! them.
 
 use crate::control::Control;
 use crate::engine::gather::Sources;

@@ -45,8 +45,8 @@ pub fn compare(plan: &Plan, sources: &Sources, control: &Control) -> Result<()> 
     Ok(())
 }
 
-/// SHA-256 of a streamed tensor, fetched in one request. Comparing two tensors block by block would take a request for each
-/// block.
+/// SHA-256 of a streamed tensor, fetched in one request. Comparing two tensors block by block would take a request for
+/// each block.
 fn digest(plan: &Plan, at: At, control: &Control) -> Result<impl PartialEq> {
     let tensor = plan.inputs.tensor(at);
     let mut hash = Sha256::new();

@@ -227,7 +227,8 @@ fn collect<'p>(
     Ok((header, collect.looked_up))
 }
 
-/// The reads of windows in advance. Exceptions are left out: which of them a window reads is known only from their file.
+/// The reads of windows in advance. Exceptions are left out: which of them a window reads is known only from their
+/// file.
 pub struct Reads<'a> {
     plan: &'a Plan,
     windows: std::slice::Iter<'a, Window>,

@@ -58,8 +58,8 @@ const IGNORED: [&str; 18] = [
     "revision",
 ];
 
-/// Initialisations of the factors that leave the base's weights unchanged. Others (PiSSA, OLoRA, …) move a part of the base's
-/// weights into the factors, so that `scale · B·A` is not what was learnt.
+/// Initialisations of the factors that leave the base's weights unchanged. Others (PiSSA, OLoRA, …) move a part of the
+/// base's weights into the factors, so that `scale · B·A` is not what was learnt.
 const INITIAL: [&str; 3] = ["gaussian", "orthogonal", "eva"];
 
 /// What an adapter's configuration says.
@@ -175,8 +175,8 @@ impl AdapterConfig {
     }
 }
 
-/// For each module, the value of the first pattern that matches the end of its name. The match has to begin at the start of
-/// the name or after a dot.
+/// For each module, the value of the first pattern that matches the end of its name. The match has to begin at the
+/// start of the name or after a dot.
 fn chosen<T: Copy>(
     patterns: &[(String, T)],
     default: T,

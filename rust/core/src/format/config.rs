@@ -14,8 +14,8 @@ pub const FILE: &str = "config.json";
 /// The longest config.json that is read.
 const MAX_CONFIG: u64 = 100_000_000;
 
-/// What is needed from config.json. A field is `None` if the file is absent or does not have it. If the top level does not
-/// have it, that of the language model inside counts, whatever its name and however deep it is.
+/// What is needed from config.json. A field is `None` if the file is absent or does not have it. If the top level does
+/// not have it, that of the language model inside counts, whatever its name and however deep it is.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// `tie_word_embeddings`.
@@ -61,8 +61,8 @@ impl Config {
         })
     }
 
-    /// The file with every `dtype` and `torch_dtype` set to `dtype`, at the top level and in sub-configs. All other bytes
-    /// stay as they are. `None` if there is no config.
+    /// The file with every `dtype` and `torch_dtype` set to `dtype`, at the top level and in sub-configs. All other
+    /// bytes stay as they are. `None` if there is no config.
     pub fn with_dtype(&self, dtype: Float) -> Option<Vec<u8>> {
         let raw = self.raw.as_deref()?;
         let name: &[u8] = match dtype {
@@ -96,8 +96,8 @@ fn sub_objects<'a>(value: &'a Value, found: &mut Vec<&'a Map<String, Value>>) {
     }
 }
 
-/// The value of a key in which all language models inside agree; `None` if they disagree. A language model is told from a
-/// vision or audio tower by its `vocab_size`.
+/// The value of a key in which all language models inside agree; `None` if they disagree. A language model is told from
+/// a vision or audio tower by its `vocab_size`.
 fn agreed(inner: &[&Map<String, Value>], key: &str) -> Option<Value> {
     let models = inner.iter().filter(|object| object.contains_key("vocab_size"));
     let mut said = models.filter_map(|object| object.get(key)).filter(|value| !value.is_null());
@@ -105,7 +105,8 @@ fn agreed(inner: &[&Map<String, Value>], key: &str) -> Option<Value> {
     said.all(|other| other == first).then(|| first.clone())
 }
 
-/// A copy with 0 in place of `NaN` and `Infinity`. Python writes them (Mamba's `time_step_limit`), but JSON forbids them.
+/// A copy with 0 in place of `NaN` and `Infinity`. Python writes them (Mamba's `time_step_limit`), but JSON forbids
+/// them.
 fn plain_numbers(raw: &[u8]) -> Vec<u8> {
     let mut text = raw.to_vec();
     let mut at = 0;
@@ -125,8 +126,8 @@ fn plain_numbers(raw: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Finds the values of dtype keys inside the JSON value that begins at `at`, and returns where that value ends. The text has
-/// been parsed before, so it is valid JSON and its depth is bounded.
+/// Finds the values of dtype keys inside the JSON value that begins at `at`, and returns where that value ends. The
+/// text has been parsed before, so it is valid JSON and its depth is bounded.
 fn find_dtypes(text: &[u8], at: usize, in_config: bool, spans: &mut Vec<Range<usize>>) -> usize {
     let (close, object) = match text.get(at) {
         Some(b'{') => (b'}', true),

@@ -1,7 +1,8 @@
 //! The header of a safetensors file: 8 bytes of length, then JSON that says where every tensor is.
 //!
-//! Its bytes come from strangers. It is read more strictly than by the `safetensors` crate, and never more leniently. A header
-//! that passes has tensors without overlaps or gaps up to the end of the file, so that any two readers agree on it.
+//! Its bytes come from strangers. It is read more strictly than by the `safetensors` crate, and never more leniently. A
+//! header that passes has tensors without overlaps or gaps up to the end of the file, so that any two readers agree on
+//! it.
 
 use std::fmt;
 use std::fs::File;
@@ -66,8 +67,8 @@ impl Header {
         })
     }
 
-    /// As [`Header::read`], for any source of bytes. `read` appends a range of the file to a buffer: it is called for the first
-    /// `guess` bytes, and then for the rest of the header if that is longer.
+    /// As [`Header::read`], for any source of bytes. `read` appends a range of the file to a buffer: it is called for
+    /// the first `guess` bytes, and then for the rest of the header if that is longer.
     pub fn read_parts(
         file_len: u64,
         path: &Path,
@@ -95,8 +96,8 @@ impl Header {
         parse(json, file_len).map_err(|what| Error::corrupt(path, what))
     }
 
-    /// The bytes of a header (length and compact JSON, padded with spaces to a multiple of 8) for tensors in the given order,
-    /// without gaps. Their sizes must be such that [`Header::parse`] accepts them.
+    /// The bytes of a header (length and compact JSON, padded with spaces to a multiple of 8) for tensors in the given
+    /// order, without gaps. Their sizes must be such that [`Header::parse`] accepts them.
     pub fn write(tensors: &[(&str, Dtype, &[u64])], metadata: &[(String, String)]) -> Vec<u8> {
         let string = |text: &str| serde_json::Value::from(text).to_string();
         let mut members = Vec::with_capacity(tensors.len() + 1);
@@ -127,7 +128,8 @@ fn json_length(start: &[u8], file_len: u64) -> Result<u64, String> {
     if file_len == 0 {
         return Err(format!("is empty; {AGAIN}"));
     }
-    // Checked only if no JSON begins here, because the length of a header may look like the first bytes of another format.
+    // Checked only if no JSON begins here, because the length of a header may look like the first bytes of another
+    // format.
     if start.get(8) != Some(&b'{')
         && let Some(what) = other_format(start)
     {
@@ -265,7 +267,8 @@ impl json::Member for Entry {
     }
 }
 
-/// A tensor's entry, not checked yet. Deserialisation is written by hand, because derived code would also accept an array.
+/// A tensor's entry, not checked yet. Deserialisation is written by hand, because derived code would also accept an
+/// array.
 struct Place {
     dtype: Dtype,
     shape: Vec<u64>,

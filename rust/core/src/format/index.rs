@@ -1,5 +1,5 @@
-//! The index of a sharded checkpoint: which shard holds which tensor. Its names are used to open files, so they are checked
-//! strictly.
+//! The index of a sharded checkpoint: which shard holds which tensor. Its names are used to open files, so they are
+//! checked strictly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -19,8 +19,8 @@ pub fn index_name(stem: &str) -> String {
     format!("{stem}.safetensors.index.json")
 }
 
-/// An index in which every tensor has one shard with a safe name. `total_size` and other metadata are not checked, because
-/// they are wrong in many existing indexes.
+/// An index in which every tensor has one shard with a safe name. `total_size` and other metadata are not checked,
+/// because they are wrong in many existing indexes.
 #[derive(Clone, Debug)]
 pub struct Index {
     /// Pairs of tensor and shard, in the order of the file.
@@ -83,8 +83,8 @@ fn parse(raw: &[u8]) -> Result<Vec<(String, String)>, String> {
     Ok(weight_map)
 }
 
-/// Whether a name from an index means a file in the same folder on every system. It must not be readable as a path, a drive,
-/// a stream, a URL, or an encoded form of one.
+/// Whether a name from an index means a file in the same folder on every system. It must not be readable as a path, a
+/// drive, a stream, a URL, or an encoded form of one.
 pub fn safe_shard_name(name: &str) -> bool {
     name.ends_with(".safetensors")
         && name.len() <= 255

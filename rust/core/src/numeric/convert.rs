@@ -1,5 +1,5 @@
-//! The scalar specification of every conversion. Without branches, so that loops over it vectorise, and right whether or
-//! not the thread flushes subnormals; only the rounding direction is taken from the thread (nearest, as by default).
+//! The scalar specification of every conversion. Without branches, so that loops over it vectorise, and right whether
+//! or not the thread flushes subnormals; only the rounding direction is taken from the thread (nearest, as by default).
 
 const SIGN: u32 = 0x8000_0000;
 const INFINITY: u32 = 0x7F80_0000;
@@ -59,10 +59,10 @@ pub fn f32_to_f32(value: f32) -> f32 {
     if is_nan(value.to_bits()) { f32::from_bits(NAN) } else { value }
 }
 
-/// Stochastic: the neighbour away from zero if the discarded part, as a fraction of the step between the neighbours, plus
-/// `random / 2^32` reaches 1, else the one towards zero. What bf16 discards is 16 bits, so exactly that fraction of the
-/// random numbers rounds up: unbiased. Values of bf16 never change. A finite value beyond the largest finite bf16
-/// rounds to nearest, as do Inf and NaN, so that chance alone never makes an infinity.
+/// Stochastic: the neighbour away from zero if the discarded part, as a fraction of the step between the neighbours,
+/// plus `random / 2^32` reaches 1, else the one towards zero. What bf16 discards is 16 bits, so exactly that fraction
+/// of the random numbers rounds up: unbiased. Values of bf16 never change. A finite value beyond the largest finite
+/// bf16 rounds to nearest, as do Inf and NaN, so that chance alone never makes an infinity.
 #[inline(always)]
 pub fn f32_to_bf16_stochastic(value: f32, random: u32) -> u16 {
     let bits = value.to_bits();
@@ -70,8 +70,8 @@ pub fn f32_to_bf16_stochastic(value: f32, random: u32) -> u16 {
     if bits & !SIGN > BF16_MAX { f32_to_bf16(value) } else { rounded }
 }
 
-/// As [`f32_to_bf16_stochastic`], on the grid of f16 with its subnormals. The discarded fraction is cut to 32 bits, which is
-/// exact for magnitudes from 2^-33 and biases smaller ones towards zero by less than 2^-56.
+/// As [`f32_to_bf16_stochastic`], on the grid of f16 with its subnormals. The discarded fraction is cut to 32 bits,
+/// which is exact for magnitudes from 2^-33 and biases smaller ones towards zero by less than 2^-56.
 #[inline(always)]
 pub fn f32_to_f16_stochastic(value: f32, random: u32) -> u16 {
     let bits = value.to_bits();

@@ -1,5 +1,5 @@
-//! The loops of the kernels, over parts that stay in the first-level cache. Plain safe Rust, written once; simd.rs compiles
-//! them per instruction set. No operation is fused or reordered, so every build gives the same bits.
+//! The loops of the kernels, over parts that stay in the first-level cache. Plain safe Rust, written once; simd.rs
+//! compiles them per instruction set. No operation is fused or reordered, so every build gives the same bits.
 
 use crate::numeric::convert::{self, bf16_to_f32, f16_to_f32};
 use crate::numeric::dtype::Float;
@@ -115,8 +115,8 @@ pub(crate) fn lost(d: f32, rounded: f32) -> bool {
     (d.to_bits() != rounded.to_bits()) & !d.is_nan()
 }
 
-/// Adds the elements of a part to the sums: target, rounded target, request, widened output. Counts come out the same in
-/// any order, so their loop is left to the compiler; sums are dealt to lanes in a loop of their own.
+/// Adds the elements of a part to the sums: target, rounded target, request, widened output. Counts come out the same
+/// in any order, so their loop is left to the compiler; sums are dealt to lanes in a loop of their own.
 #[inline(always)]
 pub(crate) fn statistics(lanes: &mut Lanes, t: &[f32], base: &[f32], v: &[f32], o: &[f32], alpha: f32) {
     let Lanes { mut requested, mut changed, mut survived, mut any_v, mut any_e, .. } = *lanes;
@@ -202,8 +202,8 @@ fn apart(a: &[f32], b: &[f32], out: &mut [u32], rank: impl Fn(u32) -> u32) {
     }
 }
 
-/// Calls `add` with 16 elements at a time. The last are filled up with zeros, which change no sum: a sum that starts at +0
-/// is never −0.
+/// Calls `add` with 16 elements at a time. The last are filled up with zeros, which change no sum: a sum that starts at
+/// +0 is never −0.
 #[inline(always)]
 fn deal<const N: usize>(columns: [&[f32]; N], mut add: impl FnMut([&[f32; LANES]; N])) {
     let whole = columns.map(|column| column.as_chunks::<LANES>().0);

@@ -1,8 +1,8 @@
 //! What the kernels take: elements in memory, the terms of a sum, and how results are rounded.
 //!
-//! A call of a kernel is cut into chunks of 4,096 elements from its first one on. The sums of a chunk are f32 in 16 lanes,
-//! folded into f64 at its end, so they depend on where calls begin and end, and on nothing else. Chunks are computed in
-//! parts whose scratch stays in the first-level cache.
+//! A call of a kernel is cut into chunks of 4,096 elements from its first one on. The sums of a chunk are f32 in 16
+//! lanes, folded into f64 at its end, so they depend on where calls begin and end, and on nothing else. Chunks are
+//! computed in parts whose scratch stays in the first-level cache.
 
 use crate::numeric::dtype::Float;
 
@@ -78,8 +78,8 @@ pub struct Term<'a> {
 pub enum Rounding {
     /// To nearest, ties to even.
     Nearest,
-    /// To either neighbour, by distance, with the random bits of a tensor's key (see [`crate::numeric::philox::key`]). With f32 there is
-    /// nothing to round and this is the same as nearest.
+    /// To either neighbour, by distance, with the random bits of a tensor's key (see [`crate::numeric::philox::key`]).
+    /// With f32 there is nothing to round and this is the same as nearest.
     Stochastic {
         /// The tensor's key.
         key: [u32; 2],

@@ -1,6 +1,7 @@
-//! Random bits by position: Philox4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3",
-//! 2011), keyed by a seed and a tensor's name. Element `i` of the tensor takes word `i % 4` of the block whose counter is
-//! `i / 4`, a 64-bit number in words 0 (low) and 1 (high) with words 2 and 3 zero: the same bits however the work is split.
+//! Random bits by position: Philox4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2,
+//! 3", 2011), keyed by a seed and a tensor's name. Element `i` of the tensor takes word `i % 4` of the block whose
+//! counter is `i / 4`, a 64-bit number in words 0 (low) and 1 (high) with words 2 and 3 zero: the same bits however the
+//! work is split.
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -13,8 +14,8 @@ const LANES: usize = 8;
 /// Words that one step of [`fill`] writes.
 pub(crate) const STEP: usize = 4 * LANES;
 
-/// The key of a tensor: XXH3-64 with seed 0 of the user's seed (8 bytes, little-endian) and the name in UTF-8, as its low
-/// and its high half.
+/// The key of a tensor: XXH3-64 with seed 0 of the user's seed (8 bytes, little-endian) and the name in UTF-8, as its
+/// low and its high half.
 pub fn key(seed: u64, tensor: &str) -> [u32; 2] {
     let mut hash = Xxh3::new();
     hash.update(&seed.to_le_bytes());
@@ -28,8 +29,8 @@ pub fn block(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     blocks(counter.map(|word| [word]), key).map(|[word]| word)
 }
 
-/// The words of whole blocks, from block number `first` on; `out` is cut into steps of [`STEP`] words and what is left at
-/// its end stays as it is.
+/// The words of whole blocks, from block number `first` on; `out` is cut into steps of [`STEP`] words and what is left
+/// at its end stays as it is.
 #[inline(always)]
 pub(crate) fn fill(key: [u32; 2], first: u64, out: &mut [u32]) {
     for (step, out) in out.as_chunks_mut::<STEP>().0.iter_mut().enumerate() {

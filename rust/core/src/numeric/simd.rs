@@ -190,7 +190,8 @@ mod tests {
     /// Rounding upwards, subnormals flushed to zero on both sides: all that a host process could have set.
     fn spoil_float_environment() {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the control register of a test thread; the arithmetic done under it is only looked at for its results.
+        // SAFETY: the control register of a test thread; the arithmetic done under it is only looked at for its
+        // results.
         unsafe {
             std::arch::asm!("ldmxcsr [{}]", in(reg) &0xDFC0u32, options(nostack, readonly, preserves_flags))
         };

@@ -105,8 +105,8 @@ pub(crate) struct Element {
     pub o: f32,
 }
 
-/// The sums of one chunk while it is computed; element `i` is added in lane `i % 16`. The masks gather the bits of all `v` and `e`, so as
-/// to tell sums of nothing from sums of what is too small.
+/// The sums of one chunk while it is computed; element `i` is added in lane `i % 16`. The masks gather the bits of all
+/// `v` and `e`, so as to tell sums of nothing from sums of what is too small.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Lanes {
     pub v2: [f32; LANES],
@@ -125,8 +125,8 @@ impl Lanes {
         [self.v2, self.e2].iter().any(|lanes| fold(lanes).is_some_and(|sum| sum < SMALL))
     }
 
-    /// The chunk's figures, or `None` where f32 lanes lost something: Inf or NaN, a square that overflowed, or squares so
-    /// small that they underflowed.
+    /// The chunk's figures, or `None` where f32 lanes lost something: Inf or NaN, a square that overflowed, or squares
+    /// so small that they underflowed.
     pub(crate) fn fold(&self, elements: usize) -> Option<Stats> {
         let (v2, e2, ev) = (fold(&self.v2)?, fold(&self.e2)?, fold(&self.ev)?);
         if lost(v2, self.any_v) || lost(e2, self.any_e) {
@@ -173,8 +173,8 @@ pub struct Comparison {
     pub ab: f64,
     /// Σ (b − a)².
     pub d2: f64,
-    /// Elements by distance in units of the last place of the common type; all zero where the types differ. Bucket 0: the
-    /// same value (0 and −0, or two NaN); bucket k: a distance from 2^(k−1) to below 2^k, infinity counting as the
+    /// Elements by distance in units of the last place of the common type; all zero where the types differ. Bucket 0:
+    /// the same value (0 and −0, or two NaN); bucket k: a distance from 2^(k−1) to below 2^k, infinity counting as the
     /// number after the largest; the last bucket: NaN on one side only.
     pub ulps: [u64; Self::BUCKETS],
 }

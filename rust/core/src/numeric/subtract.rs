@@ -6,9 +6,10 @@ use crate::numeric::operand::{CHUNK, Operand, PART, mark, slice};
 use crate::numeric::simd::{self, Isa};
 use crate::numeric::stats::{Element, Lanes, Stats};
 
-/// `v = round(minuend − subtrahend)`, to nearest. Elements whose f32 difference `to` cannot hold (NaN it can) are appended
-/// to `exceptions` by their index within the tensor, exactly. In the statistics every difference that is not zero counts
-/// as requested, changed and survived, and the sums over `e` are zero: with the exceptions, nothing is lost.
+/// `v = round(minuend − subtrahend)`, to nearest. Elements whose f32 difference `to` cannot hold (NaN it can) are
+/// appended to `exceptions` by their index within the tensor, exactly. In the statistics every difference that is not
+/// zero counts as requested, changed and survived, and the sums over `e` are zero: with the exceptions, nothing is
+/// lost.
 ///
 /// # Panics
 /// If the operands and the output do not hold equally many elements.

@@ -38,8 +38,8 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// Adds a tensor. `alpha` is its factor if one vector was applied. With several vectors it is `None`, and the figures
-    /// are those of their sum.
+    /// Adds a tensor. `alpha` is its factor if one vector was applied. With several vectors it is `None`, and the
+    /// figures are those of their sum.
     pub fn add(&mut self, stats: &Stats, alpha: Option<f32>) {
         self.several |= alpha.is_none();
         let alpha = f64::from(alpha.unwrap_or(1.0));
@@ -85,7 +85,8 @@ impl Effect {
         let mut warnings = plan.warnings.clone();
         if plan.counts.combined > 0 && self.nonfinite_inputs == 0 {
             match (self.norm_v, self.norm_requested) {
-                // Where the plan could tell (both donors are the same file, or the vector says so), it has warned already.
+                // Where the plan could tell (both donors are the same file, or the vector says so), it has warned
+                // already.
                 (Some(0.0), _) if warnings.is_empty() => warnings.push(NOTHING.into()),
                 (None, Some(0.0)) => warnings.push("the vectors add up to 0 everywhere, so nothing changes".into()),
                 _ => {}

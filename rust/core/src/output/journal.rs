@@ -1,7 +1,8 @@
 //! The journal of an unfinished job: which blocks are done, in order. Each record has its own checksum.
 //!
 //! Records are appended without waiting for the disk. That is safe because a record is only a claim: a second run reads
-//! the blocks themselves and compares digests. If the end of the journal is torn or missing, its blocks are computed again.
+//! the blocks themselves and compares digests. If the end of the journal is torn or missing, its blocks are computed
+//! again.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};

@@ -1,5 +1,6 @@
-//! `taskvec.json` (for a vector `vector.json`): what an output was made from and how, so that it can be verified and made
-//! again. The same run gives the same bytes, so it contains no times, thread counts, memory budgets or absolute paths.
+//! `taskvec.json` (for a vector `vector.json`): what an output was made from and how, so that it can be verified and
+//! made again. The same run gives the same bytes, so it contains no times, thread counts, memory budgets or absolute
+//! paths.
 
 use std::path::Path;
 
@@ -66,7 +67,8 @@ pub struct Finished<'a> {
     pub stats: &'a [Stats],
     /// Every file of the output except the manifest.
     pub files: &'a [FileEntry],
-    /// SHA-256 of the inputs' shards, by input and shard. `None` if not requested; an entry is `None` if it was not computed.
+    /// SHA-256 of the inputs' shards, by input and shard. `None` if not requested; an entry is `None` if it was not
+    /// computed.
     pub input_sha256: Option<&'a [Vec<Option<String>>]>,
     /// The total number of exceptions, and the number for each tensor that has any (`extract` only).
     pub exceptions: (u64, &'a [(u32, u64)]),

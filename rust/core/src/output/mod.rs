@@ -1,4 +1,5 @@
-//! The output folder while it is being written: staged files, journal, manifest, and the files copied beside the weights.
+//! The output folder while it is being written: staged files, journal, manifest, and the files copied beside the
+//! weights.
 //!
 //! May import `engine` and what is below it. Anything that an output says about itself goes here.
 

@@ -1,4 +1,5 @@
-//! Completes a staged folder once all windows are computed: checks the weights, builds the other files, writes the manifest.
+//! Completes a staged folder once all windows are computed: checks the weights, builds the other files, writes the
+//! manifest.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! The files of an output that are not weights. They are copied from the target, or written anew if the target's would be
-//! wrong.
+//! The files of an output that are not weights. They are copied from the target, or written anew if the target's would
+//! be wrong.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -21,8 +21,8 @@ use crate::system::os;
 const CARD: &str = "README.md";
 const TARGET_CARD: &str = "README.target.md";
 
-/// Builds every file that is not weights, and returns them in the order in which they are moved into place. The files that
-/// make a folder loadable come last.
+/// Builds every file that is not weights, and returns them in the order in which they are moved into place. The files
+/// that make a folder loadable come last.
 pub fn build(plan: &Plan, staging: &Staging, card: &str, sync: bool, control: &Control) -> Result<Vec<FileEntry>> {
     let mut files = Vec::new();
     let write = |name: &str, bytes: &[u8]| -> Result<FileEntry> {
@@ -101,8 +101,8 @@ fn copy(place: &Place, name: &str, to: &str, staging: &Staging, sync: bool, cont
     Ok(FileEntry { name: to.into(), size, xxh3_128: digest.hex(), sha256: None })
 }
 
-/// The index, if the output has one. It has the target's own bytes unless sizes changed; a vector in several files gets a
-/// new one.
+/// The index, if the output has one. It has the target's own bytes unless sizes changed; a vector in several files gets
+/// a new one.
 fn index(plan: &Plan) -> Result<Option<(String, Vec<u8>)>> {
     let base = plan.inputs.base();
     let total: u64 = plan.layout.tensors.iter().map(crate::plan::layout::TensorPlan::bytes).sum();
@@ -131,8 +131,8 @@ fn index(plan: &Plan) -> Result<Option<(String, Vec<u8>)>> {
         return Ok(Some((name.into(), index.raw.clone())));
     }
     let path = base.place.path(name);
-    // The parts of the index that taskvec does not use may be more than this parser takes, such as the number 1e999. Then
-    // they are left out.
+    // The parts of the index that taskvec does not use may be more than this parser takes, such as the number 1e999.
+    // Then they are left out.
     let mut value: Value = serde_json::from_slice(&index.raw).unwrap_or_else(|_| {
         let map: serde_json::Map<_, _> =
             index.weight_map.iter().map(|(tensor, shard)| (tensor.clone(), shard.clone().into())).collect();

@@ -1,5 +1,5 @@
-//! Writing one output file: past the page cache where the file system allows it, otherwise buffered. The exact length is
-//! set at the end.
+//! Writing one output file: past the page cache where the file system allows it, otherwise buffered. The exact length
+//! is set at the end.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,8 @@ pub struct Sink {
 impl Sink {
     /// Opens (or creates) the file and reserves its space. Bytes written by an interrupted run stay.
     ///
-    /// If the data must reach the disk (`durable`), direct writes are the fastest and steadiest. Otherwise the page cache is
-    /// better.
+    /// If the data must reach the disk (`durable`), direct writes are the fastest and steadiest. Otherwise the page
+    /// cache is better.
     pub fn open(path: &Path, len: u64, durable: bool) -> Result<Self> {
         let mut options = File::options();
         let file = options
@@ -37,8 +37,8 @@ impl Sink {
         Ok(Self { path: path.to_owned(), file, direct, refused: AtomicBool::new(false), len })
     }
 
-    /// Writes `len` bytes of `window` at `offset`. `window` has room after them up to an aligned length. A direct write at
-    /// the file's end fills this room with zeros; [`Sink::finish`] cuts them off again.
+    /// Writes `len` bytes of `window` at `offset`. `window` has room after them up to an aligned length. A direct write
+    /// at the file's end fills this room with zeros; [`Sink::finish`] cuts them off again.
     pub fn write(&self, offset: u64, window: &mut [u8], len: usize) -> Result<()> {
         let whole = len.next_multiple_of(DIRECT_ALIGNMENT);
         if let Some(direct) = self.direct.as_ref().filter(|_| !self.refused.load(Ordering::Relaxed)) {
@@ -58,8 +58,8 @@ impl Sink {
         self.direct.is_some() && !self.refused.load(Ordering::Relaxed)
     }
 
-    /// Sets the exact length and, with `sync`, waits until the disk has everything. Returns false if the file system does
-    /// not support that.
+    /// Sets the exact length and, with `sync`, waits until the disk has everything. Returns false if the file system
+    /// does not support that.
     pub fn finish(&self, sync: bool) -> Result<bool> {
         self.file.set_len(self.len).map_err(Error::io(&self.path, "set the length of"))?;
         if sync { os::sync_file(&self.file).map_err(Error::io(&self.path, "sync")) } else { Ok(true) }

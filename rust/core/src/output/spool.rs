@@ -57,8 +57,8 @@ impl Spool {
         Ok(())
     }
 
-    /// Takes over a record of an earlier run if the spool still holds its exceptions; returns whether it does. `digests`
-    /// has, in place of the bytes, the XXH3-64 digests from the journal.
+    /// Takes over a record of an earlier run if the spool still holds its exceptions; returns whether it does.
+    /// `digests` has, in place of the bytes, the XXH3-64 digests from the journal.
     pub fn recall(&mut self, digests: &Found) -> Result<bool> {
         let count: u64 = digests.counts.iter().map(|(_, count)| count).sum();
         for ((_, file), size, wanted) in [(&mut self.index, 8, &digests.index), (&mut self.value, 4, &digests.value)] {

@@ -43,7 +43,8 @@ impl Staging {
     /// Creates or reopens `OUT/.taskvec-partial`, and locks it.
     ///
     /// # Errors
-    /// `OUT` is, contains or is inside an input; or it exists and may not be overwritten; or another run is writing there.
+    /// `OUT` is, contains or is inside an input; or it exists and may not be overwritten; or another run is writing
+    /// there.
     pub fn open(out: &Path, inputs: &[&Path], overwrite: bool, sync: bool, plan: u128) -> Result<Self> {
         apart_from_inputs(out, inputs)?;
         let folder = out.join(PARTIAL);
@@ -152,8 +153,9 @@ impl Staging {
         }
     }
 
-    /// Removes the staging folder. No file in it may be open by then, not even the lock: on Windows and on NFS the name of
-    /// an open file stays, and so does its folder. The lock is closed last, so that the folder is unlocked only briefly.
+    /// Removes the staging folder. No file in it may be open by then, not even the lock: on Windows and on NFS the name
+    /// of an open file stays, and so does its folder. The lock is closed last, so that the folder is unlocked only
+    /// briefly.
     fn remove(self) -> Result<()> {
         self.clear_but_lock()?;
         drop(self.lock);
@@ -303,8 +305,8 @@ fn apart_from_inputs(out: &Path, inputs: &[&Path]) -> Result<()> {
     Ok(())
 }
 
-/// The real path, also of a file that does not exist yet. It is resolved part by part, because `..` after a link leads to
-/// the parent of the link's target, and after a folder that does not exist yet to the parent of that folder.
+/// The real path, also of a file that does not exist yet. It is resolved part by part, because `..` after a link leads
+/// to the parent of the link's target, and after a folder that does not exist yet to the parent of that folder.
 fn resolve(path: &Path) -> Result<PathBuf> {
     let whole = std::path::absolute(path).map_err(Error::io(path, "resolve"))?;
     let mut real = PathBuf::new();

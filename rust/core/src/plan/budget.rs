@@ -1,5 +1,5 @@
-//! How the memory budget is spent: `headers + workers × (input buffer + output buffer)`. It does not depend on the size of
-//! a tensor or a shard.
+//! How the memory budget is spent: `headers + workers × (input buffer + output buffer)`. It does not depend on the size
+//! of a tensor or a shard.
 
 use serde_json::{Value, json};
 

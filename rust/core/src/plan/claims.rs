@@ -1,5 +1,5 @@
-//! Objections to a job from configs and tokenizers, such as a token with another id. Python finds them. An objection counts
-//! only if it concerns a tensor that is combined.
+//! Objections to a job from configs and tokenizers, such as a token with another id. Python finds them. An objection
+//! counts only if it concerns a tensor that is combined.
 
 use crate::checkpoint::tied;
 use crate::plan::inputs::Inputs;

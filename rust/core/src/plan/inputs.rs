@@ -165,7 +165,8 @@ impl Inputs {
         options: &Options,
         control: &Control,
     ) -> Result<()> {
-        // How an adapter's weights are stored is told by the layers of its base; for two adapters, by those of the target.
+        // How an adapter's weights are stored is told by the layers of its base; for two adapters, by those of the
+        // target.
         let target = self.list.first().map(|input| &input.checkpoint);
         let (mut minuend, mut subtrahend) = if Kind::of(subtrahend)? == Kind::Adapter {
             let minuend = open::donor(minuend, target, control)?;

@@ -1,4 +1,5 @@
-//! Where every byte of the output is placed: files, tensors, blocks. The layout is complete before any byte is computed.
+//! Where every byte of the output is placed: files, tensors, blocks. The layout is complete before any byte is
+//! computed.
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};

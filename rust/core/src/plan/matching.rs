@@ -1,4 +1,5 @@
-//! Matches the tensors of all inputs by name. The few known differences between checkpoints are handled by named policies.
+//! Matches the tensors of all inputs by name. The few known differences between checkpoints are handled by named
+//! policies.
 //!
 //! Nothing is dropped silently: every tensor of every input is combined, copied with a note, or named in a problem.
 
@@ -178,8 +179,8 @@ impl<'a> Matcher<'a> {
             let coded = tensors.iter().filter(|tensor| tensor.dtype.float().is_none());
             let coded: HashSet<&str> = coded.map(|tensor| module(&tensor.name)).collect();
             let takes_part = |tensor: &&Tensor| self.options.selects(&self.options.strip(&tensor.name));
-            // All selected tensors are floats, and no tensor of the same module holds codes, so they are not the scales of a
-            // quantised weight: these are plain values.
+            // All selected tensors are floats, and no tensor of the same module holds codes, so they are not the scales
+            // of a quantised weight: these are plain values.
             let plain = tensors.iter().filter(takes_part).all(|tensor| !coded.contains(module(&tensor.name)));
             let chosen = !self.options.include.is_empty() || !self.options.exclude.is_empty();
             if let Some(method) = input.checkpoint.config.quantized.as_ref().filter(|_| !(chosen && plain)) {
@@ -197,7 +198,8 @@ impl<'a> Matcher<'a> {
     fn common_elements(&mut self, tensors: &[At]) -> Option<u64> {
         let shape = |at: At| &self.inputs.tensor(at).shape;
         let first = tensors[0];
-        // No model has a tensor of this shape: its checkpoint was saved wrongly. Each problem names the file that holds it.
+        // No model has a tensor of this shape: its checkpoint was saved wrongly. Each problem names the file that holds
+        // it.
         let hollow: Vec<At> = tensors.iter().copied().filter(|&at| *shape(at) == [0]).collect();
         if !hollow.is_empty() && hollow.len() < tensors.len() {
             for at in hollow {
@@ -243,8 +245,8 @@ impl<'a> Matcher<'a> {
         true
     }
 
-    /// Whether an integer tensor seems to hold codes of a quantised format, and is not just a buffer: it is a matrix, and
-    /// named like weights, packed blocks or scales.
+    /// Whether an integer tensor seems to hold codes of a quantised format, and is not just a buffer: it is a matrix,
+    /// and named like weights, packed blocks or scales.
     fn looks_quantised(&self, at: At) -> bool {
         const PARTS: [&str; 7] = ["weight", "qweight", "qzeros", "weight_packed", "_packed", "_blocks", "_scales"];
         let tensor = self.inputs.tensor(at);

@@ -90,14 +90,14 @@ impl Plan {
     /// Opens the inputs, matches them and lays the output out.
     ///
     /// # Errors
-    /// Malformed inputs, impossible options, or too small a memory budget. Inputs that do not fit together are not an error
-    /// here: see [`Plan::require_fit`].
+    /// Malformed inputs, impossible options, or too small a memory budget. Inputs that do not fit together are not an
+    /// error here: see [`Plan::require_fit`].
     pub fn new(request: Request, options: Options, control: &Control) -> Result<Self> {
         Self::build(request, options, false, control)
     }
 
-    /// As [`Plan::new`], for a job that delivers its windows to a consumer in memory (a live model). The buffers that are
-    /// handed over are part of the budget.
+    /// As [`Plan::new`], for a job that delivers its windows to a consumer in memory (a live model). The buffers that
+    /// are handed over are part of the budget.
     ///
     /// # Errors
     /// As [`Plan::new`], and if the options ask for another element type: a live model keeps its own.
@@ -190,7 +190,8 @@ impl Plan {
         Err(Error::Mismatch(format!("{file}{tensor}{}{more}", first.message)))
     }
 
-    /// A digest of everything that decides the output's bytes. A run continues an interrupted one only if both have the same.
+    /// A digest of everything that decides the output's bytes. A run continues an interrupted one only if both have the
+    /// same.
     pub fn id(&self) -> u128 {
         let inputs: Vec<Value> = self.inputs.list.iter().map(identity).collect();
         let vector_tied = |origin: &Origin| match origin {
@@ -240,7 +241,8 @@ impl Plan {
         recipe
     }
 
-    /// The plan as JSON, for `check` and `--dry-run`. The free space is that on the disk of `out`, or of the current folder.
+    /// The plan as JSON, for `check` and `--dry-run`. The free space is that on the disk of `out`, or of the current
+    /// folder.
     pub fn to_json(&self, out: Option<&Path>) -> Value {
         let inputs: Vec<Value> = self.inputs.list.iter().map(|input| {
             let c = &input.checkpoint;

@@ -1,4 +1,5 @@
-//! What a tensor of the output is computed from. This is the only file that knows which bytes of an input an operand needs.
+//! What a tensor of the output is computed from. This is the only file that knows which bytes of an input an operand
+//! needs.
 
 use crate::codec::derived::Encoded;
 use crate::codec::ranges::Read;
@@ -16,7 +17,8 @@ impl Inputs {
         Encoded::Plain { float: float(self.tensor(at).dtype), bytes: self.stored(at, first, end) }
     }
 
-    /// Where elements `[first, end)` of a tensor are stored (or bytes `[first, end)`, if an element has less than one byte).
+    /// Where elements `[first, end)` of a tensor are stored (or bytes `[first, end)`, if an element has less than one
+    /// byte).
     pub fn stored(&self, at: At, first: u64, end: u64) -> Read {
         let tensor = self.tensor(at);
         let size = tensor.dtype.unit();

@@ -44,7 +44,8 @@ impl Output {
         }
     }
 
-    /// A tensor's shape in the output: that of the first input, but in a vector only with the rows that both donors have.
+    /// A tensor's shape in the output: that of the first input, but in a vector only with the rows that both donors
+    /// have.
     pub fn shape(self, base: &Checkpoint, plan: &TensorPlan) -> Vec<u64> {
         let tensor = &base.tensors[plan.tensor as usize];
         let mut shape = tensor.shape.clone();

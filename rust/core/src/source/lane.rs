@@ -1,8 +1,9 @@
-//! A streamed input: its bytes are fetched ahead of the windows that will read them, in bounded memory, and never written
-//! to the disk.
+//! A streamed input: its bytes are fetched ahead of the windows that will read them, in bounded memory, and never
+//! written to the disk.
 //!
-//! There is one lane for each streamed input. Its schedule lists, window by window, the ranges that will be read. Ranges
-//! are cut into chunks at multiples of [`CHUNK`] bytes of the file; chunks are numbered in the order of their first use.
+//! There is one lane for each streamed input. Its schedule lists, window by window, the ranges that will be read.
+//! Ranges are cut into chunks at multiples of [`CHUNK`] bytes of the file; chunks are numbered in the order of their
+//! first use.
 //!
 //! ```text
 //! fetching thread (several):
@@ -17,11 +18,12 @@
 //!
 //! While a fetching thread waits, it reads nothing from its connection, so the sender slows down by itself.
 //!
-//! Why this cannot deadlock. Windows are taken in order, and each reads its chunks in order. Take the lowest window that has
-//! not read everything, and the chunk c that it waits for. A chunk below c that still has readers is shared with a later
-//! range. A range shares only the last two chunks at the time when it is scheduled, and the later range was scheduled after
-//! c: so such a chunk is c − 1 or higher. With a capacity of two or more, c may therefore be filled. The same holds for all
-//! requests before that of c, and for the chunks before c in its own request, so none of their threads waits for room.
+//! Why this cannot deadlock. Windows are taken in order, and each reads its chunks in order. Take the lowest window
+//! that has not read everything, and the chunk c that it waits for. A chunk below c that still has readers is shared
+//! with a later range. A range shares only the last two chunks at the time when it is scheduled, and the later range
+//! was scheduled after c: so such a chunk is c − 1 or higher. With a capacity of two or more, c may therefore be
+//! filled. The same holds for all requests before that of c, and for the chunks before c in its own request, so none of
+//! their threads waits for room.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -37,7 +39,8 @@ use crate::system::buffer::Buffer;
 pub const CHUNK: u64 = 1 << 20;
 /// The least capacity of a lane, in chunks.
 pub const LEAST: u64 = 2;
-/// A request asks for at least so many bytes, if so many follow each other in a file. Then the round trip hardly matters.
+/// A request asks for at least so many bytes, if so many follow each other in a file. Then the round trip hardly
+/// matters.
 pub const REQUEST: u64 = 64 << 20;
 /// How often a waiting thread checks whether the job should stop.
 const TICK: Duration = Duration::from_millis(100);
@@ -53,8 +56,8 @@ pub struct Reading {
     pub end: u64,
 }
 
-/// What the windows of a job read from one input: each call returns the next window's number and its ranges, in the order
-/// of the reads. Numbers ascend. Windows that read nothing from the input may be left out.
+/// What the windows of a job read from one input: each call returns the next window's number and its ranges, in the
+/// order of the reads. Numbers ascend. Windows that read nothing from the input may be left out.
 pub type Schedule<'a> = Box<dyn FnMut() -> Result<Option<(u64, Vec<Reading>)>> + Send + 'a>;
 
 /// One streamed input.
@@ -142,8 +145,8 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Fetches everything that is scheduled, until it is all fetched or the lane is stopped. Several threads may call this
-    /// at the same time. `fetch` delivers exactly the bytes of a range of a shard, in order.
+    /// Fetches everything that is scheduled, until it is all fetched or the lane is stopped. Several threads may call
+    /// this at the same time. `fetch` delivers exactly the bytes of a range of a shard, in order.
     pub fn serve(
         &self,
         fetch: impl Fn(usize, Range<u64>, &mut (dyn FnMut(&[u8]) -> Result<()> + Send)) -> Result<()>,
@@ -155,8 +158,8 @@ impl<'a> Lane<'a> {
         Ok(())
     }
 
-    /// Waits for the bytes of a shard from `begin` on, and fills `buffer` with them. Returns false if window `window` was not
-    /// scheduled to read this range.
+    /// Waits for the bytes of a shard from `begin` on, and fills `buffer` with them. Returns false if window `window`
+    /// was not scheduled to read this range.
     pub fn read(&self, window: u64, shard: usize, begin: u64, buffer: &mut [u8]) -> Result<bool> {
         let end = begin + buffer.len() as u64;
         let wanted = Reading { shard, begin, end };
@@ -218,8 +221,8 @@ impl<'a> Lane<'a> {
         self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Waits until there is room for the first chunk of the next request, and returns the request. `None` if everything was
-    /// requested.
+    /// Waits until there is room for the first chunk of the next request, and returns the request. `None` if everything
+    /// was requested.
     fn request(&self) -> Result<Option<Request>> {
         let mut state = self.lock();
         loop {
@@ -310,8 +313,8 @@ impl State<'_> {
         self.lowest + first as u64
     }
 
-    /// Lets a range share the last two chunks if it begins in them. Returns the index of its first chunk in `chunks`, and the
-    /// byte from which it needs new chunks.
+    /// Lets a range share the last two chunks if it begins in them. Returns the index of its first chunk in `chunks`,
+    /// and the byte from which it needs new chunks.
     fn join(&mut self, shard: usize, begin: u64, end: u64) -> (usize, u64) {
         let len = self.chunks.len();
         let open = (self.next - self.lowest) as usize;
@@ -339,8 +342,8 @@ impl State<'_> {
         (len, begin)
     }
 
-    /// Counts one reader less. After the last reader, the buffer becomes free, and the lowest chunks without readers are
-    /// removed.
+    /// Counts one reader less. After the last reader, the buffer becomes free, and the lowest chunks without readers
+    /// are removed.
     fn was_read(&mut self, number: u64) {
         let chunk = &mut self.chunks[(number - self.lowest) as usize];
         chunk.readers -= 1;

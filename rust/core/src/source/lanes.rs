@@ -28,8 +28,8 @@ impl<'a> Lanes<'a> {
         self.lanes[input].as_ref().map(|(lane, _)| lane)
     }
 
-    /// Runs the threads that fetch for the lanes while `job` computes the windows. If a fetch fails, the job is stopped, and
-    /// the other way round.
+    /// Runs the threads that fetch for the lanes while `job` computes the windows. If a fetch fails, the job is
+    /// stopped, and the other way round.
     pub fn serve<R>(&self, job: impl FnOnce() -> Result<R>) -> Result<R> {
         let lanes = || self.lanes.iter().flatten();
         let threads = MOST_OF_LANE.min(MOST_REQUESTS / lanes().count().max(1)).max(1);

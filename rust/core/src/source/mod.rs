@@ -1,5 +1,5 @@
-//! Reading byte ranges of input files, behind one trait. Local files are mapped, read through the page cache, or read past
-//! it. Remote files are downloaded first, or streamed: fetched range by range.
+//! Reading byte ranges of input files, behind one trait. Local files are mapped, read through the page cache, or read
+//! past it. Remote files are downloaded first, or streamed: fetched range by range.
 //!
 //! May import `checkpoint` and what is below it. A new way to read bytes is an implementation of `Source`.
 
@@ -61,8 +61,8 @@ impl fmt::Display for Io {
 impl Io {
     /// What `auto` means for these inputs, and why in a few words.
     ///
-    /// If the inputs fit in memory, mapping them saves one copy of every byte. If they do not, mapped pages are the most
-    /// expensive to reclaim. On network and FUSE file systems, mapping is slow or refused.
+    /// If the inputs fit in memory, mapping them saves one copy of every byte. If they do not, mapped pages are the
+    /// most expensive to reclaim. On network and FUSE file systems, mapping is slow or refused.
     pub fn resolve(self, inputs: &[&Checkpoint]) -> (Self, String) {
         if self != Self::Auto {
             return (self, "requested".into());
@@ -96,7 +96,8 @@ pub trait Source: Send + Sync {
     /// Bytes `[begin, begin + len)`: a slice of the file's mapping, or of `buffer`, which has [`Source::room`] bytes.
     fn read<'a>(&'a self, begin: u64, len: usize, buffer: &'a mut [u8]) -> Result<&'a [u8]>;
 
-    /// The bytes of buffer that a read of `len` bytes needs; from [`LONG`] bytes on, the buffer is aligned for direct reads.
+    /// The bytes of buffer that a read of `len` bytes needs; from [`LONG`] bytes on, the buffer is aligned for direct
+    /// reads.
     fn room(&self, len: usize) -> usize;
 
     /// Releases a range after its window is computed. Fails if bytes that were handed out may have been lost meanwhile.
@@ -105,7 +106,8 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// Opens one shard. It is read through the same descriptor as its header, so a file that replaces it meanwhile is not read.
+/// Opens one shard. It is read through the same descriptor as its header, so a file that replaces it meanwhile is not
+/// read.
 ///
 /// Large checkpoints have hundreds of shards, so a second descriptor is opened only for direct reads.
 pub fn open<'a>(shard: &'a Shard, io: Io, control: &'a Control) -> Result<Box<dyn Source + 'a>> {
@@ -124,8 +126,8 @@ fn open_disk<'a>(shard: &'a Shard, disk: &'a OnDisk, io: Io) -> Result<Box<dyn S
         Io::Mmap => map(shard, disk),
         Io::Direct => match os::reopen_direct(file) {
             Ok(direct) => Ok(Box::new(Direct { direct, file, path })),
-            // The file system does not support direct reads, or there is no /proc through which to reopen the file. Reads go
-            // through the page cache instead.
+            // The file system does not support direct reads, or there is no /proc through which to reopen the file.
+            // Reads go through the page cache instead.
             Err(error) if os::refuses_direct(&error) || error.kind() == io::ErrorKind::NotFound => {
                 Ok(Box::new(Pread { file, path }))
             }
@@ -305,7 +307,8 @@ impl Direct<'_> {
                 Ok(n) if n % DIRECT_ALIGNMENT == 0 || got + n >= skip + len => got += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if !os::refuses_direct(&error) => return Err(error),
-                // The file system accepts the flag but not this read, so the whole range is read through the page cache.
+                // The file system accepts the flag but not this read, so the whole range is read through the page
+                // cache.
                 Ok(_) | Err(_) => {
                     read_exact_at(self.file, &mut buffer[..len], begin)?;
                     return Ok(&buffer[..len]);

@@ -49,15 +49,15 @@ pub trait Remote: Debug + Send + Sync {
     /// Whether shards are streamed: read range by range, and never stored as local files.
     fn streams(&self) -> bool;
 
-    /// Fetches a range, and hands its bytes to `take`, in order and in pieces of any size. While it waits, it hands over empty
-    /// pieces, so that the job can notice that it should stop.
+    /// Fetches a range, and hands its bytes to `take`, in order and in pieces of any size. While it waits, it hands
+    /// over empty pieces, so that the job can notice that it should stop.
     fn fetch(&self, file: usize, range: Range<u64>, take: &mut (dyn FnMut(&[u8]) -> Result<()> + Send)) -> Result<()>;
 
     /// Starts to download a file, unless that was started before. Calls come in the order in which files will be read.
     fn want(&self, file: usize) -> Result<()>;
 
-    /// The path of the complete, checked file; `None` if it is not downloaded yet. Waits for it, but not much longer than a
-    /// second, so that the job can check whether it should stop. Then the job asks again.
+    /// The path of the complete, checked file; `None` if it is not downloaded yet. Waits for it, but not much longer
+    /// than a second, so that the job can check whether it should stop. Then the job asks again.
     fn local(&self, file: usize) -> Result<Option<PathBuf>>;
 }
 
@@ -127,7 +127,8 @@ impl Place {
         }
     }
 
-    /// The content of a small file; `None` if there is no file of this name. A file of more than `cap` bytes is refused.
+    /// The content of a small file; `None` if there is no file of this name. A file of more than `cap` bytes is
+    /// refused.
     pub fn read(&self, name: &str, cap: u64) -> Result<Option<Vec<u8>>> {
         let path = self.path(name);
         let Some(remote) = &self.remote else {

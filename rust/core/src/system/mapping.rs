@@ -40,8 +40,8 @@ impl Mapping {
 
     /// Lets go of a window's pages: they stay in the page cache but no longer count as ours.
     pub fn release(&self, begin: usize, len: usize) {
-        // SAFETY: the mapping is shared, read-only and file-backed: a page dropped here comes back from the file with the
-        // same bytes, so slices other windows still hold stay valid.
+        // SAFETY: the mapping is shared, read-only and file-backed: a page dropped here comes back from the file with
+        // the same bytes, so slices other windows still hold stay valid.
         let advised = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, begin, len) };
         // Advice only: without it the pages stay until the mapping goes.
         drop(advised);

@@ -81,7 +81,8 @@ fn install() -> io::Result<Option<libc::sigaction>> {
         if libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut old) != 0 {
             return Err(io::Error::last_os_error());
         }
-        // After a job whose handler was covered by a later one, ours may still be in place; it must not chain to itself.
+        // After a job whose handler was covered by a later one, ours may still be in place; it must not chain to
+        // itself.
         if old.sa_sigaction == on_sigbus as *const () as usize {
             return Ok(None);
         }
@@ -112,8 +113,9 @@ fn restore(old: &libc::sigaction) {
 
 /// Only atomics, `mmap` and `sigaction` here: a handler may call nothing that locks or allocates.
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the system calls us with a valid `info`. A page is replaced only inside a range that a live `Watch` names,
-    // which its owner keeps mapped for that long. The old handler is called with the arguments its flags promise it.
+    // SAFETY: the system calls us with a valid `info`. A page is replaced only inside a range that a live `Watch`
+    // names, which its owner keeps mapped for that long. The old handler is called with the arguments its flags promise
+    // it.
     unsafe {
         let address = (*info).si_addr() as usize;
         let page = PAGE.load(Ordering::Relaxed);

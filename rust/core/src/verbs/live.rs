@@ -1,7 +1,7 @@
 //! The values that `apply` and `transfer` would write, handed window by window to a consumer in memory.
 //!
-//! Plan, windows, arithmetic and figures are the same as in a job that writes files; only the destination differs. Windows
-//! are delivered as they are finished, not in order, so the consumer has to put each where it belongs.
+//! Plan, windows, arithmetic and figures are the same as in a job that writes files; only the destination differs.
+//! Windows are delivered as they are finished, not in order, so the consumer has to put each where it belongs.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};

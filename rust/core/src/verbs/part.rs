@@ -44,7 +44,8 @@ pub fn run<'p>(
         sinks.push(Sink::open(&staging.path(&file.name), file.len, sync)?);
     }
     let windows = ledger.windows();
-    // Only after the output's space is reserved, so that a check for free space before the downloads takes it into account.
+    // Only after the output's space is reserved, so that a check for free space before the downloads takes it into
+    // account.
     arrivals::begin(plan, &windows)?;
     sidecars::want(plan)?;
     let sources = schedule::sources(plan, &windows, control)?;

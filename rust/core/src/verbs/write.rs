@@ -1,7 +1,8 @@
-//! A writing job, from the plan to the finished folder. `extract`, `apply` and `transfer` are this job with different plans.
+//! A writing job, from the plan to the finished folder. `extract`, `apply` and `transfer` are this job with different
+//! plans.
 //!
-//! The plan is made by the caller. Then [`part::run`] computes the windows, [`seal`] completes the staged folder with the
-//! other files and the manifest, and [`Staging::commit`] moves it into place.
+//! The plan is made by the caller. Then [`part::run`] computes the windows, [`seal`] completes the staged folder with
+//! the other files and the manifest, and [`Staging::commit`] moves it into place.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -24,8 +25,8 @@ use crate::verbs::result::Written;
 /// Runs a plan and returns the result as JSON. `card` is the text of the output's `README.md`.
 ///
 /// # Errors
-/// Whatever stops the job. If an input is malformed or changed, nothing is left behind. After an interruption or on a full
-/// disk, `OUT/.taskvec-partial` stays, and running the same job again continues from it.
+/// Whatever stops the job. If an input is malformed or changed, nothing is left behind. After an interruption or on a
+/// full disk, `OUT/.taskvec-partial` stays, and running the same job again continues from it.
 pub fn run(plan: &Plan, out: &Path, card: &str, control: &Control) -> Result<Value> {
     let started = Instant::now();
     plan.require_fit()?;

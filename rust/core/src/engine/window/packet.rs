@@ -47,8 +47,8 @@ impl Packet {
         Self { wanted, parts: Vec::new(), result, original }
     }
 
-    /// The values that would be written, part after part. Bytes after the last part are undefined, and so are all bytes if
-    /// the job only reads.
+    /// The values that would be written, part after part. Bytes after the last part are undefined, and so are all bytes
+    /// if the job only reads.
     pub fn result(&mut self) -> &[u8] {
         self.result.bytes()
     }
@@ -58,7 +58,8 @@ impl Packet {
         self.original.bytes()
     }
 
-    /// Copies the wanted values of a window. `bytes` gives a piece's result and its original, each from its first element on.
+    /// Copies the wanted values of a window. `bytes` gives a piece's result and its original, each from its first
+    /// element on.
     pub(super) fn fill<'a>(
         &mut self,
         plan: &Plan,
@@ -72,8 +73,8 @@ impl Packet {
         for size in SIZES {
             let unit = |piece: &Piece| plan.layout.tensors[piece.tensor].dtype.unit();
             for piece in pieces.iter().filter(|piece| wanted[piece.tensor] && unit(piece) == size) {
-                // An element that is cut by the start of the window is delivered with the previous window, which has all of
-                // it.
+                // An element that is cut by the start of the window is delivered with the previous window, which has
+                // all of it.
                 let elements = piece.end.saturating_sub(piece.counted);
                 let Some(own) = piece.work.own().filter(|_| elements > 0) else { continue };
                 let (from, to) = ((piece.counted - piece.first) * size, (piece.end - piece.first) * size);

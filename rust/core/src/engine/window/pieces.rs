@@ -10,8 +10,8 @@
 //!             subtract: ask for the operands of minuend and subtrahend (the output is a vector)
 //! ```
 //!
-//! An element may be cut by the edge of a block. Then both blocks compute it whole, and only the block in which it begins
-//! counts it in the figures.
+//! An element may be cut by the edge of a block. Then both blocks compute it whole, and only the block in which it
+//! begins counts it in the figures.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -163,8 +163,8 @@ impl<'p> Collect<'_, 'p, '_> {
         Ok(Work::Combine { own, terms: first..self.terms.len() })
     }
 
-    /// The exceptions of a term for the whole window. They are looked up with the first piece of the tensor; later pieces
-    /// use the same result.
+    /// The exceptions of a term for the whole window. They are looked up with the first piece of the tensor; later
+    /// pieces use the same result.
     fn exceptions(
         &mut self,
         sources: &Sources,
@@ -187,9 +187,9 @@ impl<'p> Collect<'_, 'p, '_> {
 
     /// The exceptions of elements `[start, stop)`, found by binary search, because indices are in ascending order.
     ///
-    /// A file with unordered indices would give wrong numbers, so every window checks its share of them. Every search covers
-    /// the whole file. So neighbouring windows agree on where one share ends and the next begins, even if the indices are
-    /// unordered, and no index is left unchecked.
+    /// A file with unordered indices would give wrong numbers, so every window checks its share of them. Every search
+    /// covers the whole file. So neighbouring windows agree on where one share ends and the next begins, even if the
+    /// indices are unordered, and no index is left unchecked.
     fn look_up(&mut self, sources: &Sources, term: &TermPlan, start: u64, stop: u64) -> Result<LookedUp> {
         let plan = self.plan;
         let inputs = &plan.inputs;

@@ -16,8 +16,8 @@ struct Part {
 impl Matcher<'_> {
     /// Reports once that two inputs have different layouts, instead of one problem for each tensor.
     ///
-    /// A different layout is recognised by numbers: a module has the same number of elements in both inputs, but in another
-    /// number of tensors.
+    /// A different layout is recognised by numbers: a module has the same number of elements in both inputs, but in
+    /// another number of tensors.
     pub(super) fn name_other_layouts(&mut self) {
         let mut groups: BTreeMap<String, HashMap<u32, Part>> = BTreeMap::new();
         for at in self.unmatched.iter().map(|(at, _)| *at).chain(self.alone.iter().copied()) {

@@ -51,8 +51,8 @@ fn with(options: &Options, prefixes: impl IntoIterator<Item = String>) -> Option
     Options { prefixes, ..options.clone() }
 }
 
-/// Looks for prefixes by which the names of two inputs differ. Takes a name of `other` without a counterpart, and compares
-/// it with each name of `first`: what precedes the longest common ending, cut at a dot, may be a prefix.
+/// Looks for prefixes by which the names of two inputs differ. Takes a name of `other` without a counterpart, and
+/// compares it with each name of `first`: what precedes the longest common ending, cut at a dot, may be a prefix.
 fn between(first: &[&str], other: &[&str], options: &Options) -> Option<Options> {
     let known: HashSet<Cow<'_, str>> = first.iter().map(|name| options.strip(name)).collect();
     let mut strays = other.iter().map(|name| options.strip(name));

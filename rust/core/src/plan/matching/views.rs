@@ -57,8 +57,8 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// Drops a donor's tied head, which is not a tensor of the vector; returns whether it did. If `--include` and `--exclude`
-    /// do not select it, it is not compared with the embedding either.
+    /// Drops a donor's tied head, which is not a tensor of the vector; returns whether it did. If `--include` and
+    /// `--exclude` do not select it, it is not compared with the embedding either.
     fn drop_donors_tied(&mut self, at: At) -> bool {
         let tied = tied::tied_embedding(&self.inputs.list[at.input as usize].checkpoint, at.tensor).is_some();
         if tied && !self.options.selects(&self.options.strip(self.name(at))) {
@@ -81,8 +81,9 @@ impl<'a> Matcher<'a> {
         true
     }
 
-    /// Whether a donor's head may be a copy of its embedding, although its configuration does not tie them. The other inputs
-    /// have no such tensor, so it can only be a copy: its bytes are compared before writing, and the head is dropped.
+    /// Whether a donor's head may be a copy of its embedding, although its configuration does not tie them. The other
+    /// inputs have no such tensor, so it can only be a copy: its bytes are compared before writing, and the head is
+    /// dropped.
     fn repeats_embedding(&mut self, at: At) -> bool {
         let checkpoint = &self.inputs.list[at.input as usize].checkpoint;
         let embedding = tied::like_embedding(checkpoint, at.tensor).filter(|_| checkpoint.made.is_none());
@@ -106,8 +107,8 @@ impl<'a> Matcher<'a> {
         repeats
     }
 
-    /// Whether a vector's exceptions for the head may be those for the embedding. They belong to the values, so they have to
-    /// be the same too, and are compared before writing.
+    /// Whether a vector's exceptions for the head may be those for the embedding. They belong to the values, so they
+    /// have to be the same too, and are compared before writing.
     fn repeats_exceptions(&mut self, origin: &Origin, difference: &Difference) -> bool {
         let Origin::Vector { dense, exceptions: Some(input), .. } = *origin else { return true };
         let (vector, file) =
