@@ -1,4 +1,5 @@
-//! How bytes of files become the values of a tensor: one variant for each way in which a tensor can be stored.
+//! How the bytes of files become the values of a tensor. There is one variant for each way in which a tensor can be
+//! stored.
 //!
 //! A new way is a variant of [`Encoded`], with an arm in each of its methods, and a line where `plan/operands.rs`
 //! chooses it.
@@ -9,22 +10,22 @@ use crate::numeric::dtype::Float;
 use crate::numeric::operand::Operand;
 use crate::numeric::simd::Isa;
 
-/// What a tensor is made of that is in no file itself.
+/// What a tensor that is not stored in a file is computed from.
 #[derive(Clone, Copy, Debug)]
 pub enum Made {
-    /// Zero everywhere: the adapter leaves it as its base has it.
+    /// Zero everywhere: the ΔW of a weight that the adapter does not adapt.
     Zero,
-    /// A product of factors.
+    /// The product of two factors.
     Product(Product),
 }
 
-/// Some elements of a tensor, and what their values are made from.
+/// Some elements of a tensor, and what their values are decoded from.
 ///
-/// `B` is the range of a file at first, then the place where the range was loaded, and in the end its bytes. So exactly
-/// what was asked for is decoded.
+/// `B` stands for the bytes. First it is a range of a file, then the slot into which the range is loaded, and finally
+/// the loaded bytes. So what is decoded is always exactly what was asked for.
 #[derive(Clone, Debug)]
 pub enum Encoded<'a, B> {
-    /// The values themselves, in this type.
+    /// The stored values themselves.
     Plain {
         /// The type.
         float: Float,
@@ -33,11 +34,11 @@ pub enum Encoded<'a, B> {
     },
     /// Zeros.
     Zero,
-    /// Rows and columns of a product of factors.
+    /// Elements of a product of two factors.
     Product {
         /// The product.
         product: &'a Product,
-        /// What the rows take of one factor.
+        /// The part of one factor that the rows of these elements need.
         rows: Vec<B>,
         /// The other factor.
         whole: B,
@@ -45,7 +46,7 @@ pub enum Encoded<'a, B> {
 }
 
 impl<'a> Encoded<'a, Read> {
-    /// Elements `[first, end)` of a tensor that is made of something else.
+    /// Elements `[first, end)` of a tensor that is not stored itself.
     pub fn of_made(made: &'a Made, first: u64, end: u64) -> Self {
         match made {
             Made::Zero => Self::Zero,
@@ -56,7 +57,7 @@ impl<'a> Encoded<'a, Read> {
         }
     }
 
-    /// Bytes that are read.
+    /// How many bytes are read.
     pub fn read_bytes(&self) -> u64 {
         match self {
             Self::Plain { bytes, .. } => bytes.len,
@@ -67,7 +68,7 @@ impl<'a> Encoded<'a, Read> {
 }
 
 impl<'a, B> Encoded<'a, B> {
-    /// The same elements, with what each part becomes.
+    /// The same elements, with `part` applied to each of the parts that they are decoded from.
     pub fn map<C>(&self, mut part: impl FnMut(&B) -> C) -> Encoded<'a, C> {
         match self {
             Self::Plain { float, bytes } => Encoded::Plain { float: *float, bytes: part(bytes) },
@@ -79,7 +80,7 @@ impl<'a, B> Encoded<'a, B> {
         }
     }
 
-    /// Bytes of memory that so many values take once they are decoded; none where they can be used as they were read.
+    /// Bytes of memory that so many decoded values need; 0 if the values can be used as they were read.
     pub const fn room(&self, elements: u64) -> u64 {
         match self {
             Self::Plain { .. } => 0,
@@ -89,7 +90,8 @@ impl<'a, B> Encoded<'a, B> {
 }
 
 impl<'v> Encoded<'_, &'v [u8]> {
-    /// The values, from element `first` on. `room` has as many bytes as [`Encoded::room`] says for these elements.
+    /// Decodes the values, whose first is element `first` of the tensor. `room` has the length that [`Encoded::room`]
+    /// gives for these elements.
     pub fn decode(&self, isa: Isa, first: u64, room: &'v mut [u8]) -> Operand<'v> {
         match self {
             Self::Plain { float, bytes } => return Operand { float: *float, bytes },

@@ -4,7 +4,20 @@
 //! nothing fused; then one rounding to f32. (The product of two f32 is exact in f64, so that only the sums, the scale
 //! and the last step ever round.)
 //!
-//! No element depends on which others are computed with it: windows may cut the tensor anywhere.
+//! No element depends on which others are computed with it, so windows may cut the tensor anywhere.
+//!
+//! The product is computed in tiles, so that the parts of both factors in use stay in the cache:
+//!
+//! ```text
+//! left, right = the factor that gives the rows, the factor that gives the columns
+//! for each tile of columns:
+//!     for each tile of rows:
+//!         sums = 0                                 (f64)
+//!         for each tile of the rank, ascending:
+//!             widen this part of left and of right to f64
+//!             sums += left · right                 (for each k ascending)
+//!         write f32(scale · sums)                  (only the elements that are wanted)
+//! ```
 
 use crate::codec::ranges::Read;
 use crate::numeric::dtype::Float;
@@ -14,7 +27,7 @@ use crate::numeric::simd::{self, Isa};
 /// A matrix in a file, row by row.
 #[derive(Clone, Copy, Debug)]
 pub struct Factor {
-    /// Place of its file among the checkpoint's shards.
+    /// Index of its file among the checkpoint's shards.
     pub shard: u32,
     /// Its first byte in the file.
     pub begin: u64,
@@ -35,20 +48,20 @@ pub struct Product {
     pub rows: u64,
     /// Second dimension of the tensor; at least 1.
     pub columns: u64,
-    /// The factor of the whole.
+    /// The scale of the product.
     pub scale: f64,
     /// Whether the tensor is `(B·A)ᵀ`.
     pub transposed: bool,
 }
 
 impl Product {
-    /// The rows that elements `[start, stop)` stand in, first and one past the last.
+    /// The rows of elements `[start, stop)`: the first, and one past the last.
     pub fn rows_of(&self, start: u64, stop: u64) -> (u64, u64) {
         (start / self.columns, stop.div_ceil(self.columns))
     }
 
-    /// What elements `[start, stop)` are made from: the rows' share of one factor (all of it that lies together, or a
-    /// piece for each rank), and the other factor as a whole.
+    /// What elements `[start, stop)` are computed from: the part of one factor that belongs to their rows, and the
+    /// whole other factor. The part is one range, or one range for each rank if the product is transposed.
     pub fn reads(&self, start: u64, stop: u64) -> (Vec<Read>, Read) {
         let read = |factor: Factor, first: u64, elements: u64| {
             let size = factor.float.size() as u64;
@@ -65,10 +78,10 @@ impl Product {
     }
 }
 
-/// As many as columns: then widening the one factor's share costs no more than the other's.
+/// Rows of a tile. As many as columns, so that widening one factor costs no more than widening the other.
 const ROWS: usize = 64;
 
-/// What stays in the cache while it is worked on.
+/// The tiles in use; together they fit in the cache.
 struct Tiles {
     left: [[f64; DEPTH]; ROWS],
     right: [[f64; COLUMNS]; DEPTH],
@@ -76,17 +89,17 @@ struct Tiles {
     wide: [f32; COLUMNS],
 }
 
-/// Elements of a factor as they lie in a file.
+/// Elements of a factor as they are stored.
 #[derive(Clone, Copy)]
 struct Matrix<'a> {
     float: Float,
     bytes: &'a [u8],
-    /// Elements of one row.
+    /// The number of elements in a row.
     stride: usize,
 }
 
 impl Matrix<'_> {
-    /// Widens some elements of a row and hands on each, with its place among them.
+    /// Widens some elements of a row, and calls `take` with the index and value of each.
     fn row(&self, isa: Isa, row: usize, from: usize, wide: &mut [f32], mut take: impl FnMut(usize, f64)) {
         let (size, begin) = (self.float.size(), row * self.stride + from);
         simd::widen(isa, self.float, &self.bytes[begin * size..(begin + wide.len()) * size], wide);
@@ -94,10 +107,11 @@ impl Matrix<'_> {
     }
 }
 
-/// Writes elements from `start` on, as f32, little-endian. `rows` and `whole` are the bytes of [`Product::reads`].
+/// Computes elements from `start` on, and writes them to `out` as f32, little-endian. `rows` and `whole` are the bytes
+/// that [`Product::reads`] asked for.
 ///
 /// # Panics
-/// If they are not those of just these elements.
+/// If `rows` and `whole` do not have the lengths for exactly these elements.
 pub fn multiply(isa: Isa, product: &Product, rows: &[&[u8]], whole: &[u8], start: u64, out: &mut [u8]) {
     let out = out.as_chunks_mut::<4>().0;
     if out.is_empty() {
@@ -106,7 +120,7 @@ pub fn multiply(isa: Isa, product: &Product, rows: &[&[u8]], whole: &[u8], start
     let (columns, rank) = (product.columns as usize, product.rank as usize);
     let (first, last) = product.rows_of(start, start + out.len() as u64);
     let (height, skip) = ((last - first) as usize, (start % product.columns) as usize);
-    // Of one row, only the columns that are wanted.
+    // If all elements are in one row, only the wanted columns are computed.
     let (from, to) = if height == 1 { (skip, skip + out.len()) } else { (0, columns) };
     let (left, right) = if product.transposed { (product.a, product.b) } else { (product.b, product.a) };
     let right = Matrix { float: right.float, bytes: whole, stride: if product.transposed { rank } else { columns } };
@@ -135,7 +149,7 @@ pub fn multiply(isa: Isa, product: &Product, rows: &[&[u8]], whole: &[u8], start
             }
             for (i, sums) in sums[..rows].iter().enumerate() {
                 let at = (i0 + i) * columns + j0;
-                // The first and the last row may be cut.
+                // Of the first and the last row, only a part may be wanted.
                 let (begin, end) = (at.max(skip), (at + width).min(skip + out.len()));
                 for place in begin..end {
                     out[place - skip] = ((product.scale * sums[place - at]) as f32).to_le_bytes();

@@ -1,6 +1,7 @@
-//! How stored bytes become values, where they are not simply the values: so far the product of an adapter's factors.
+//! How stored bytes are decoded to values, if they are not simply the values. So far: the product of an adapter's
+//! factors.
 //!
-//! May import `system` and `numeric`. A new way to store a tensor is a file here and a variant in `derived`.
+//! May import `system` and `numeric`. A new way to store a tensor is a new file here, and a variant in `derived`.
 
 pub mod derived;
 pub mod lora_product;

@@ -3,10 +3,10 @@
 /// A range of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Read {
-    /// Place of the file among the checkpoint's shards.
+    /// Index of the file among the checkpoint's shards.
     pub shard: u32,
     /// The first byte.
     pub begin: u64,
-    /// How many.
+    /// How many bytes.
     pub len: u64,
 }

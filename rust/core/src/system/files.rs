@@ -1,4 +1,5 @@
-//! Opening and reading input files that nobody vouches for: only regular files, never blocking, never past a cap.
+//! Opening and reading input files that are not trusted: only regular files, without blocking, and with a limit on
+//! size.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -6,7 +7,8 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Which file this is and whether it was touched, as the open file says; zeros for what the platform does not tell.
+/// Identifies a file and its state, to detect whether it was changed or replaced. A field is 0 if the platform does not
+/// tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The device that holds it.
@@ -22,7 +24,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Asks the open file, never the path: the path may by now name another one.
+    /// Asks the open file, never the path, because the path may name another file by now. `path` is for messages.
     pub fn of(file: &File, path: &Path) -> Result<Self> {
         file.metadata().map(|metadata| Self::from_metadata(&metadata)).map_err(Error::io(path, "look at the file"))
     }
@@ -48,14 +50,14 @@ impl Identity {
     }
 }
 
-/// Opens a regular file for reading, symlinks followed. Whatever else stands there (a directory, a pipe, a device) is
-/// refused without being opened; a missing file is an I/O error, a link that leads nowhere a corrupt input.
+/// Opens a regular file for reading; symbolic links are followed. Anything else (a directory, a pipe, a device) is
+/// refused without being opened. A missing file is an I/O error, a broken link a corrupt input.
 pub fn open_regular(path: &Path) -> Result<File> {
     let found = fs::metadata(path).map_err(|error| missing(path, error))?;
     refuse_irregular(&found, path)?;
     let mut options = OpenOptions::new();
     options.read(true);
-    // Between the look and the opening a pipe could have taken the file's place: opening it must not wait for a writer.
+    // A pipe may replace the file between the check and the opening. Opening it must not wait for a writer.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
     let file = options.open(path).map_err(|error| missing(path, error))?;
@@ -79,11 +81,11 @@ fn refuse_irregular(metadata: &Metadata, path: &Path) -> Result<()> {
     Err(Error::corrupt(path, format!("is {kind}, not a regular file; put the file itself there")))
 }
 
-/// The whole of a small regular file, refused unread beyond `cap` bytes.
+/// The content of a small regular file. A file of more than `cap` bytes is refused.
 pub fn read_whole(path: &Path, cap: u64) -> Result<Vec<u8>> {
     let file = open_regular(path)?;
     let mut bytes = Vec::new();
-    // One byte more than allowed tells "too long" from "just fits", also when the file grows meanwhile.
+    // One byte more than allowed is read, which tells whether the file is too long, even if it grows meanwhile.
     file.take(cap + 1).read_to_end(&mut bytes).map_err(Error::io(path, "read"))?;
     if bytes.len() as u64 > cap {
         return Err(Error::corrupt(path, format!("is longer than the {cap} bytes allowed; put the real file there")));
@@ -91,7 +93,7 @@ pub fn read_whole(path: &Path, cap: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Fills `buffer` from byte `offset` on, without moving the file's own position where the platform can do that.
+/// Fills `buffer` from byte `offset` on. The file's own position does not matter, and on Unix it does not change.
 pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -99,7 +101,7 @@ pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<
     }
     #[cfg(windows)]
     {
-        // Positional, like the other: threads share the handle, so its own position must not matter.
+        // Positional like on Unix: threads share the handle, so its own position must not matter.
         let mut done = 0;
         while done < buffer.len() {
             match std::os::windows::fs::FileExt::seek_read(file, &mut buffer[done..], offset + done as u64)? {

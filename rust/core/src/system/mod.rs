@@ -1,4 +1,4 @@
-//! What the machine gives: files and their flags, aligned buffers, maps, threads that keep an order.
+//! What the operating system offers: files and their flags, aligned buffers, memory maps, and threads.
 //!
 //! May import `numeric`. Whatever differs from one operating system to another belongs here.
 

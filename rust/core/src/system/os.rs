@@ -1,24 +1,25 @@
 //! What differs between operating systems: direct I/O, preallocation, free space, memory limits, file systems.
 //!
-//! Linux is the full platform; elsewhere reads and writes are buffered and the answers here say "don't know".
+//! Everything is supported on Linux. On other systems reads and writes are buffered, and most functions here answer
+//! "not known".
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// Direct reads and writes want offsets, lengths and addresses in multiples of this.
+/// Direct reads and writes need offsets, lengths and addresses in multiples of this.
 ///
-/// 4096 covers every logical block size in use on local disks; where it is not enough the system refuses and the caller
-/// goes on buffered.
+/// 4096 covers every logical block size in use on local disks. If a disk needs more, the system refuses and the caller
+/// continues with buffered reads and writes.
 pub const DIRECT_ALIGNMENT: usize = 4096;
 
-/// Whether an error of a direct read or write means "not this way" rather than "not at all".
+/// Whether an error of a direct read or write means only that direct access is not supported here.
 pub fn refuses_direct(error: &io::Error) -> bool {
     not_offered(error)
 }
 
-/// Whether the system says that it does not offer a call here at all, so that the call tells nothing of the data:
-/// network shares, FUSE and the file systems of virtual machines lack many.
+/// Whether an error means that the system does not support the call here, and says nothing about the data. Network
+/// shares, FUSE and the file systems of virtual machines lack many calls.
 pub fn not_offered(error: &io::Error) -> bool {
     #[cfg(unix)]
     if let Some(code) = error.raw_os_error() {
@@ -27,10 +28,11 @@ pub fn not_offered(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
 }
 
-/// Waits until a file is on the disk; false where the file system does not offer that.
+/// Waits until a file is on the disk. Returns false if the file system does not support that.
 pub fn sync_file(file: &File) -> io::Result<bool> {
     let synced = file.sync_all();
-    // The standard library asks macOS for more than fsync, which its network file systems lack.
+    // On macOS the standard library calls F_FULLFSYNC, which is stronger than fsync, and which network file systems
+    // lack.
     #[cfg(target_vendor = "apple")]
     let synced = synced.or_else(|error| if not_offered(&error) { Ok(rustix::fs::fsync(file)?) } else { Err(error) });
     match synced {
@@ -40,12 +42,12 @@ pub fn sync_file(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Makes the names in a folder last. Where folders cannot be synced, the system does it in its own time: that is so on
-/// Windows, on many network shares and on FUSE, and every file has been synced by itself.
+/// Syncs a folder, so that the names in it survive a power cut. On Windows, many network shares and FUSE, folders
+/// cannot be synced. There this does nothing; the files themselves have been synced anyway.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
-        // A folder that may be written but not read cannot be opened.
+        // The codes include those for a folder that may be written but not read, which cannot be opened.
         let no_folders = |error: &io::Error| {
             let code = error.raw_os_error();
             [libc::EACCES, libc::EPERM, libc::EISDIR].map(Some).contains(&code) || not_offered(error)
@@ -66,8 +68,9 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives a file another name, over one of that name. Where the file system does not offer that, or has the two names on
-/// two disks, the file is copied: that a reader may see half of it, the caller has to allow for.
+/// Renames a file, and replaces a file that has the new name. If the file system does not support that, or the two
+/// names are on different disks, the file is copied. Then a reader may see an incomplete file, which the caller has to
+/// allow for.
 pub fn rename(from: &Path, to: &Path, sync: bool) -> io::Result<()> {
     match std::fs::rename(from, to) {
         Err(error) if not_offered(&error) || error.kind() == io::ErrorKind::CrossesDevices => {
@@ -81,9 +84,9 @@ pub fn rename(from: &Path, to: &Path, sync: bool) -> io::Result<()> {
     }
 }
 
-/// The machine's memory in bytes, or the tightest memory limit of the cgroups we run in if that is smaller.
+/// The machine's memory in bytes, or the lowest memory limit of our cgroups if that is lower.
 ///
-/// `None` where neither can be read.
+/// `None` if neither can be read.
 pub fn memory_limit() -> Option<u64> {
     let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
@@ -107,7 +110,7 @@ fn cgroup_limits() -> Vec<u64> {
             continue;
         };
         for root in roots {
-            // Inside a container the path may not exist below the mount; its root then holds our limit.
+            // Inside a container the path may not exist below the mount. Then the root of the mount has our limit.
             let ours = Path::new(path.trim_start_matches('/'));
             for ancestor in ours.ancestors() {
                 let text = std::fs::read_to_string(Path::new(root).join(ancestor).join(file));
@@ -136,20 +139,20 @@ mod imp {
         direct_options()?.write(true).open(path)
     }
 
-    /// Opens the very file behind a descriptor once more, for direct reads; the file system may refuse.
+    /// Opens the file behind a descriptor a second time, for direct reads; the file system may refuse.
     pub fn reopen_direct(file: &File) -> io::Result<File> {
         direct_options()?.read(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
     }
 
-    /// Reserves `len` bytes on disk so that later writes cannot run out of space; where the file system cannot reserve,
-    /// only sets the length. Never shortens a file.
+    /// Reserves `len` bytes on disk, so that later writes cannot run out of space. If the file system cannot reserve
+    /// space, only the length is set. Never shortens a file.
     pub fn preallocate(file: &File, len: u64) -> io::Result<()> {
         if len == 0 {
             return Ok(());
         }
         let reserve = || rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len);
         match rustix::io::retry_on_intr(reserve).map_err(io::Error::from) {
-            // EPERM is how the sandboxes of containers forbid a call.
+            // Container sandboxes forbid a call with EPERM.
             Err(error) if super::not_offered(&error) || error.raw_os_error() == Some(libc::EPERM) => {
                 if file.metadata()?.len() < len { file.set_len(len) } else { Ok(()) }
             }
@@ -157,7 +160,7 @@ mod imp {
         }
     }
 
-    /// Bytes that an unprivileged process may still write below `path`; `None` where the file system does not say.
+    /// Bytes that an unprivileged process may still write below `path`; `None` if the file system does not tell.
     pub fn free_space(path: &Path) -> Option<u64> {
         let stat = rustix::fs::statvfs(path).ok()?;
         (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -169,7 +172,7 @@ mod imp {
         Ok(file.metadata()?.blocks() * 512)
     }
 
-    /// Whether a file lies on a file system whose mappings are known to be safe and quick: a local one.
+    /// Whether a file is on a local file system, where mappings are known to be safe and fast.
     pub fn is_local(file: &File) -> bool {
         // From the manual page of statfs(2): ext2/3/4, XFS, Btrfs, tmpfs, ramfs, overlayfs, ZFS, F2FS, bcachefs.
         const LOCAL: [u64; 9] = [
@@ -216,7 +219,7 @@ mod imp {
         Ok(file.metadata()?.len())
     }
 
-    /// Not known here, so mapping is never chosen unasked.
+    /// Not known here, so mapping is never chosen automatically.
     pub fn is_local(_: &File) -> bool {
         false
     }

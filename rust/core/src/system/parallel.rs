@@ -1,4 +1,17 @@
-//! Work done by many threads, taken over in order by one at a time.
+//! A pool of threads whose results are taken over in order, one at a time.
+//!
+//! ```text
+//! each worker:
+//!     while there is an item left, and no error or request to stop:
+//!         wait until item number < committed + ahead
+//!         take the next item, compute its result
+//!         put the result among the pending ones
+//!         while the result of item number `committed` is pending:
+//!             commit it; committed += 1
+//! ```
+//!
+//! A worker commits while it holds the lock. So `commit` is never called twice at the same time, and whichever worker
+//! fills a gap also commits the results that were waiting behind it.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,8 +22,11 @@ use crate::error::{Error, Result};
 use crate::numeric::simd;
 
 struct State<T, C> {
+    /// The next item to take.
     next: u64,
+    /// How many items are committed; all of them come before the others.
     committed: u64,
+    /// Results that wait for those of earlier items.
     pending: BTreeMap<u64, T>,
     commit: C,
     failed: Option<Error>,
@@ -22,14 +38,16 @@ struct Shared<'a, T, C> {
     changed: Condvar,
     control: &'a Control,
     count: u64,
-    /// How far a worker may run ahead of the first unfinished item: this bounds what waits in memory.
+    /// How far workers may be ahead of the first item that is not committed. This limits the results that wait in
+    /// memory.
     ahead: u64,
 }
 
-/// Does `work(0..count)` on `workers` threads and hands each result to `commit`, in order, one at a time.
+/// Runs `work` for the items `0..count` on `workers` threads, and hands each result to `commit`, in order, one at a
+/// time.
 ///
-/// Each thread gets its own scratch from `scratch`, and the default floating-point environment. The first error, or a
-/// wish to stop, ends the job once the items being worked on are done.
+/// Each thread gets its own scratch memory from `scratch`, and the default floating-point environment. After an error
+/// or a request to stop, no new items are taken, and the call returns when the items in progress are done.
 pub fn ordered<T: Send, S>(
     control: &Control,
     workers: usize,
@@ -63,7 +81,7 @@ impl<T, C: FnMut(u64, T) -> Result<()>> Shared<'_, T, C> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next item, or nothing when the job is over.
+    /// Waits until another item may be taken, and returns its number. `None` if the job is over.
     fn take(&self) -> Option<u64> {
         let mut state = self.lock();
         loop {
@@ -84,13 +102,14 @@ impl<T, C: FnMut(u64, T) -> Result<()>> Shared<'_, T, C> {
         }
     }
 
+    /// Stores the result of an item, and commits all results that are next in order.
     fn finish(&self, item: u64, result: Result<T>) {
         let mut state = self.lock();
         match result {
             Ok(value) => drop(state.pending.insert(item, value)),
             Err(error) => drop(state.failed.get_or_insert(error)),
         }
-        // What is finished is taken over even when another item failed: a later run can go on from there.
+        // Finished items are committed even if another item failed, so that a later run can continue from there.
         while let Some(value) = {
             let at = state.committed;
             state.pending.remove(&at)
@@ -106,7 +125,7 @@ impl<T, C: FnMut(u64, T) -> Result<()>> Shared<'_, T, C> {
     }
 }
 
-/// Lets the other threads end when one panics; the scope then passes the panic on.
+/// Ends the other threads when one panics. The scope then passes the panic on.
 struct PanicWatch<'a, 'b, T, C: FnMut(u64, T) -> Result<()>>(&'a Shared<'b, T, C>);
 
 impl<T, C: FnMut(u64, T) -> Result<()>> Drop for PanicWatch<'_, '_, T, C> {
@@ -118,7 +137,7 @@ impl<T, C: FnMut(u64, T) -> Result<()>> Drop for PanicWatch<'_, '_, T, C> {
     }
 }
 
-/// Lets at most so many threads compute at the same time, whatever the number that read and write.
+/// Limits how many threads compute at the same time. More threads than that may read and write.
 #[derive(Debug)]
 pub struct Permits {
     free: Mutex<usize>,
@@ -126,7 +145,7 @@ pub struct Permits {
 }
 
 impl Permits {
-    /// As many permits as threads may compute.
+    /// `count` is the number of threads that may compute at the same time.
     pub fn new(count: usize) -> Self {
         Self { free: Mutex::new(count), returned: Condvar::new() }
     }

@@ -1,9 +1,9 @@
 //! Keeps a truncated or failing mapped input from killing the process.
 //!
-//! Touching a mapped page that the file no longer has raises SIGBUS, which ends the interpreter. While a job holds
-//! mappings, a handler answers faults inside *our* ranges only: it puts a page of zeros where the lost one was and
-//! raises that range's flag, which the job turns into an error. Every other fault goes to whoever was there before us
-//! (Python's faulthandler, say), and with the last job the old handler is put back.
+//! Reading a mapped page that the file no longer has raises SIGBUS, which ends the interpreter. While a job holds
+//! mappings, a signal handler handles faults inside *our* ranges only: it maps a page of zeros in place of the lost
+//! page, and sets the range's flag, which the job turns into an error. Every other fault goes to the previous handler
+//! (such as Python's faulthandler). When no range is watched any more, the previous handler is restored.
 
 #![allow(unsafe_code, reason = "signal handlers exist only as raw system calls")]
 
@@ -17,18 +17,19 @@ struct Slot {
     hit: AtomicBool,
 }
 
-/// More mapped files than any checkpoint has shards; a fixed table, because a handler may neither lock nor allocate.
+/// The most mapped files, more than any checkpoint has shards. The table is fixed, because a signal handler may neither
+/// lock nor allocate.
 const SLOTS: usize = 4096;
 static TABLE: [Slot; SLOTS] =
     [const { Slot { start: AtomicUsize::new(0), end: AtomicUsize::new(0), hit: AtomicBool::new(false) } }; SLOTS];
-/// How many ranges are watched, and the handler to put back when none is left.
+/// How many ranges are watched, and the handler to restore when none is left.
 static WATCHED: Mutex<(usize, Option<libc::sigaction>)> = Mutex::new((0, None));
-/// The old handler once more, where the signal handler can read it.
+/// A copy of the previous handler, which our signal handler can read without a lock.
 static OLD_HANDLER: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 static OLD_FLAGS: AtomicI32 = AtomicI32::new(0);
 static PAGE: AtomicUsize = AtomicUsize::new(4096);
 
-/// A mapped range under watch, until dropped. Drop it before the mapping itself.
+/// A mapped range that is watched until this is dropped. Drop it before the mapping itself.
 #[derive(Debug)]
 pub struct Watch(usize);
 
@@ -44,7 +45,7 @@ impl Watch {
         watched.0 += 1;
         let slot = &TABLE[place];
         slot.hit.store(false, Ordering::Relaxed);
-        // The last page of a mapping is watched whole: a fault there is ours too.
+        // The last page of a mapping is watched completely: a fault anywhere in it is ours.
         slot.end.store(start + len.next_multiple_of(PAGE.load(Ordering::Relaxed)), Ordering::Relaxed);
         slot.start.store(start, Ordering::Release);
         Ok(Self(place))
@@ -71,7 +72,7 @@ impl Drop for Watch {
     }
 }
 
-/// Installs the handler and returns the one it replaced, or nothing if ours was still in place.
+/// Installs the handler, and returns the one that it replaced; `None` if ours was still installed.
 fn install() -> io::Result<Option<libc::sigaction>> {
     // SAFETY: plain system calls on zero-initialised structs, which are valid values of these C types.
     unsafe {
@@ -81,8 +82,8 @@ fn install() -> io::Result<Option<libc::sigaction>> {
         if libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut old) != 0 {
             return Err(io::Error::last_os_error());
         }
-        // After a job whose handler was covered by a later one, ours may still be in place; it must not chain to
-        // itself.
+        // Ours may still be installed, if somebody's later handler kept it from being removed after a job. It must not
+        // become its own previous handler.
         if old.sa_sigaction == on_sigbus as *const () as usize {
             return Ok(None);
         }
@@ -98,7 +99,8 @@ fn install() -> io::Result<Option<libc::sigaction>> {
     }
 }
 
-/// Puts the old handler back, unless somebody installed theirs over ours (they may call us, so we stay).
+/// Restores the previous handler. If somebody installed another handler after ours, ours stays, because theirs may call
+/// it.
 fn restore(old: &libc::sigaction) {
     // SAFETY: as in `install`; `old` is what the system gave us there.
     unsafe {
@@ -111,7 +113,8 @@ fn restore(old: &libc::sigaction) {
     }
 }
 
-/// Only atomics, `mmap` and `sigaction` here: a handler may call nothing that locks or allocates.
+/// The signal handler. It uses only atomics and system calls, because a handler may call nothing that locks or
+/// allocates.
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the system calls us with a valid `info`. A page is replaced only inside a range that a live `Watch`
     // names, which its owner keeps mapped for that long. The old handler is called with the arguments its flags promise
@@ -134,7 +137,8 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
         }
         let old = OLD_HANDLER.load(Ordering::Relaxed);
         if old == libc::SIG_DFL || old == libc::SIG_IGN {
-            // Back to the default and return: the instruction faults again and the process ends as it would have.
+            // Restore the default and return: the instruction faults again, and the process ends as it would without
+            // us.
             libc::signal(signal, libc::SIG_DFL);
         } else if OLD_FLAGS.load(Ordering::Relaxed) & libc::SA_SIGINFO != 0 {
             let call: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = mem::transmute(old);
