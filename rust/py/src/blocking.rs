@@ -1,4 +1,4 @@
-//! The one wrapper of every long call: the GIL is released, signals are looked at, progress is told.
+//! The wrapper for every long call. It releases the GIL, checks for signals, and reports progress.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
@@ -11,12 +11,12 @@ use taskvec_core::{Error, Result};
 
 use crate::errors::{internal, raise};
 
-/// How often signals are looked at and progress is told.
+/// How often signals are checked and progress is reported.
 pub const TICK: Duration = Duration::from_millis(100);
 
-/// Runs `job` on a thread of its own and waits for it, ten times a second giving Python a chance to raise
-/// (`KeyboardInterrupt`, or whatever a signal handler or the progress callback raises): the job then stops at its next
-/// window, and the exception is passed on once it has.
+/// Runs `job` on its own thread and waits for it. Ten times a second Python gets a chance to raise `KeyboardInterrupt`,
+/// or whatever a signal handler or the progress callback raises. Then the job stops at its next window, and the
+/// exception is passed on after that.
 pub fn run<T: Send>(
     py: Python<'_>,
     progress: Option<&Bound<'_, PyAny>>,
@@ -43,7 +43,7 @@ pub fn run<T: Send>(
     });
     match (raised, outcome) {
         (_, Err(panic)) => std::panic::resume_unwind(panic),
-        // A job that ended before it saw the wish to stop is done all the same, but the caller asked to be interrupted.
+        // The job may have finished before it noticed the request to stop. The exception is raised anyway.
         (Some(raised), Ok(Err(Error::Cancelled) | Ok(_))) => Err(raised),
         (_, Ok(outcome)) => {
             let value = outcome.map_err(raise)?;
@@ -53,7 +53,7 @@ pub fn run<T: Send>(
     }
 }
 
-/// [`run`] for jobs whose answer is JSON.
+/// [`run`] for jobs whose result is JSON.
 pub fn run_json(
     py: Python<'_>,
     progress: Option<&Bound<'_, PyAny>>,
@@ -62,12 +62,12 @@ pub fn run_json(
     serde_json::to_string(&run(py, progress, job)?).map_err(internal)
 }
 
-/// Whether the job has ended, well or not.
+/// Whether the job has ended, successfully or not.
 #[derive(Default)]
 struct Ended(Mutex<bool>, Condvar);
 
 impl Ended {
-    /// Waits for the end, or for one tick.
+    /// Waits until the job ends, but not longer than one tick; returns whether it has ended.
     fn wait(&self) -> bool {
         let ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (ended, _) =
@@ -76,7 +76,7 @@ impl Ended {
     }
 }
 
-/// Tells the waiting thread when it goes out of scope, also by a panic.
+/// Notifies the waiting thread when it is dropped, also after a panic.
 struct End<'a>(&'a Ended);
 
 impl Drop for End<'_> {

@@ -1,15 +1,15 @@
-//! The one place where an error of the core becomes a Python exception.
+//! Converts errors of the core to Python exceptions; the only place that does.
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError};
 use pyo3::prelude::*;
 use taskvec_core::Error;
 
-/// The exception of `taskvec.errors` for an error; one that came from Python goes back as it was.
+/// The exception of `taskvec.errors` for an error. An exception that came from Python is returned unchanged.
 pub fn raise(error: Error) -> PyErr {
     Python::attach(|py| convert(py, error).unwrap_or_else(|failed| failed))
 }
 
-/// The error for an exception that Python raised while it fetched something.
+/// The error for an exception that Python raised while it was fetching.
 pub fn from_python(raised: PyErr) -> Error {
     let corrupt = Python::attach(|py| {
         let class = py.import("taskvec.errors").and_then(|errors| errors.getattr("CorruptError"));
@@ -34,13 +34,13 @@ fn convert(py: Python<'_>, error: Error) -> PyResult<PyErr> {
                 Err(other) => internal(other),
             });
         }
-        // Reached only if a caller stopped a job without an exception of its own on the way.
+        // Reached only if a job was stopped without an exception of Python.
         Error::Cancelled => return Ok(PyKeyboardInterrupt::new_err(message)),
     };
     Ok(PyErr::from_value(made))
 }
 
-/// For what cannot go wrong but has to be handled: JSON of our own that does not encode.
+/// For errors that cannot happen but have to be handled, such as JSON of our own that cannot be encoded.
 pub fn internal(error: impl std::fmt::Display) -> PyErr {
     PyOSError::new_err(error.to_string())
 }

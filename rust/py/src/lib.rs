@@ -1,6 +1,7 @@
 //! The Python module `taskvec._core`: a thin layer over `taskvec_core`, without arithmetic of its own.
 //!
-//! One file per verb. Answers cross as JSON text; `python/taskvec/results.py` gives them types.
+//! There is one file for each verb. Results are passed to Python as JSON text; `python/taskvec/results.py` gives them
+//! types.
 
 mod blocking;
 mod errors;
@@ -49,13 +50,13 @@ mod _core {
         taskvec_core::checkpoint::sidecars::is_weights(name)
     }
 
-    /// Whether a file of this path below a folder, with `/`, is a secret or what a training run left.
+    /// Whether a file with this path below a folder (with `/`) is a secret or was left behind by a training run.
     #[pyfunction]
     fn is_stray(path: &str) -> bool {
         taskvec_core::checkpoint::clutter::is_stray_path(path)
     }
 
-    /// A tensor's name without wrappers' prefixes, as `--strip-prefix` takes them off.
+    /// A tensor's name without wrappers' prefixes, as `--strip-prefix` removes them.
     #[pyfunction]
     fn strip_prefixes(name: &str, prefixes: Vec<String>) -> String {
         taskvec_core::plan::options::strip_prefixes(name, &prefixes).into_owned()

@@ -15,7 +15,7 @@ use crate::errors::raise;
 use crate::options::{PyOptions, alpha as parse_alpha};
 use crate::place::PyPlace;
 
-/// A planned job, then a running one, then a finished one.
+/// The state of a job: first planned, then running, then finished.
 enum State {
     Planned(Box<Plan>),
     Running(Stream),
@@ -24,16 +24,16 @@ enum State {
     Over,
 }
 
-/// A job whose windows Python takes one by one.
+/// A job whose windows Python fetches one by one.
 #[pyclass(frozen, module = "taskvec._core")]
 pub struct Live {
     /// The tensors of the target in the order of its files, as JSON.
     #[pyo3(get)]
     tensors: String,
-    /// Names the target as it lies on the disk: equal only while nobody touched it.
+    /// A digest of the target's files as they are on the disk. It changes if somebody changes or replaces them.
     #[pyo3(get)]
     target_id: String,
-    /// The bytes of a buffer for a window.
+    /// The size of a buffer for a window, in bytes.
     #[pyo3(get)]
     window_bytes: usize,
     state: Mutex<State>,
@@ -59,12 +59,12 @@ impl Live {
     }
 }
 
-/// Tensor, first element, elements, and where in the buffers they begin, in bytes.
+/// Index of the tensor, first element, number of elements, and their offset in the buffers in bytes.
 type Part = (u32, u64, u64, usize);
 
 #[pymethods]
 impl Live {
-    /// Begins to compute; `wanted` says for each tensor whether its values are to be handed over.
+    /// Starts to compute. `wanted` says for each tensor whether its values are to be delivered.
     fn start(&self, wanted: Vec<bool>) -> PyResult<()> {
         let mut state = self.state();
         match std::mem::replace(&mut *state, State::Over) {
@@ -79,7 +79,7 @@ impl Live {
         }
     }
 
-    /// The parts of the next window, whose bytes are put into the buffers; None when all were handed over.
+    /// Puts the bytes of the next window into the buffers and returns its parts. None if all windows were delivered.
     fn next(
         &self,
         py: Python<'_>,
@@ -87,7 +87,8 @@ impl Live {
         original: PyBuffer<u8>,
     ) -> PyResult<Option<Vec<Part>>> {
         loop {
-            // Held while waiting: a second thread that asks for windows of the same job waits for its turn.
+            // The lock is held while waiting, so a second thread that asks for a window of the same job waits for its
+            // turn.
             let next = py.detach(|| match &mut *self.state() {
                 State::Running(stream) => Some(stream.next(TICK)),
                 _ => None,
@@ -114,7 +115,7 @@ impl Live {
         }
     }
 
-    /// What the job did, once all windows were handed over: a `taskvec/applied/1`.
+    /// The report of the job (`taskvec/applied/1`), available after all windows were delivered.
     fn report(&self) -> PyResult<String> {
         match &*self.state() {
             State::Finished(report) => Ok(report.clone()),
@@ -122,7 +123,7 @@ impl Live {
         }
     }
 
-    /// Stops the job, unless it has ended, and lets go of its files and buffers.
+    /// Stops the job, unless it has ended, and releases its files and buffers.
     fn close(&self, py: Python<'_>) {
         py.detach(|| {
             let mut state = self.state();
@@ -135,7 +136,7 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        // The job ends before this does, and it may be about to call Python.
+        // Dropping waits for the job to end, and the job may need the GIL to call Python. `close` releases it.
         Python::attach(|py| self.close(py));
     }
 }
@@ -146,7 +147,7 @@ fn take(
     result: Option<&PyBuffer<u8>>,
     original: &PyBuffer<u8>,
 ) -> PyResult<Vec<Part>> {
-    // PyO3 copies whole buffers: these are of `window_bytes` bytes, as the packet's are.
+    // PyO3 copies whole buffers. These have `window_bytes` bytes, like those of the packet.
     if let Some(result) = result {
         result.copy_from_slice(py, packet.result())?;
     }

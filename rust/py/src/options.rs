@@ -6,7 +6,7 @@ use taskvec_core::plan::options::{self, Alpha, AlphaRule};
 
 use crate::errors::raise;
 
-/// The Python dataclass as it stands.
+/// The Python dataclass, not checked yet.
 #[derive(FromPyObject)]
 pub struct PyOptions {
     memory: Option<u64>,
@@ -30,7 +30,7 @@ pub struct PyOptions {
 }
 
 impl PyOptions {
-    /// Checked, as the core takes them.
+    /// Checks the options and converts them to those of the core.
     pub fn parse(&self) -> PyResult<options::Options> {
         self.convert().map_err(raise)
     }
@@ -66,7 +66,7 @@ impl PyOptions {
     }
 }
 
-/// A factor as Python hands it over: text and number.
+/// Converts a factor from Python: its text and its number.
 pub fn alpha((text, value): (String, f64)) -> PyResult<Alpha> {
     Alpha::new(&text, value).map_err(raise)
 }

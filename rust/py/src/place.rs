@@ -1,4 +1,4 @@
-//! Where an input lies, as Python says it: a path, or a `taskvec.refs.Ref`, read attribute by attribute.
+//! Where an input is, as given by Python: a path, or a `Ref` (`taskvec.inputs.refs`), read attribute by attribute.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,7 +14,7 @@ use taskvec_core::storage::place::{Origin, Place, Remote};
 
 use crate::errors::from_python;
 
-/// An input as it is handed over.
+/// An input as Python passes it.
 #[derive(FromPyObject)]
 pub enum PyPlace {
     /// A `Ref`. Tried first: nothing else has these attributes.
@@ -26,7 +26,7 @@ pub enum PyPlace {
 #[derive(FromPyObject)]
 pub struct PyRef {
     path: PathBuf,
-    // Of a folder here its own name, which may be no text.
+    // For a local folder this is its own name, which may not be valid text.
     name: OsString,
     origin: Option<PyOrigin>,
     remote: Option<PyRemote>,
@@ -59,7 +59,7 @@ impl From<PyPlace> for Place {
     }
 }
 
-/// A folder elsewhere that Python fetches from, on whichever thread asks.
+/// A remote folder from which Python fetches, on the thread that asks.
 struct PyRemote {
     files: Vec<(String, u64)>,
     streams: bool,
@@ -109,9 +109,9 @@ impl Remote for PyRemote {
                     .transpose()
             });
             let Some(piece) = next.map_err(from_python)? else { return Ok(()) };
-            // Without the GIL: it may wait until there is room.
+            // Called without the GIL, because it may wait until there is room.
             if let Err(stopped) = take(&piece) {
-                // Best effort, so that a connection ends now and not when the garbage is collected.
+                // Best effort: closes the connection now, and not only when the iterator is garbage-collected.
                 Python::attach(|py| drop(pieces.bind(py).call_method0("close")));
                 return Err(stopped);
             }

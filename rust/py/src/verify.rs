@@ -1,4 +1,4 @@
-//! An output held against its manifest.
+//! Compares an output with its manifest.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! A target plus scaled terms: numeric spec 1 (each operation in f32, rounded once, nothing fused), any mix of types.
+//! A target plus scaled terms, of any mix of types. Numeric spec 1: each operation is done in f32 and rounded once, and
+//! nothing is fused.
 
 use crate::numeric::dtype::Float;
 use crate::numeric::operand::{CHUNK, Operand, PART, Rounding, Term, mark, slice};
@@ -10,7 +11,7 @@ use crate::numeric::stats::{Element, Lanes, Stats};
 /// this is a conversion, and where `to` is the target's own type a copy of its bits.
 ///
 /// # Panics
-/// If the operands and the output do not hold equally many elements.
+/// If the operands and the output do not have the same number of elements.
 #[allow(clippy::too_many_arguments, reason = "the operation has this many parts; a struct would only rename them")]
 pub fn combine(
     isa: Isa,
@@ -70,18 +71,18 @@ struct Job<'a> {
     copied: bool,
 }
 
-/// Values of the part in work, from the start of each array.
+/// Values of the current part, from the start of each array.
 struct Scratch {
     t: [f32; PART],
     /// The request: see [`Stats`].
     v: [f32; PART],
     r: [f32; PART],
-    /// The difference of the term in work, later the widened output.
+    /// The difference of the current term, later the widened output.
     d: [f32; PART],
     /// The rounded target, and its bytes before it is widened again.
     base: [f32; PART],
     narrow: [u8; PART * 4],
-    /// One step more than a part: its first element may be in the middle of a block.
+    /// One step longer than a part, because the first element may be in the middle of a block of random words.
     random: [u32; PART + philox::STEP],
 }
 
@@ -99,7 +100,7 @@ impl Scratch {
     }
 }
 
-/// What the statistics look at: target, rounded target, request, widened output.
+/// The values from which statistics are computed: target, rounded target, request, widened output.
 struct Seen<'a> {
     t: &'a [f32],
     base: &'a [f32],
@@ -108,7 +109,7 @@ struct Seen<'a> {
 }
 
 impl Job<'_> {
-    /// What turns the recorded request into the change that was asked for.
+    /// The factor that turns the recorded request `v` into the requested change `α·v`.
     fn scale(&self) -> f32 {
         match self.terms {
             [only] => only.alpha,
@@ -168,7 +169,7 @@ impl Job<'_> {
         }
     }
 
-    /// `d` of one term.
+    /// The difference `d` of one term.
     fn difference(&self, term: &Term, at: usize, d: &mut [f32]) {
         simd::widen(self.isa, term.minuend.float, slice(term.minuend, at, d.len()), d);
         term.exceptions.replace(self.first + at as u64, d);
@@ -187,7 +188,7 @@ impl Job<'_> {
         }
     }
 
-    /// After [`Job::compute`]: what it did, for the statistics.
+    /// The values for the statistics. Call it after [`Job::compute`], for the same part.
     fn see<'s>(&self, at: usize, out: &[u8], scratch: &'s mut Scratch) -> Seen<'s> {
         let n = out.len() / self.to.size();
         let Scratch { t, v, d, base, narrow, random, .. } = scratch;
@@ -202,7 +203,7 @@ impl Job<'_> {
         Seen { t: &t[..n], base, v: &v[..n], o: &d[..n] }
     }
 
-    /// The figures of a chunk that f32 lanes cannot hold, element by element in f64.
+    /// The figures of a chunk whose sums f32 cannot hold, computed element by element in f64.
     fn careful(&self, from: usize, out: &mut [u8], scratch: &mut Scratch) -> Stats {
         let mut figures = Stats::default();
         for (part, out) in out.chunks_mut(PART * self.to.size()).enumerate() {

@@ -4,10 +4,10 @@ use crate::numeric::operand::{CHUNK, Operand, PART, slice};
 use crate::numeric::simd::{self, Isa};
 use crate::numeric::stats::{Comparison, ComparisonLanes};
 
-/// How `b` differs from `a`, element by element, appended to `into`.
+/// Compares `b` with `a`, element by element, and adds the result to `into`.
 ///
 /// # Panics
-/// If the operands do not hold equally many elements.
+/// If the operands do not have the same number of elements.
 pub fn compare(isa: Isa, a: Operand, b: Operand, into: &mut Comparison) {
     let elements = a.bytes.len() / a.float.size();
     assert_eq!(a.bytes.len(), elements * a.float.size(), "whole elements");

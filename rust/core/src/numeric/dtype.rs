@@ -1,4 +1,4 @@
-//! Element types of the safetensors format, and the three that arithmetic is done on.
+//! The element types of the safetensors format, and the three types on which arithmetic is done.
 
 use std::fmt;
 
@@ -43,7 +43,7 @@ macro_rules! dtypes {
             /// All of them, in the format's order.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// The type that a header names so; names are case-sensitive.
+            /// The type with this name in a header. Names are case-sensitive.
             pub fn parse(text: &str) -> Option<Self> {
                 match text { $($text => Some(Self::$name),)* _ => None }
             }
@@ -53,7 +53,8 @@ macro_rules! dtypes {
                 match self { $(Self::$name => $bits,)* }
             }
 
-            /// Bytes that are never cut: those of an element, or one where elements are packed more tightly.
+            /// The smallest number of bytes that is never split: the size of an element, or 1 if elements do not fill
+            /// whole bytes.
             pub const fn unit(self) -> u64 {
                 if self.bits().is_multiple_of(8) { self.bits() / 8 } else { 1 }
             }
@@ -94,11 +95,12 @@ dtypes! {
 /// What the arithmetic can do with an element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Combined.
+    /// A float type that is combined.
     Float(Float),
-    /// Copied, never combined: integers and booleans.
+    /// Integers and booleans: copied, never combined.
     Integer,
-    /// Codes of a quantised format, or a float type without arithmetic here: copied when untouched, else refused.
+    /// Codes of a quantised format, or a float type without arithmetic here: copied if nothing is added, otherwise
+    /// refused.
     Opaque,
 }
 

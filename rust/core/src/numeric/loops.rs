@@ -75,13 +75,13 @@ pub(crate) fn narrow_stochastic(float: Float, r: &[f32], random: &[u32], out: &m
 
 /// Columns of a tile of the product of two factors.
 pub(crate) const COLUMNS: usize = 64;
-/// How much of the factors' common dimension is worked on at once.
+/// How much of the factors' common dimension is in one tile.
 pub(crate) const DEPTH: usize = 64;
 
-/// `sums += left · right`, over the rows that `right` has, in their order.
+/// `sums += left · right`, for the rows of `right` in their order.
 #[inline(always)]
 pub(crate) fn multiply_add(left: &[[f64; DEPTH]], right: &[[f64; COLUMNS]], sums: &mut [[f64; COLUMNS]]) {
-    /// Sums that fit the registers.
+    /// As many sums as fit in the registers.
     const LANES: usize = 16;
     for (left, sums) in left.iter().zip(sums) {
         for (number, sums) in sums.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
@@ -103,13 +103,14 @@ pub(crate) fn random(key: [u32; 2], first_block: u64, out: &mut [u32]) {
     philox::fill(key, first_block, out);
 }
 
-/// Whether a difference is lost by rounding: `rounded` is the widened result. NaN is a class, whatever its bits.
+/// Whether rounding changed any difference. `rounded` are the widened results. All NaN count as equal, whatever their
+/// bits.
 #[inline(always)]
 pub(crate) fn any_lost(d: &[f32], rounded: &[f32]) -> bool {
     d.iter().zip(rounded).fold(false, |any, (&d, &rounded)| any | lost(d, rounded))
 }
 
-/// See [`any_lost`].
+/// As [`any_lost`], for one difference.
 #[inline(always)]
 pub(crate) fn lost(d: f32, rounded: f32) -> bool {
     (d.to_bits() != rounded.to_bits()) & !d.is_nan()
@@ -180,7 +181,8 @@ pub(crate) fn comparison(lanes: &mut ComparisonLanes, a: &[f32], b: &[f32]) {
     *lanes = ComparisonLanes { a2, b2, ab, d2, any_a, any_b, any_d, changed };
 }
 
-/// Units in the last place of `float` between two of its values, widened; 0 between two NaN.
+/// The distance between two values of type `float` in units of the last place. The values are given widened. Two NaN
+/// have distance 0.
 #[inline(always)]
 pub(crate) fn distances(float: Float, a: &[f32], b: &[f32], out: &mut [u32]) {
     match float {
@@ -190,7 +192,7 @@ pub(crate) fn distances(float: Float, a: &[f32], b: &[f32], out: &mut [u32]) {
     }
 }
 
-/// `rank` counts the values of the type from zero up to one without a sign.
+/// As [`distances`]. `rank` gives the number of values of the type between zero and a positive value.
 #[inline(always)]
 fn apart(a: &[f32], b: &[f32], out: &mut [u32], rank: impl Fn(u32) -> u32) {
     for ((out, a), b) in out.iter_mut().zip(a).zip(b) {

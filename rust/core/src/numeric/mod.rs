@@ -1,6 +1,6 @@
-//! The specification of numbers: element types, conversions, rounding, random bits, and the loops over them.
+//! The specification of the arithmetic: element types, conversions, rounding, random bits, and the loops over them.
 //!
-//! Imports nothing of the other wings. A new operation on elements is a file here, beside `combine`.
+//! Imports no other wing. A new operation on elements is a new file here, beside `combine`.
 
 pub mod combine;
 pub mod compare;

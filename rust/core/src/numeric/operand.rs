@@ -27,7 +27,8 @@ impl Operand<'_> {
     }
 }
 
-/// Elements of a stored vector that its type could not hold. Those outside the range of a call are ignored.
+/// The exact values of a stored vector's elements that its type cannot hold. Those outside the range of a call are
+/// ignored.
 #[derive(Clone, Copy)]
 pub struct Exceptions<'a> {
     /// Element indices within the tensor: i64, little-endian, ascending.
@@ -37,7 +38,7 @@ pub struct Exceptions<'a> {
 }
 
 impl Exceptions<'_> {
-    /// For a vector without exceptions.
+    /// No exceptions.
     pub const NONE: Self = Self { index: &[], value: &[] };
 
     /// Whether any is of elements `[first, first + count)`.
@@ -48,7 +49,7 @@ impl Exceptions<'_> {
         index.get(from).is_some_and(|i| at(i) < i128::from(first) + count as i128)
     }
 
-    /// Puts the exact values of elements from index `first` on into their places.
+    /// Replaces elements by their exact values. `values` are the elements of the tensor from index `first` on.
     pub(super) fn replace(&self, first: u64, values: &mut [f32]) {
         let index = self.index.as_chunks::<8>().0;
         let from = index.partition_point(|&i| i128::from(i64::from_le_bytes(i)) < i128::from(first));
@@ -65,9 +66,9 @@ impl Exceptions<'_> {
 pub struct Term<'a> {
     /// The minuend, or the stored vector itself.
     pub minuend: Operand<'a>,
-    /// `None`: `minuend` is the vector.
+    /// `None` if `minuend` is the stored vector itself.
     pub subtrahend: Option<Operand<'a>>,
-    /// Replace elements of a stored vector; only without a subtrahend.
+    /// Exact values for some elements of a stored vector. Used only without a subtrahend.
     pub exceptions: Exceptions<'a>,
     /// The factor.
     pub alpha: f32,
@@ -92,6 +93,7 @@ pub(super) fn slice(operand: Operand<'_>, at: usize, n: usize) -> &[u8] {
     &operand.bytes[at * size..(at + n) * size]
 }
 
+/// Marks the values that are Inf or NaN.
 pub(super) fn mark(values: &[f32], bad: &mut [bool; PART]) {
     for (bad, value) in bad.iter_mut().zip(values) {
         *bad |= !value.is_finite();

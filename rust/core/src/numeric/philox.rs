@@ -9,9 +9,9 @@ const MULTIPLY: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 const LOW: u64 = 0xFFFF_FFFF;
 const ROUNDS: usize = 10;
-/// Blocks computed side by side: eight 32-bit lanes fill an AVX2 register.
+/// Blocks that are computed at the same time: eight 32-bit lanes fill an AVX2 register.
 const LANES: usize = 8;
-/// Words that one step of [`fill`] writes.
+/// The number of words that one step of [`fill`] writes.
 pub(crate) const STEP: usize = 4 * LANES;
 
 /// The key of a tensor: XXH3-64 with seed 0 of the user's seed (8 bytes, little-endian) and the name in UTF-8, as its

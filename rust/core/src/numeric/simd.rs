@@ -1,4 +1,4 @@
-//! Instruction sets: which one runs, and the loops of loops.rs compiled for each.
+//! Instruction sets: chooses the one to use, and compiles the loops of loops.rs for each.
 #![allow(unsafe_code, reason = "calling what was compiled for AVX2, and setting the floating-point control register")]
 
 use std::env;
@@ -10,24 +10,24 @@ use crate::numeric::fused;
 use crate::numeric::loops::{self, COLUMNS, DEPTH};
 use crate::numeric::stats::{ComparisonLanes, Lanes};
 
-/// Environment variable that lowers the choice of instruction set.
+/// The environment variable that chooses an instruction set.
 pub const VARIABLE: &str = "TASKVEC_SIMD";
 
-/// An instruction set. All give the same bits; one that the machine lacks runs as [`Isa::Scalar`].
+/// An instruction set. All of them give the same bits. One that the machine lacks runs as [`Isa::Scalar`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// What every processor of the architecture has.
+    /// The instructions that every processor of the architecture has.
     Scalar,
-    /// 256-bit vectors of x86-64, found at run time.
+    /// 256-bit vectors of x86-64, detected at run time.
     Avx2,
-    /// 128-bit vectors of aarch64, which every such processor has: the scalar loops, compiled for it anyway.
+    /// 128-bit vectors of aarch64. Every such processor has them, so the scalar loops are already compiled for them.
     Neon,
 }
 
 impl Isa {
     const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Neon];
 
-    /// The fastest one here.
+    /// The fastest instruction set of this machine.
     pub fn detect() -> Self {
         Self::ALL.into_iter().rfind(|isa| isa.is_available()).unwrap_or(Self::Scalar)
     }
@@ -50,7 +50,7 @@ impl Isa {
         })
     }
 
-    /// All that run here, slowest first.
+    /// All instruction sets of this machine, slowest first.
     pub fn available() -> Vec<Self> {
         Self::ALL.into_iter().filter(|isa| isa.is_available()).collect()
     }
@@ -73,7 +73,7 @@ impl Isa {
     }
 }
 
-/// A load and a test: the answer of the processor is kept by the standard library.
+/// Cheap to call often: the standard library caches the answer of the processor.
 fn has_avx2() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("avx2");
@@ -81,8 +81,8 @@ fn has_avx2() -> bool {
     false
 }
 
-/// Gives the calling thread the default floating-point environment: round to nearest, subnormals kept, no traps. A host
-/// process may have changed its own, and threads inherit it.
+/// Sets the default floating-point environment for the calling thread: round to nearest, subnormals kept, no traps. The
+/// host process may have changed its own environment, and new threads inherit it.
 pub fn default_float_environment() {
     #[cfg(target_arch = "x86_64")]
     {
@@ -120,7 +120,7 @@ pub(crate) fn combine_bf16(isa: Isa, term: Bf16Term, out: &mut [u8], lanes: Opti
     false
 }
 
-/// One function per loop of loops.rs, which takes the instruction set first.
+/// Defines one function for each loop of loops.rs. Its first argument is the instruction set.
 macro_rules! instantiate {
     ($($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {$(
         #[allow(clippy::too_many_arguments, reason = "the loop's own, and the instruction set")]
@@ -187,7 +187,8 @@ mod tests {
         }
     }
 
-    /// Rounding upwards, subnormals flushed to zero on both sides: all that a host process could have set.
+    /// Rounding upwards, and subnormals flushed to zero in operands and results: a host process could have set all of
+    /// this.
     fn spoil_float_environment() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the control register of a test thread; the arithmetic done under it is only looked at for its

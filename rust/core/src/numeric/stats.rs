@@ -1,8 +1,10 @@
-//! What an operation did to its elements, as sums that come out the same for every instruction set and thread count.
+//! What an operation did to its elements, as counts and sums that are the same for every instruction set and thread
+//! count.
 
-/// Lanes that the elements of a chunk are dealt to in turn; fixed, because it decides how the sums round.
+/// The number of lanes: element `i` of a chunk is added to lane `i % LANES`. It is fixed, because it decides how sums
+/// round.
 pub(crate) const LANES: usize = 16;
-/// Below this a sum of squares may owe its size to squares that f32 could not hold (2^-70).
+/// 2^-70. A sum of squares below this may be too small, because squares that f32 cannot hold became 0.
 const SMALL: f64 = 1.0 / (1u64 << 35) as f64 / (1u64 << 35) as f64;
 
 /// Figures of one write. `v` is the request: the difference before α where one vector is applied, the sum of the `α·v`
@@ -10,17 +12,17 @@ const SMALL: f64 = 1.0 / (1u64 << 35) as f64 / (1u64 << 35) as f64;
 /// output and `v` all are; the counts and sums from `requested` on speak of finite elements only.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stats {
-    /// All elements.
+    /// The number of elements.
     pub elements: u64,
     /// Elements with Inf or NaN in any input.
     pub nonfinite_inputs: u64,
     /// Elements with finite inputs and an output that is not.
     pub overflowed: u64,
-    /// Elements with a change asked for: `α·v ≠ 0`.
+    /// Elements with a requested change: `α·v ≠ 0`.
     pub requested: u64,
-    /// Elements whose output differs in its bits from the target rounded alike.
+    /// Elements whose output differs, in its bits, from the target rounded in the same way.
     pub changed: u64,
-    /// Elements both requested and changed.
+    /// Elements that are both requested and changed.
     pub survived: u64,
     /// Σ v².
     pub v2: f64,
@@ -31,7 +33,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Bytes of [`Stats::to_bytes`].
+    /// The length of [`Stats::to_bytes`].
     pub const BYTES: usize = 72;
 
     /// Appends the figures of the elements that follow.
@@ -76,7 +78,7 @@ impl Stats {
         }
     }
 
-    /// One element of a chunk whose sums f32 lanes cannot hold.
+    /// Adds one element, in f64, of a chunk whose sums f32 lanes cannot hold.
     pub(crate) fn element(&mut self, element: Element, alpha: f32) {
         let Element { bad_input, t, base, v, o } = element;
         self.elements += 1;
@@ -96,7 +98,7 @@ impl Stats {
     }
 }
 
-/// One element as the careful path looks at it: `base` is the rounded target, `o` the output, widened.
+/// One element for [`Stats::element`]: `base` is the rounded target and `o` the output, both widened.
 pub(crate) struct Element {
     pub bad_input: bool,
     pub t: f32,
@@ -145,23 +147,23 @@ impl Lanes {
     }
 }
 
-/// Lane 0 to 15, in f64; `None` where one is not finite.
+/// The sum of the lanes from 0 to 15, in f64; `None` if it is not finite.
 fn fold(lanes: &[f32; LANES]) -> Option<f64> {
     let sum = lanes.iter().fold(0.0, |sum, &lane| sum + f64::from(lane));
     sum.is_finite().then_some(sum)
 }
 
-/// `any`: the bits of all that was squared and summed.
+/// Whether a sum of squares may be too small. `any` has the bits of all values that were squared.
 fn lost(sum: f64, any: u32) -> bool {
     sum < SMALL && any & 0x7FFF_FFFF != 0
 }
 
-/// How two tensors differ, element by element; sums over elements that are finite on both sides.
+/// How two tensors differ, element by element. The sums are over the elements that are finite on both sides.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Comparison {
-    /// All elements.
+    /// The number of elements.
     pub elements: u64,
-    /// Elements that differ in their bits, as f32 where the types differ.
+    /// Elements that differ in their bits. If the types differ, they are compared as f32.
     pub changed: u64,
     /// Elements with Inf or NaN on either side.
     pub nonfinite: u64,
@@ -179,7 +181,7 @@ pub struct Comparison {
     pub ulps: [u64; Self::BUCKETS],
 }
 
-/// In place of a distance: NaN on one side only. More than any two numbers are apart.
+/// Used instead of a distance if only one side is NaN. It is more than the distance of any two numbers.
 pub(crate) const NAN_APART: u32 = u32::MAX;
 
 impl Default for Comparison {
@@ -189,7 +191,7 @@ impl Default for Comparison {
 }
 
 impl Comparison {
-    /// Distances of f32 need 33 buckets; one more is for NaN.
+    /// Distances of f32 need 33 buckets, and NaN needs one more.
     pub const BUCKETS: usize = 34;
 
     /// Appends the figures of the elements that follow.
@@ -206,9 +208,9 @@ impl Comparison {
         }
     }
 
-    /// Fills the buckets with distances as loops.rs measures them.
+    /// Counts distances, as loops.rs measures them, in the buckets.
     pub(crate) fn count(&mut self, distances: &[u32]) {
-        // In turn, so that equal neighbours do not wait for each other's count.
+        // Four sets of buckets are used in turn, so that equal neighbours do not wait for each other's count.
         let mut turns = [[0; Self::BUCKETS]; 4];
         for distances in distances.chunks(turns.len()) {
             for (buckets, &distance) in turns.iter_mut().zip(distances) {
@@ -221,7 +223,8 @@ impl Comparison {
         }
     }
 
-    /// One element of a chunk whose sums f32 lanes cannot hold: all figures but `elements`, `changed` and `ulps`.
+    /// Adds one element of a chunk whose sums f32 lanes cannot hold: all figures except `elements`, `changed` and
+    /// `ulps`.
     pub(crate) fn element(&mut self, a: f32, b: f32) {
         if !a.is_finite() || !b.is_finite() {
             self.nonfinite += 1;
@@ -250,7 +253,7 @@ pub(crate) struct ComparisonLanes {
 }
 
 impl ComparisonLanes {
-    /// The chunk's sums, or `None` where f32 lanes lost something.
+    /// The chunk's sums, or `None` if f32 lanes lost something.
     pub(crate) fn fold(&self) -> Option<Comparison> {
         let (a2, b2, ab, d2) = (fold(&self.a2)?, fold(&self.b2)?, fold(&self.ab)?, fold(&self.d2)?);
         let small = lost(a2, self.any_a) || lost(b2, self.any_b) || lost(d2, self.any_d);

@@ -12,7 +12,7 @@ use crate::numeric::stats::{Element, Lanes, Stats};
 /// lost.
 ///
 /// # Panics
-/// If the operands and the output do not hold equally many elements.
+/// If the operands and the output do not have the same number of elements.
 #[allow(clippy::too_many_arguments, reason = "as for combine")]
 pub fn subtract(
     isa: Isa,
@@ -58,7 +58,7 @@ pub fn subtract(
                 mark(s, &mut bad);
                 for i in 0..n {
                     let v = d[i] - s[i];
-                    // An output of −0 in place of ±0 would count as a change; only its being finite matters here.
+                    // Only whether the output is finite matters here; −0 instead of 0 would count as a change.
                     let o = if v.is_finite() { 0.0 } else { v };
                     figures.element(Element { bad_input: bad[i], t: 0.0, base: 0.0, v, o }, 1.0);
                 }
@@ -70,9 +70,9 @@ pub fn subtract(
     }
 }
 
-/// Appends what rounding lost of a part whose first element has index `first`.
+/// Appends the differences of a part that rounding changed. `first` is the index of the part's first element.
 fn collect(isa: Isa, d: &[f32], rounded: &[f32], first: u64, exceptions: &mut Vec<(u64, f32)>) {
-    /// Small enough that few elements are looked at one by one where exceptions are rare.
+    /// Elements are looked at one by one only in runs with exceptions, so runs are short.
     const RUN: usize = 64;
     for (run, (d, rounded)) in d.chunks(RUN).zip(rounded.chunks(RUN)).enumerate() {
         if !simd::any_lost(isa, d, rounded) {
