@@ -48,7 +48,8 @@ pub(crate) fn fill(key: [u32; 2], first: u64, out: &mut [u32]) {
     }
 }
 
-/// `N` blocks at once, word by word. The words lie in 64-bit lanes, which is where vector units multiply 32 bits by 32.
+/// `N` blocks at once, word by word. The words are kept in 64-bit lanes, because vector units multiply
+/// 32 by 32 bits there.
 #[inline(always)]
 fn blocks<const N: usize>(counter: [[u32; N]; 4], mut key: [u32; 2]) -> [[u32; N]; 4] {
     let mut words = counter.map(|word| word.map(u64::from));

@@ -24,7 +24,7 @@ pub struct FileEntry {
     pub size: u64,
     /// XXH3-128 of its block digests.
     pub xxh3_128: String,
-    /// SHA-256, if asked for.
+    /// SHA-256, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
 }

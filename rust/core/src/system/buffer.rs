@@ -12,7 +12,7 @@ pub struct Buffer(MmapMut);
 impl Buffer {
     /// Reserves `len` bytes; pages are taken from the system as they are touched.
     pub fn new(len: usize) -> Self {
-        // What any allocation does when there is no memory.
+        // Out of memory is not reported as an error: any other allocation would fail as well.
         Self(MmapMut::map_anon(len).unwrap_or_else(|error| panic!("no memory for a buffer of {len} bytes: {error}")))
     }
 
