@@ -41,7 +41,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "seven bytes": (b"1234567", "7 bytes, too few"),
     "only a length": (raw(b"", length=2), "claims a header of 2 bytes, but only 0 bytes follow"),
     "header of length 0": (raw(b"", b"rest"), "header of length 0"),
-    "length over 100 MB": (raw(b"{}", length=100_000_001), "100000001 bytes, but at most 100000000 are allowed"),
+    "length over 100 MB": (raw(b"{}", length=100_000_001), "100000001 bytes, but at most 100000000"),
     "length of 2^64 - 1": (raw(b"{}", length=2**64 - 1), "18446744073709551615"),
     "length over the file's": (raw(b"{}", length=50), "claims a header of 50 bytes, but only 2 bytes follow"),
     "cut in the header": (GOOD[:40], "claims a header of"),
