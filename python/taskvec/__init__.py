@@ -16,6 +16,7 @@ guard()
 import warnings
 
 from ._core import debug_build, version
+from .advice import AdviceResult, advise
 from .check_result import CheckResult
 from .dry_run import check
 from .errors import CorruptError, MismatchError, StorageError, TaskvecError, UsageError
@@ -26,6 +27,7 @@ from .vector import Vector
 from .verbs import apply, diff, extract, inspect, transfer, verify
 
 __all__ = [
+    "AdviceResult",
     "Applied",
     "CheckResult",
     "CorruptError",
@@ -39,6 +41,7 @@ __all__ = [
     "Vector",
     "VerifyResult",
     "WriteResult",
+    "advise",
     "apply",
     "check",
     "diff",

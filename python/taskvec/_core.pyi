@@ -79,6 +79,15 @@ def transfer(
 ) -> str:
     """Writes target + α·(minuend − subtrahend) to the folder `out`: a `taskvec/result/1`."""
 
+def advise(
+    target: Place,
+    donors: Sequence[Place],
+    alphas: list[tuple[str, float]],
+    options: Options,
+    progress: Progress | None,
+) -> str:
+    """What every α would do, for a minuend and a subtrahend or for one vector: a `taskvec/advice/1`."""
+
 def apply(
     target: Place,
     vectors: Sequence[Place],

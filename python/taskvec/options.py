@@ -204,6 +204,15 @@ def spread_alphas(alpha: Alpha | Iterable[Alpha], vectors: int) -> list[tuple[st
     return alphas
 
 
+def alpha_list(alphas: str | Iterable[Alpha]) -> list[tuple[str, float]]:
+    """Several α, as a list or as text with commas; each once."""
+    given = alphas.split(",") if isinstance(alphas, str) else list(alphas)
+    parsed = list(dict.fromkeys(parse_alpha(one) for one in given))
+    if not parsed:
+        raise UsageError("the list of alphas is empty; write it as 0.5,1")
+    return parsed
+
+
 def vector_options(options: Options) -> Options:
     """The same options, for an extraction; `UsageError` if one of them would change values."""
     if options.dtype or options.rounding != "nearest" or options.alpha_rules or options.schedule:

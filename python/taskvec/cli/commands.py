@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import dry_run, verbs
+from .. import advice, dry_run, verbs
 from .._core import version
 from ..push import push as upload
 from ..vector import Vector
@@ -19,6 +19,7 @@ from .study_commands import report, study
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..advice import AdviceResult
     from ..check_result import CheckResult
     from ..results import DiffResult, InspectResult, WriteResult
 
@@ -80,6 +81,25 @@ def check(target: str, donors: tuple[str, ...], out: str | None, alpha: tuple[st
     """
     talk, how = split(given)
     return _show_plan(talk, dry_run.check(target, *donors, out=out, alpha=alpha, **how))
+
+
+@cli.command()
+@click.argument("target")
+@click.argument("donors", nargs=-1, required=True)
+@click.option("--alphas", default=advice.ALPHAS, show_default=True, metavar="α,…", help="The factors to try.")
+@with_options((flags.DTYPE, flags.SEED), flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK)
+def advise(target: str, donors: tuple[str, ...], alphas: str, **given: Any) -> int:
+    """Show what each of a list of α would do to TARGET after rounding.
+
+    DONORS are a MINUEND and a SUBTRAHEND, or one vector. Reads them once and writes nothing. With --verbose
+    also for attention, MLP and other parts of the model.
+    """
+    talk, how = split(given)
+    with Bar(quiet=talk.quiet) as bar:
+        result = advice.advise(target, *donors, alphas=alphas, progress=bar, **how)
+    _warn(result)
+    show(talk, result.to_json(), render.advised(result, every=talk.verbose))
+    return 0
 
 
 @cli.command()
@@ -192,7 +212,7 @@ def _write(
     return 0
 
 
-def _warn(result: WriteResult | CheckResult | InspectResult | DiffResult) -> None:
+def _warn(result: WriteResult | CheckResult | InspectResult | DiffResult | AdviceResult) -> None:
     for warning in result.warnings:
         say(f"warning: {warning}")
 

@@ -102,6 +102,8 @@ VALUES: Group = (
 )
 """How values are computed and rounded."""
 
+DTYPE, _, SEED, *_ = VALUES
+
 ALPHA: Group = (
     option("--alpha", default="1.0", show_default=True, metavar="α", help="Factor of v; may be negative."),
 )

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
+    from ..advice import AdviceResult
     from ..check_result import CheckResult
     from ..push import PushResult
-    from ..results import DiffResult, InspectResult, VerifyResult, WriteResult
+    from ..results import DiffResult, Effect, InspectResult, VerifyResult, WriteResult
 
 _MOST_ROWS = 10
 
@@ -87,6 +88,30 @@ def checked(plan: CheckResult) -> Iterator[str]:
     )
     yield from (f"note: {note}" for note in plan.notes)
     yield from _problems((one.file, one.tensor, one.message) for one in plan.problems)
+
+
+def advised(result: AdviceResult, *, every: bool) -> Iterator[str]:
+    """A line for each α and rounding, then what follows from them; if `every`, also for each group."""
+    rows: list[tuple[str, ...]] = [("α", "rounding", "tensors", "gain", "cosine", "survival", "changed")]
+    for one in result.variants:
+        rows.append((one.alpha, one.rounding, "all", *_figures(one.effect)))
+        if every:
+            rows += [("", "", group.name, *_figures(group.effect)) for group in one.groups]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+    yield from result.sentences
+    yield from (f"note: {note}" for note in result.notes if every)
+
+
+def _figures(effect: Effect) -> tuple[str, ...]:
+    shown = (
+        None if effect.gain is None else f"{effect.gain:.3f}",
+        None if effect.cosine is None else f"{effect.cosine:.3f}",
+        _share(effect.survival),
+        _share(effect.changed),
+    )
+    return tuple(figure or "-" for figure in shown)
 
 
 def _download(plan: CheckResult) -> str | None:

@@ -8,6 +8,7 @@ mod errors;
 mod options;
 mod place;
 
+mod advise;
 mod apply;
 mod diff;
 mod extract;
@@ -21,6 +22,8 @@ use pyo3::prelude::*;
 /// The compiled core of taskvec.
 #[pymodule(gil_used = false)]
 mod _core {
+    #[pymodule_export]
+    use super::advise::advise;
     #[pymodule_export]
     use super::apply::{apply, check_apply};
     #[pymodule_export]

@@ -17,7 +17,7 @@ pub use self::packet::{Packet, Part};
 use self::pieces::{Collect, LookedUp, Piece, TermSlots, disordered};
 use self::terms::Run;
 use crate::checkpoint::vector;
-use crate::engine::gather::{self, Gather, Slot, Sources};
+use crate::engine::gather::{self, Gather, Loaded, Slot, Sources};
 use crate::error::Result;
 use crate::format::blocks::{self, BLOCK};
 use crate::numeric::simd::Isa;
@@ -25,6 +25,7 @@ use crate::numeric::stats::Stats;
 use crate::plan::Plan;
 use crate::plan::budget::Budget;
 use crate::plan::layout::{HeaderSource, OutFile};
+use crate::plan::options::RoundingMode;
 use crate::system::buffer::Buffer;
 use crate::system::os::DIRECT_ALIGNMENT;
 use crate::system::parallel::Permits;
@@ -148,16 +149,7 @@ pub fn compute<'p>(
     let plan = shared.plan;
     let file = &plan.layout.files[window.file];
     let (begin, end) = window.range(file);
-    let Worker { input, output, made, gather, pieces, terms } = worker;
-    let (header, looked_up) = collect(plan, Some(&shared.sources), window, (gather, pieces, terms))?;
-    let loaded = gather.load(&shared.sources, input.bytes())?;
-    for LookedUp { at, slots, start, stop } in looked_up.values() {
-        if !vector::ascend(loaded.bytes(slots[0]), *start, *stop) {
-            return Err(disordered(plan, *at));
-        }
-    }
-    let outcome = shared.permits.run(|| {
-        let out = output.bytes();
+    load(shared, window, worker, |Filled { header, loaded, pieces, terms, out, made }| {
         let place = |offset: u64| DIRECT_ALIGNMENT + offset as usize - begin as usize;
         match (&file.header, header) {
             (_, Some(slot)) => {
@@ -173,10 +165,10 @@ pub fn compute<'p>(
         let mut outcome =
             Outcome { blocks: vec![BlockRecord::default(); window.blocks as usize], ..Outcome::default() };
         let mut misfits = Vec::new();
-        for piece in pieces.iter() {
+        for piece in pieces {
             // An element that is cut by the start of the window begins in the spare page before it.
             let from = (DIRECT_ALIGNMENT as u64 + piece.at - begin) as usize;
-            let run = Run::new(shared, piece, terms, &loaded, made.bytes());
+            let run = Run::new(shared, piece, terms, loaded, made);
             if let Some(stats) = run.compute(piece, &mut out[from..], &mut misfits) {
                 outcome.blocks[piece.block].stats.push((piece.tensor as u32, stats));
             }
@@ -199,9 +191,75 @@ pub fn compute<'p>(
             record.digest = blocks::block(&out[place(from)..place((from + BLOCK).min(end))]);
         }
         outcome
-    });
+    })
+}
+
+/// A variant of a job with one vector: another factor, another rounding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Variant {
+    /// The factor.
+    pub alpha: f32,
+    /// How results are rounded.
+    pub rounding: RoundingMode,
+}
+
+/// The figures of a window under each of these variants, for every piece that gets arithmetic: place of the tensor in
+/// the layout, and one set of figures for each variant. What they would write is computed and dropped.
+pub fn survey<'p>(
+    shared: &Shared<'p, '_>,
+    window: Window,
+    worker: &mut Worker<'p>,
+    variants: &[Variant],
+) -> Result<Vec<(u32, Vec<Stats>)>> {
+    load(shared, window, worker, |Filled { loaded, pieces, terms, out, made, .. }| {
+        let mut found = Vec::new();
+        for piece in pieces {
+            let mut run = Run::new(shared, piece, terms, loaded, made);
+            let figures: Vec<_> = variants
+                .iter()
+                .filter_map(|&variant| {
+                    run.vary(shared.plan, piece, variant);
+                    run.compute(piece, out, &mut Vec::new())
+                })
+                .collect();
+            if !figures.is_empty() {
+                found.push((piece.tensor as u32, figures));
+            }
+        }
+        found
+    })
+}
+
+/// What a window takes, once it is loaded, and where its results go.
+struct Filled<'a, 'p> {
+    header: Option<Slot>,
+    loaded: &'a Loaded<'a>,
+    pieces: &'a [Piece<'p>],
+    terms: &'a [TermSlots<'p>],
+    out: &'a mut [u8],
+    /// Room for decoded values.
+    made: &'a mut [u8],
+}
+
+/// Loads what a window takes and does the work on it.
+fn load<'p, R>(
+    shared: &Shared<'p, '_>,
+    window: Window,
+    worker: &mut Worker<'p>,
+    work: impl FnOnce(Filled<'_, 'p>) -> R,
+) -> Result<R> {
+    let Worker { input, output, made, gather, pieces, terms } = worker;
+    let (header, looked_up) = collect(shared.plan, Some(&shared.sources), window, (gather, pieces, terms))?;
+    let loaded = &gather.load(&shared.sources, input.bytes())?;
+    for LookedUp { at, slots, start, stop } in looked_up.values() {
+        if !vector::ascend(loaded.bytes(slots[0]), *start, *stop) {
+            return Err(disordered(shared.plan, *at));
+        }
+    }
+    let (out, made) = (output.bytes(), made.bytes());
+    let done = shared.permits.run(|| work(Filled { header, loaded, pieces, terms, out, made }));
     gather.release(&shared.sources)?;
-    Ok(outcome)
+    Ok(done)
 }
 
 /// The part of the header that a window copies from the first input, and the exceptions of the window's tensors.

@@ -2,6 +2,7 @@
 //!
 //! May import every other wing; no other wing imports this one. A new verb is a new file here.
 
+pub mod advise;
 pub mod diff;
 pub mod inspect;
 pub mod live;

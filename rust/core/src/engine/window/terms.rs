@@ -1,7 +1,7 @@
 //! The arithmetic of one piece: loaded bytes are decoded to operands, and the kernels combine these.
 
-use super::Shared;
 use super::pieces::{Piece, TermSlots, Work};
+use super::{Shared, Variant};
 use crate::codec::derived::Encoded;
 use crate::engine::gather::{Loaded, Slot};
 use crate::numeric::combine::combine;
@@ -11,6 +11,7 @@ use crate::numeric::philox;
 use crate::numeric::simd::Isa;
 use crate::numeric::stats::Stats;
 use crate::numeric::subtract::subtract;
+use crate::plan::Plan;
 use crate::plan::operands::float;
 use crate::plan::options::RoundingMode;
 
@@ -67,11 +68,16 @@ impl<'v> Run<'v> {
                 Values::Sum { target, terms: terms[mine.clone()].iter().map(term).collect() }
             }
         };
-        let rounding = match plan.options.rounding {
-            RoundingMode::Nearest => Rounding::Nearest,
-            RoundingMode::Stochastic => Rounding::Stochastic { key: philox::key(plan.options.seed, &base.name) },
-        };
+        let rounding = rounding(plan, piece, plan.options.rounding);
         Self { isa, first: piece.first, to: float(this.dtype), rounding, values }
+    }
+
+    /// Takes another factor for every term, and another rounding.
+    pub fn vary(&mut self, plan: &Plan, piece: &Piece, variant: Variant) {
+        self.rounding = rounding(plan, piece, variant.rounding);
+        if let Values::Sum { terms, .. } = &mut self.values {
+            terms.iter_mut().for_each(|term| term.alpha = variant.alpha);
+        }
     }
 
     /// Computes the piece into the start of `out`. Returns the figures of the elements that begin in its block.
@@ -109,6 +115,17 @@ impl<'v> Run<'v> {
                 let terms: Vec<Term> = terms.iter().map(part).collect();
                 combine(self.isa, target.part(begin, end), &terms, from, self.to, &self.rounding, out, stats);
             }
+        }
+    }
+}
+
+fn rounding(plan: &Plan, piece: &Piece, mode: RoundingMode) -> Rounding {
+    match mode {
+        RoundingMode::Nearest => Rounding::Nearest,
+        RoundingMode::Stochastic => {
+            let base = plan.layout.tensors[piece.tensor].base;
+            let name = &plan.inputs.base().tensors[base as usize].name;
+            Rounding::Stochastic { key: philox::key(plan.options.seed, name) }
         }
     }
 }

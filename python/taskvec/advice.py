@@ -1,0 +1,153 @@
+"""Which α to choose: what each of a list would do after rounding, from one read of the inputs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, Unpack
+
+import taskvec._core as _core
+
+from .errors import UsageError
+from .fit.merge import opened
+from .options import Alpha, Keywords, alpha_list, make_options
+from .records import Json, Record, Result
+from .results import Effect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .inputs.refs import Folder
+
+ALPHAS = "0.1,0.25,0.5,0.75,1,1.5"
+"""The list that is tried if none is given."""
+
+# The core warns of a written checkpoint by the same bound.
+_TOLERANCE = 0.05
+_WRITING = ("rounding", "alpha_rules", "schedule", "sync", "sha256", "overwrite", "resume")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupEffect(Record):
+    """The figures of one part of the model."""
+
+    name: str
+    """`embedding`, `attention`, `mlp`, `norm`, `head` or `other`, by the names of the tensors."""
+    tensors: int
+    effect: Effect
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Reads a member of `groups`."""
+        return cls.of(json, effect=Effect.of(json["effect"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Variant(Record):
+    """What one α does with one rounding."""
+
+    alpha: str
+    """As it was written."""
+    rounding: str
+    """`nearest` or `stochastic`."""
+    effect: Effect
+    """The figures that the manifest of such a run would have."""
+    groups: tuple[GroupEffect, ...]
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Reads a member of `variants`."""
+        groups = tuple(map(GroupEffect.from_json, json["groups"]))
+        return cls.of(json, effect=Effect.of(json["effect"]), groups=groups)
+
+
+@dataclass(frozen=True, slots=True)
+class AdviceResult(Result):
+    """What `advise` found, for every α with each rounding."""
+
+    variants: tuple[Variant, ...]
+    """Stochastic rounding is left out where nothing would be rounded, because all outputs are float32."""
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Reads a JSON object of schema `taskvec/advice/1`."""
+        return cls.of(json, _json=json, variants=tuple(map(Variant.from_json, json["variants"])))
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """In words: at which α rounding eats the request, and which option cures it."""
+        return tuple(_sentences(self.variants))
+
+
+def _sentences(variants: tuple[Variant, ...]) -> Iterator[str]:
+    gains = {(one.rounding, one.alpha): one.effect.gain for one in variants if one.effect.gain is not None}
+    known = {alpha: gain for (rounding, alpha), gain in gains.items() if rounding == "nearest"}
+    off = {alpha: gain for alpha, gain in known.items() if not _is_kept(gain)}
+    if not off:
+        if known:
+            span = _range(known.values())
+            yield f"Rounded to nearest, every α has an effective gain within 5 % of 1 ({span})."
+        return
+    shown = ", ".join(f"{gain:.3f} at α = {alpha}" for alpha, gain in off.items())
+    count = f"{len(off)} of {len(known)} α"
+    yield f"Rounded to nearest, the effective gain is more than 5 % off at {count}: {shown}."
+    largest = max(abs(float(alpha)) for alpha in off)
+    if above := [abs(float(alpha)) for alpha in known if abs(float(alpha)) > largest]:
+        yield f"From |α| = {min(above):g} on it is within 5 %."
+    cured = [one for one in variants if one.rounding == "stochastic" and one.alpha in off]
+    kept = [one.effect.gain for one in cured if one.effect.gain is not None and _is_kept(one.effect.gain)]
+    if kept and len(kept) == len(off):
+        cosines = [one.effect.cosine for one in cured if one.effect.cosine is not None]
+        yield (
+            f"--rounding stochastic brings the gain to {_range(kept)} there: on average every change is made,"
+            f" but single weights move more than asked or not at all (cosine {_range(cosines, digits=2)})."
+        )
+    yield "--dtype f32 keeps every change, at twice the size of bf16."
+
+
+def _is_kept(gain: float) -> bool:
+    return abs(gain - 1) <= _TOLERANCE
+
+
+def _range(values: Iterable[float], *, digits: int = 3) -> str:
+    shown = [f"{value:.{digits}f}" for value in sorted(values)]
+    return shown[0] if shown[0] == shown[-1] else f"{shown[0]} to {shown[-1]}"
+
+
+def advise(
+    target: Folder,
+    *donors: Folder,
+    alphas: str | Iterable[Alpha] = ALPHAS,
+    progress: _core.Progress | None = None,
+    **options: Unpack[Keywords],
+) -> AdviceResult:
+    """What each of `alphas` would do to the target after rounding; reads the inputs once and writes nothing.
+
+    Args:
+        target: the checkpoint that would receive the change.
+        donors: a minuend and a subtrahend, or one vector.
+        alphas: the factors to try, as a list or as text with commas; none of them 0.
+        progress: called as by the other verbs.
+        options: as `transfer`; `rounding` is not one of them, since both are tried, and neither are those
+            that give tensors another α or that concern the output folder.
+
+    Raises:
+        UsageError: there is another number of donors, or an option has no meaning here.
+        MismatchError, CorruptError, StorageError: as `transfer`.
+    """
+    for name in _WRITING:
+        if name in options:
+            raise UsageError(f"{name} is for checkpoints that are written; omit it for advice")
+    opts, wanted = make_options(options), alpha_list(alphas)
+    with opened(target, donors, opts, bars=getattr(progress, "shown", False)) as inputs:
+        vectors = [donor.is_vector for donor in inputs.donors]
+        if vectors not in ([True], [False, False]):
+            raise UsageError(
+                "give a target with a minuend and a subtrahend, or a target with a vector made by extract"
+            )
+        found: Json = json.loads(_core.advise(inputs.target, inputs.donors, wanted, inputs.options, progress))
+        found["warnings"] += inputs.found.warnings + inputs.session.unchecked()
+        found["notes"] += inputs.found.notes
+    return AdviceResult.from_json(found)

@@ -1,0 +1,151 @@
+//! What each of a list of α would do after rounding, in one read of the inputs; nothing is written.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::control::{Control, Phase};
+use crate::engine::window::{self, Shared, Variant, Window, Worker};
+use crate::engine::{arrivals, schedule, tied_heads};
+use crate::error::{Error, Result};
+use crate::numeric::dtype::Float;
+use crate::numeric::simd::Isa;
+use crate::numeric::stats::Stats;
+use crate::output::effect::{Effect, Sum};
+use crate::plan::Plan;
+use crate::plan::layout::TensorPlan;
+use crate::plan::options::{Alpha, RoundingMode};
+use crate::system::parallel::{Permits, ordered};
+
+/// The answer (`taskvec/advice/1`); `python/taskvec/results.py` reads it.
+#[derive(Serialize)]
+struct Advice<'a> {
+    schema: &'static str,
+    variants: Vec<Entry<'a>>,
+    notes: &'a [String],
+    warnings: &'a [String],
+}
+
+/// One α with one rounding.
+#[derive(Serialize)]
+struct Entry<'a> {
+    alpha: &'a str,
+    rounding: &'static str,
+    /// Of all tensors: the figures that the manifest of such a run would have.
+    effect: Effect,
+    groups: Vec<Group>,
+}
+
+/// The part of a model that some tensors belong to.
+#[derive(Serialize)]
+struct Group {
+    name: &'static str,
+    tensors: usize,
+    effect: Effect,
+}
+
+/// Computes the figures of every α, rounded to nearest and stochastically. The plan has one vector, with α = 1.
+///
+/// # Errors
+/// Inputs that do not fit together, an α of 0, whatever stops the reading.
+pub fn advise<'a>(plan: &'a Plan, alphas: &'a [Alpha], control: &Control) -> Result<Value> {
+    plan.require_fit()?;
+    if let Some(alpha) = alphas.iter().find(|alpha| alpha.value == 0.0) {
+        return Err(Error::Usage(format!("alpha {} changes nothing; leave it out of the list", alpha.text)));
+    }
+    let rounded =
+        plan.layout.tensors.iter().any(|tensor| !tensor.terms.is_empty() && tensor.dtype != Float::F32.dtype());
+    let modes = [Some(RoundingMode::Nearest), rounded.then_some(RoundingMode::Stochastic)];
+    let variants: Vec<(&'a Alpha, Variant)> = alphas
+        .iter()
+        .flat_map(|alpha| modes.into_iter().flatten().map(move |rounding| (alpha, rounding)))
+        .map(|(alpha, rounding)| (alpha, Variant { alpha: alpha.value, rounding }))
+        .collect();
+    let figures = survey(plan, &variants.iter().map(|(_, variant)| *variant).collect::<Vec<_>>(), control)?;
+    let entry = |(at, &(alpha, variant)): (usize, &(&'a Alpha, Variant))| {
+        let effect = |tensors: &[usize]| {
+            let mut sum = Sum::default();
+            for &tensor in tensors {
+                // A tensor without a term only changes its type.
+                let alpha = if plan.layout.tensors[tensor].terms.is_empty() { 1.0 } else { variant.alpha };
+                sum.add(&figures[tensor][at], Some(alpha));
+            }
+            sum.effect()
+        };
+        let counted: Vec<usize> = (0..figures.len()).filter(|&tensor| figures[tensor][at].elements > 0).collect();
+        let group = |name: &&'static str| {
+            let members: Vec<usize> = counted.iter().copied().filter(|&at| group(plan, at) == *name).collect();
+            (!members.is_empty()).then(|| Group { name, tensors: members.len(), effect: effect(&members) })
+        };
+        let rounding = if variant.rounding == RoundingMode::Nearest { "nearest" } else { "stochastic" };
+        Entry {
+            alpha: &alpha.text,
+            rounding,
+            effect: effect(&counted),
+            groups: GROUPS.iter().filter_map(group).collect(),
+        }
+    };
+    let advice = Advice {
+        schema: "taskvec/advice/1",
+        variants: variants.iter().enumerate().map(entry).collect(),
+        notes: &plan.notes,
+        warnings: &plan.warnings,
+    };
+    serde_json::to_value(advice).map_err(|error| Error::Usage(format!("the figures have no form in JSON: {error}")))
+}
+
+/// Figures by tensor of the layout and by variant.
+fn survey<'p>(plan: &'p Plan, variants: &[Variant], control: &Control) -> Result<Vec<Vec<Stats>>> {
+    let isa = Isa::from_env()?;
+    let tensors = &plan.layout.tensors;
+    let touched = |tensor: &TensorPlan| {
+        !tensor.terms.is_empty() || tensor.dtype != plan.inputs.base().tensors[tensor.base as usize].dtype
+    };
+    let range = |window: &Window| window.range(&plan.layout.files[window.file]);
+    let needed = |window: &Window| {
+        let (begin, end) = range(window);
+        plan.layout.overlapping(&plan.layout.files[window.file], begin, end).any(|place| touched(&tensors[place]))
+    };
+    let windows: Vec<Window> = Window::from(plan, 0).into_iter().filter(needed).collect();
+    arrivals::begin(plan, &windows)?;
+    let sources = schedule::sources(plan, &windows, control)?;
+    tied_heads::compare(plan, &sources, control)?;
+    let size = |window: &Window| range(window).1 - range(window).0;
+    control.begin(Phase::Reading, windows.iter().map(size).sum());
+    let shared = Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) };
+    let work = |item: u64, worker: &mut Worker<'p>| {
+        let window = windows[item as usize];
+        let found = window::survey(&shared, window, worker, variants)?;
+        control.add(size(&window));
+        Ok(found)
+    };
+    let mut figures = vec![vec![Stats::default(); variants.len()]; tensors.len()];
+    let commit = |_, found: Vec<(u32, Vec<Stats>)>| {
+        for (tensor, more) in found {
+            figures[tensor as usize].iter_mut().zip(&more).for_each(|(sum, more)| sum.add(more));
+        }
+        Ok(())
+    };
+    let new_worker = || Worker::new(&plan.budget);
+    let count = windows.len() as u64;
+    shared.sources.serve(|| ordered(control, plan.budget.workers, count, new_worker, work, commit))?;
+    for input in &plan.inputs.list {
+        input.checkpoint.unchanged()?;
+    }
+    Ok(figures)
+}
+
+const GROUPS: [&str; 6] = ["embedding", "attention", "mlp", "norm", "head", "other"];
+
+/// The group of a tensor, by what its name says.
+fn group(plan: &Plan, tensor: usize) -> &'static str {
+    const SIGNS: [(&str, &[&str]); 5] = [
+        ("norm", &["norm", ".ln_", "layernorm"]),
+        ("attention", &["attn", "attention"]),
+        ("mlp", &["mlp", "experts", "feed_forward", "ffn"]),
+        ("embedding", &["embed", "wte", "wpe"]),
+        ("head", &["lm_head", "output.weight", "score."]),
+    ];
+    let place = plan.layout.tensors[tensor].tensor as usize;
+    let name = plan.inputs.base().tensors[place].name.to_lowercase();
+    SIGNS.iter().find(|(_, signs)| signs.iter().any(|sign| name.contains(sign))).map_or("other", |(group, _)| group)
+}
