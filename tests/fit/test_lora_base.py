@@ -98,7 +98,7 @@ def test_shapes_still_have_to_fit(target: Path, elsewhere: Path, base: Path, tmp
     small = tmp_path / "small"
     small.mkdir()
     (small / "model.safetensors").write_bytes(save(tensors))
-    with pytest.raises(MismatchError, match=r"which is \[2, 48\] in .*small"):
+    with pytest.raises(MismatchError, match=r"which has shape \[2, 48\] in .*small"):
         transfer(target, elsewhere, small, tmp_path / "out", base=small)
 
 

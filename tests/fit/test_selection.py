@@ -159,7 +159,7 @@ def test_wrappers_within_a_name(outer: str, inner: str, given: list[str], tmp_pa
     for at, order in enumerate((given, given[::-1])):
         transfer(*paths, tmp_path / f"out{at}", strip_prefix=order)
         assert_tensors(read(tmp_path / f"out{at}"), all_combined(*family, 1.0))
-    with pytest.raises(UsageError, match="is in no tensor's name"):
+    with pytest.raises(UsageError, match="occurs in no tensor's name"):
         transfer(*paths, tmp_path / "none", strip_prefix=["_wrapped_module."])
 
 

@@ -40,7 +40,7 @@ class TestTiedHead:
         wanted = all_combined(*plain, 0.7)
         if "t" in stored:
             wanted[HEAD] = wanted[EMBED]
-        assert_fits(paths, tmp_path, wanted, "tied embedding", alpha=0.7)
+        assert_fits(paths, tmp_path, wanted, "tied to the embedding", alpha=0.7)
         if "t" in stored:
             found = read(tmp_path / "out")
             assert raw(found[HEAD]) == raw(found[EMBED])
@@ -84,7 +84,7 @@ class TestTiedHead:
             one = noise([6, 5], torch.bfloat16, rng)
             family.append({"gpt_neox.embed_in.weight": one, "embed_out.weight": one.clone()})
         paths = place(tmp_path, *family, configs=(TIED,) * 3)
-        assert_fits(paths, tmp_path, all_combined(*family, 1.0), "tied embedding")
+        assert_fits(paths, tmp_path, all_combined(*family, 1.0), "tied to the embedding")
 
     @pytest.mark.parametrize("config", [CONFIG, None, {"model_type": "qwen2"}])
     def test_without_the_flag_a_head_is_a_tensor_like_others(
@@ -187,7 +187,7 @@ class TestTiedHead:
         for number, t in enumerate((tensors("t"), tied(tensors("t")))):
             root = tmp_path / str(number)
             paths = place(root, t, tensors("g", HEAD), tensors("s", HEAD), configs=(TIED, CONFIG, CONFIG))
-            assert_refused(paths, root, HEAD, "the target ties.*--exclude", "g/model.safetensors")
+            assert_refused(paths, root, HEAD, "the target has no separate output head.*--exclude", "g/model.safetensors")
             wanted = all_combined(*(({**one, HEAD: one[EMBED]}) for one in map(read, paths)), 1.0)
             if HEAD not in t:
                 del wanted[HEAD]
