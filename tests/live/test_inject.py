@@ -108,7 +108,7 @@ def test_alpha_0_changes_nothing(qwen: Path, model: PreTrainedModel) -> None:
     with taskvec.Vector(qwen / "v").applied(model, 0) as done:
         assert_state(model, before)
     assert done.tensors == ()
-    assert "nothing was combined" in done.warnings[0]
+    assert "no tensor was combined" in done.warnings[0]
 
 
 def test_the_record(qwen: Path, tmp_path: Path, model: PreTrainedModel) -> None:

@@ -1,8 +1,8 @@
 //! A writing job, from the plan to the finished folder. `extract`, `apply` and `transfer` are this job with different
 //! plans.
 //!
-//! The plan is made by the caller. Then [`part::run`] computes the windows, [`seal`] completes the staged folder with
-//! the other files and the manifest, and [`Staging::commit`] moves it into place.
+//! The plan is made by the caller. Then `part::run` computes the windows, `seal` completes the staged folder with
+//! the other files and the manifest, and `Staging::commit` moves it into place.
 
 use std::collections::HashSet;
 use std::path::Path;
