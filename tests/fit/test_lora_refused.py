@@ -53,7 +53,8 @@ def test_a_base_without_the_adapted_tensors(base: Path, target: Path, copy: Path
     save_file(tensors, other / "model.safetensors")
     change(copy, base_model_name_or_path=str(other))
     with pytest.raises(
-        MismatchError, match=r"adapts .*0.mlp.up_proj.weight` with shape \[80, 48\], which has shape \[2, 48\] in"
+        MismatchError,
+        match=r"adapts .*0.mlp.up_proj.weight` with shape \[80, 48\], which has shape \[2, 48\] in",
     ):
         transfer(target, copy, other, tmp_path / "out")
 

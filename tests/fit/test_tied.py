@@ -187,7 +187,9 @@ class TestTiedHead:
         for number, t in enumerate((tensors("t"), tied(tensors("t")))):
             root = tmp_path / str(number)
             paths = place(root, t, tensors("g", HEAD), tensors("s", HEAD), configs=(TIED, CONFIG, CONFIG))
-            assert_refused(paths, root, HEAD, "the target has no separate output head.*--exclude", "g/model.safetensors")
+            assert_refused(
+                paths, root, HEAD, "the target has no separate output head.*--exclude", "g/model.safetensors"
+            )
             wanted = all_combined(*(({**one, HEAD: one[EMBED]}) for one in map(read, paths)), 1.0)
             if HEAD not in t:
                 del wanted[HEAD]

@@ -89,7 +89,9 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
 def test_too_little_room_is_said_before_the_work(disk: Disk, inputs: Trio, tmp_path: Path) -> None:
     out = disk.inside / "out"
     disk.fill(leave=5 * MIB)
-    refused(disk.run("transfer", *inputs, "-o", out), 4, str(out), "bytes are still needed", "free some space")
+    refused(
+        disk.run("transfer", *inputs, "-o", out), 4, str(out), "bytes are still needed", "free some space"
+    )
     assert not (disk.path / "out").exists(), "there is nothing yet that a second run could use"
     disk.free()
     assert disk.run("transfer", *inputs, "-o", out)[0] == 0
