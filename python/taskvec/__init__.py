@@ -14,17 +14,50 @@ from .start import guard
 guard()
 
 import warnings
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from ._core import debug_build, version
-from .advice import AdviceResult, advise
-from .check_result import CheckResult
-from .dry_run import check
 from .errors import CorruptError, MismatchError, StorageError, TaskvecError, UsageError
-from .live.inject import transferred
-from .push import PushResult, push
-from .results import Applied, DiffResult, InspectResult, VerifyResult, WriteResult
-from .vector import Vector
-from .verbs import apply, diff, extract, inspect, transfer, verify
+
+if TYPE_CHECKING:
+    from . import dry_run
+    from .advice import AdviceResult, advise
+    from .check_result import CheckResult
+    from .dry_run import check
+    from .live.inject import transferred
+    from .results import Applied, DiffResult, InspectResult, VerifyResult, WriteResult
+    from .upload import PushResult, push
+    from .vector import Vector
+    from .verbs import apply, diff, extract, inspect, transfer, verify
+
+# Where the public names are. They are imported when they are first used: no command waits for what only others
+# need.
+_HOMES = {
+    "advice": ("AdviceResult", "advise"),
+    "check_result": ("CheckResult",),
+    "dry_run": ("check",),
+    "live.inject": ("transferred",),
+    "results": ("Applied", "DiffResult", "InspectResult", "VerifyResult", "WriteResult"),
+    "upload": ("PushResult", "push"),
+    "vector": ("Vector",),
+    "verbs": ("apply", "diff", "extract", "inspect", "transfer", "verify"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "dry_run":
+        return import_module(".dry_run", __name__)
+    for home, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "AdviceResult",
@@ -45,6 +78,7 @@ __all__ = [
     "apply",
     "check",
     "diff",
+    "dry_run",
     "extract",
     "inspect",
     "push",

@@ -10,7 +10,7 @@ import taskvec._core as _core
 
 from .errors import UsageError
 from .fit.merge import opened
-from .options import Alpha, Keywords, alpha_list, make_options
+from .options import TRIED, Alpha, Keywords, alpha_list, make_options
 from .records import Json, Record, Result
 from .results import Effect
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from .inputs.refs import Folder
-
-ALPHAS = "0.1,0.25,0.5,0.75,1,1.5"
-"""The list that is tried if none is given."""
 
 # The core warns of a written checkpoint by the same bound.
 _TOLERANCE = 0.05
@@ -119,7 +116,7 @@ def _range(values: Iterable[float], *, digits: int = 3) -> str:
 def advise(
     target: Folder,
     *donors: Folder,
-    alphas: str | Iterable[Alpha] = ALPHAS,
+    alphas: str | Iterable[Alpha] = TRIED,
     progress: _core.Progress | None = None,
     **options: Unpack[Keywords],
 ) -> AdviceResult:

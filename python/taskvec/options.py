@@ -22,6 +22,9 @@ Alpha = float | str
 AlphaRule = str | tuple[str, Alpha]
 """`"REGEX=α"`, or the pair `(regex, α)`."""
 
+TRIED = "0.1,0.25,0.5,0.75,1,1.5"
+"""The list of α that `advise` tries if none is given."""
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmgt]?)(i?b)?", re.IGNORECASE | re.ASCII)
 _LARGEST = 2**63 - 1
 

@@ -53,6 +53,28 @@ def test_version(taskvec: Run) -> None:
     assert (answer.code, answer.stdout) == (0, f"taskvec {package.__version__}\n")
 
 
+def test_public_names_are_imported_when_they_are_used() -> None:
+    code = """
+import sys, taskvec
+from taskvec.cli.main import main
+late = {"verbs", "results", "check_result", "vector", "upload", "advice", "dry_run", "live.inject"}
+assert not [name for name in late if f"taskvec.{name}" in sys.modules]
+assert set(taskvec.__all__) <= set(dir(taskvec))
+assert all(getattr(taskvec, name) is not None for name in taskvec.__all__)
+assert callable(taskvec.push) and taskvec.push is taskvec.push and taskvec.dry_run.transfer
+import taskvec.upload
+assert callable(taskvec.push)
+from taskvec import *
+assert transfer is taskvec.transfer
+try:
+    taskvec.nothing
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "module 'taskvec' has no attribute 'nothing'\n"
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_option_is_explained(name: str, taskvec: Run) -> None:
     shown = taskvec(name, "--help")
@@ -118,7 +140,7 @@ def test_what_nobody_foresaw_is_an_internal_error(
     def broken(path: str, **how: Any) -> Any:
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(command_line.verbs, "inspect", broken)
+    monkeypatch.setattr(package, "inspect", broken)
     assert main(["inspect", "x"]) == 70
     assert capsys.readouterr().err == (
         "taskvec: internal error, please report it: RuntimeError: no such luck (--debug adds a traceback)\n"
@@ -226,12 +248,12 @@ def test_a_full_output_is_said(family: Path) -> None:
 
 STOPPED = """
 import sys, time
-from taskvec.cli import commands as cli
+import taskvec
 from taskvec.cli.main import main
 def wait(*args, **options):
     print("ready", flush=True)
     time.sleep(60)
-cli.verbs.transfer = cli.verbs.diff = wait
+taskvec.transfer = taskvec.diff = wait
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -265,7 +287,7 @@ def test_signals(number: int, code: int, args: list[str], sentence: str) -> None
 
 STUBBORN = """
 import sys, time
-from taskvec.cli import commands as cli
+import taskvec
 from taskvec.cli.main import main
 def wait(*args, **options):
     try:
@@ -273,7 +295,7 @@ def wait(*args, **options):
         time.sleep(60)
     except KeyboardInterrupt:
         time.sleep(60)
-cli.verbs.diff = wait
+taskvec.diff = wait
 sys.exit(main(["diff", "a", "b"]))
 """
 

@@ -10,6 +10,7 @@ import pytest
 
 import taskvec
 from livemodels import assert_state, state
+from taskvec.live import inject
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,7 +52,7 @@ def test_a_block_is_entered_elsewhere(
     # What is there under the same names is not meant.
     (elsewhere / "t").mkdir()
     with block:
-        changed = taskvec.live.inject.unlike(model, qwen / "t")
+        changed = inject.unlike(model, qwen / "t")
         assert changed
     assert_state(model, before)
 

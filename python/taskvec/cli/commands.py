@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import advice, dry_run, verbs
+import taskvec
+
 from .._core import version
-from ..push import push as upload
-from ..vector import Vector
+from ..options import TRIED
 from . import flags, render
 from .console import Talk, put, say, show, split
 from .flags import with_options
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..advice import AdviceResult
     from ..check_result import CheckResult
     from ..results import DiffResult, InspectResult, WriteResult
+    from ..vector import Vector
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -40,7 +41,7 @@ def cli() -> None:
 @with_options(flags.OUTPUT, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK)
 def extract(minuend: str, subtrahend: str, out: str, **given: Any) -> int:
     """Write the vector MINUEND − SUBTRAHEND."""
-    return _write(given, dry_run.extract, verbs.extract, minuend, subtrahend, out)
+    return _write(given, taskvec.dry_run.extract, taskvec.extract, minuend, subtrahend, out)
 
 
 @cli.command()
@@ -51,7 +52,7 @@ def extract(minuend: str, subtrahend: str, out: str, **given: Any) -> int:
 )
 def apply(target: str, vectors: tuple[str, ...], out: str, alpha: tuple[str, ...], **given: Any) -> int:
     """Write TARGET + α·VECTOR, or the sum over several vectors."""
-    return _write({"alpha": alpha, **given}, dry_run.apply, verbs.apply, target, vectors, out)
+    return _write({"alpha": alpha, **given}, taskvec.dry_run.apply, taskvec.apply, target, vectors, out)
 
 
 @cli.command()
@@ -65,7 +66,13 @@ def transfer(target: str, minuend: str, subtrahend: str, out: str, alpha: str, *
     It takes one pass and does not store the vector; the output is that of extract and apply, byte for byte.
     """
     return _write(
-        {"alpha": alpha, **given}, dry_run.transfer, verbs.transfer, target, minuend, subtrahend, out
+        {"alpha": alpha, **given},
+        taskvec.dry_run.transfer,
+        taskvec.transfer,
+        target,
+        minuend,
+        subtrahend,
+        out,
     )
 
 
@@ -80,13 +87,13 @@ def check(target: str, donors: tuple[str, ...], out: str | None, alpha: tuple[st
     DONORS are a MINUEND and a SUBTRAHEND, or one or more vectors. Exit code 0 if they fit, 1 if they do not.
     """
     talk, how = split(given)
-    return _show_plan(talk, dry_run.check(target, *donors, out=out, alpha=alpha, **how))
+    return _show_plan(talk, taskvec.check(target, *donors, out=out, alpha=alpha, **how))
 
 
 @cli.command()
 @click.argument("target")
 @click.argument("donors", nargs=-1, required=True)
-@click.option("--alphas", default=advice.ALPHAS, show_default=True, metavar="α,…", help="The factors to try.")
+@click.option("--alphas", default=TRIED, show_default=True, metavar="α,…", help="The factors to try.")
 @with_options((flags.DTYPE, flags.SEED), flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK)
 def advise(target: str, donors: tuple[str, ...], alphas: str, **given: Any) -> int:
     """Show what each of a list of α would do to TARGET after rounding.
@@ -96,7 +103,7 @@ def advise(target: str, donors: tuple[str, ...], alphas: str, **given: Any) -> i
     """
     talk, how = split(given)
     with Bar(quiet=talk.quiet) as bar:
-        result = advice.advise(target, *donors, alphas=alphas, progress=bar, **how)
+        result = taskvec.advise(target, *donors, alphas=alphas, progress=bar, **how)
     _warn(result)
     show(talk, result.to_json(), render.advised(result, every=talk.verbose))
     return 0
@@ -111,7 +118,7 @@ def inspect(path: str, **given: Any) -> int:
     With --verbose every tensor is listed.
     """
     talk, how = split(given)
-    result = verbs.inspect(path, **how)
+    result = taskvec.inspect(path, **how)
     _warn(result)
     show(talk, result.to_json(), render.inspected(result, every=talk.verbose))
     return 0
@@ -128,7 +135,7 @@ def diff(a: str, b: str, **given: Any) -> int:
     """
     talk, how = split(given)
     with Bar(quiet=talk.quiet) as bar:
-        result = verbs.diff(a, b, progress=bar, **how)
+        result = taskvec.diff(a, b, progress=bar, **how)
     _warn(result)
     show(talk, result.to_json(), render.compared(result, every=talk.verbose))
     return 0
@@ -144,7 +151,7 @@ def verify(out: str, **given: Any) -> int:
     """
     talk, how = split(given)
     with Bar(quiet=talk.quiet) as bar:
-        result = verbs.verify(out, progress=bar, **how)
+        result = taskvec.verify(out, progress=bar, **how)
     show(talk, result.to_json(), render.verified(result))
     return 0 if result.ok else 1
 
@@ -161,7 +168,7 @@ def push(out: str, repo: str, private: bool, revision: str | None, **given: Any)
     """
     talk, _ = split(given)
     with Bar(quiet=talk.quiet) as bar:
-        result = upload(out, repo, private=private, revision=revision, progress=bar)
+        result = taskvec.push(out, repo, private=private, revision=revision, progress=bar)
     show(talk, result.to_json(), render.pushed(result))
     return 0
 
@@ -203,7 +210,7 @@ def _write(
         say(f"inputs are read by {planned.io}: {planned.io_reason}")
     with Bar(quiet=talk.quiet) as bar:
         done = verb(*inputs, progress=bar, **how)
-    result: Any = done.written if isinstance(done, Vector) else done
+    result: Any = done.written if isinstance(done, taskvec.Vector) else done
     _warn(result)
     if talk.verbose:
         for line in (*(f"note: {note}" for note in result.notes), *render.engine(result)):

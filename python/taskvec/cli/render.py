@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from ..advice import AdviceResult
     from ..check_result import CheckResult
-    from ..push import PushResult
     from ..results import DiffResult, Effect, InspectResult, VerifyResult, WriteResult
+    from ..upload import PushResult
 
 _MOST_ROWS = 10
 
