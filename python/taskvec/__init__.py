@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from .vector import Vector
     from .verbs import apply, diff, extract, inspect, transfer, verify
 
-# Where the public names are. They are imported when they are first used, so that no command waits for what only
-# others need.
+# Where the public names are. They are imported when they are first used, so that no command waits for
+# what only others need.
 _HOMES = {
     "advice": ("AdviceResult", "advise"),
     "check_result": ("CheckResult",),
