@@ -115,7 +115,7 @@ deny *CHECKS='bans licenses sources':
 
 # A wheel for manylinux_2_17 and the source archive to DIR, tried where nothing else is installed
 [group('release')]
-wheel DIR *SID:
+wheel DIR='dist' *SID:
     .ci/wheel "{{ DIR }}" {{ SID }}
 
 # Whether TAG, as v1.2.3, is of the version in Cargo.toml

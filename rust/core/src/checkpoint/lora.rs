@@ -74,8 +74,33 @@ pub fn open_factors(place: &Place, control: &Control) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
-/// The tensors of one adapted module, by [`ENDS`].
-type Module<'a> = [Option<&'a Tensor>; 5];
+/// The tensors of one adapted module.
+#[derive(Clone, Copy, Default)]
+struct Module<'a> {
+    matrix: Factors<'a>,
+    embedding: Factors<'a>,
+    /// The weight as the base has it, which PEFT saves along with an adapted embedding.
+    whole: Option<&'a Tensor>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Factors<'a> {
+    a: Option<&'a Tensor>,
+    b: Option<&'a Tensor>,
+}
+
+impl<'a> Module<'a> {
+    /// The place of the tensor whose name ends with the entry of [`ENDS`] of this number.
+    fn of_end(&mut self, number: usize) -> &mut Option<&'a Tensor> {
+        match number {
+            0 => &mut self.matrix.a,
+            1 => &mut self.matrix.b,
+            2 => &mut self.embedding.a,
+            3 => &mut self.embedding.b,
+            _ => &mut self.whole,
+        }
+    }
+}
 
 /// Opens an adapter as the ΔW of its factors. `like` is a model with the same layers as the base, if there is one.
 pub fn open(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Result<Checkpoint> {
@@ -88,7 +113,7 @@ pub fn open(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Resu
     for ((name, module), (rank, scale)) in modules.iter().zip(scales) {
         let product = product(&checkpoint, name, module, config.fan_in_fan_out, like, rank, scale)?;
         let tensor = tensor(format!("{name}.weight"), vec![product.rows, product.columns], 0);
-        if let Some(weight) = module[4] {
+        if let Some(weight) = module.whole {
             if weight.shape != tensor.shape {
                 return Err(refused(
                     &checkpoint,
@@ -130,7 +155,7 @@ fn modules(checkpoint: &Checkpoint) -> Result<Vec<(&str, Module<'_>)>> {
             modules.push((module, Module::default()));
             modules.len() - 1
         });
-        modules[place].1[at] = Some(tensor);
+        *modules[place].1.of_end(at) = Some(tensor);
     }
     if modules.is_empty() {
         let path = checkpoint.shards.first().map_or(&*checkpoint.place.root, |shard| &*shard.path);
@@ -149,14 +174,16 @@ fn product(
     rank: u64,
     scale: f64,
 ) -> Result<Product> {
-    let (a, b, embedding) = match *module {
-        [Some(a), Some(b), None, None, _] => (a, b, false),
-        [None, None, Some(a), Some(b), _] => (a, b, true),
-        [_, _, None, None, Some(only)] if module[0].or(module[1]).is_none() => {
+    let Module { matrix: of_matrix, embedding: of_embedding, whole } = *module;
+    let none = |factors: Factors| factors.a.or(factors.b).is_none();
+    let (a, b, embedding) = match (of_matrix, of_embedding, whole) {
+        (Factors { a: Some(a), b: Some(b) }, others, _) if none(others) => (a, b, false),
+        (others, Factors { a: Some(a), b: Some(b) }, _) if none(others) => (a, b, true),
+        (_, _, Some(only)) if none(of_matrix) && none(of_embedding) => {
             return Err(refused(checkpoint, only, "it is the full weight of a module that has no factors".into()));
         }
         _ => {
-            let one = module.iter().flatten().next().copied();
+            let one = [of_matrix.a, of_matrix.b, of_embedding.a, of_embedding.b, whole].into_iter().flatten().next();
             let what = format!("module {} does not have exactly one A and one B", quote(name));
             let path = one.map_or(&*checkpoint.place.root, |tensor| &*checkpoint.shard(tensor).path);
             return Err(Error::corrupt(path, format!("{what}; save the adapter again")));

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::numeric::dtype::Dtype;
 use crate::plan::inputs::Inputs;
-use crate::plan::layout::{Action, Layout, TensorPlan};
+use crate::plan::layout::{Layout, Span, TensorPlan};
 use crate::plan::output::Output;
 use crate::source::lane::{self, CHUNK};
 use crate::source::{Io, LONG};
@@ -86,14 +86,15 @@ struct Share {
     exceptions: u64,
 }
 
-/// Adds what elements `[begin, end)` of a tensor need. All of them get the same treatment.
-fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, (begin, end, action): (u64, u64, Action)) {
+/// Adds what the elements of a span need.
+fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, span: Span) {
+    let Span { begin, end, .. } = span;
     let elements = end - begin;
     if inputs.output == Output::Checkpoint {
         share.read += inputs.base().tensors[plan.base as usize].dtype.bits() * elements / 8;
     }
     let mut made = 0;
-    for (_, term) in plan.reaching(action, end) {
+    for (_, term) in plan.reaching(span) {
         for at in [Some(term.minuend), term.subtrahend].into_iter().flatten() {
             let operand = inputs.operand(at, begin, end);
             share.read += operand.read_bytes();
@@ -113,9 +114,11 @@ fn in_block(inputs: &Inputs, plan: &TensorPlan, number: u64) -> Share {
     // An element that is cut by the edge of a block is read whole in both blocks.
     let (from, to) = (begin * 8 / bits, ((end * 8).div_ceil(bits)).min(plan.elements));
     let base = inputs.base().tensors[plan.base as usize].dtype;
-    let spans = plan.spans(base).into_iter().map(|(first, last, action)| (first.max(from), last.min(to), action));
+    let part = |span: Span| Span { begin: span.begin.max(from), end: span.end.min(to), ..span };
     let mut share = Share::default();
-    spans.filter(|(first, last, _)| first < last).for_each(|span| add(&mut share, inputs, plan, span));
+    for span in plan.spans(base).into_iter().map(part).filter(|span| span.begin < span.end) {
+        add(&mut share, inputs, plan, span);
+    }
     if inputs.output == Output::Vector && plan.dtype == Dtype::BF16 {
         share.exceptions = to.saturating_sub(from) * EXCEPTION;
     }

@@ -72,6 +72,17 @@ pub enum Action {
     Combine,
 }
 
+/// Elements `[begin, end)` of a tensor that get the same treatment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first element.
+    pub begin: u64,
+    /// One past the last.
+    pub end: u64,
+    /// What is done to them.
+    pub action: Action,
+}
+
 impl TensorPlan {
     /// Length in bytes.
     pub fn bytes(&self) -> u64 {
@@ -84,21 +95,22 @@ impl TensorPlan {
         self.terms.iter().map(|term| term.elements).max().unwrap_or(0)
     }
 
-    /// The spans of elements that get the same treatment, in order: `[begin, end)`, and what is done to them.
+    /// The spans of elements that get the same treatment, in order.
     ///
     /// With several vectors over different vocabularies, a span ends where one of the vectors ends.
-    pub fn spans(&self, base: Dtype) -> Vec<(u64, u64, Action)> {
+    pub fn spans(&self, base: Dtype) -> Vec<Span> {
         let mut ends: Vec<u64> = self.terms.iter().map(|term| term.elements).collect();
         ends.sort_unstable();
         ends.dedup();
         let mut begin = 0;
         let mut spans = Vec::with_capacity(ends.len() + 1);
         for end in ends {
-            spans.push((begin, end, Action::Combine));
+            spans.push(Span { begin, end, action: Action::Combine });
             begin = end;
         }
         if begin < self.elements {
-            spans.push((begin, self.elements, if base == self.dtype { Action::Copy } else { Action::Convert }));
+            let action = if base == self.dtype { Action::Copy } else { Action::Convert };
+            spans.push(Span { begin, end: self.elements, action });
         }
         spans
     }

@@ -5,7 +5,7 @@ use crate::codec::derived::Encoded;
 use crate::codec::ranges::Read;
 use crate::numeric::dtype::{Dtype, Float};
 use crate::plan::inputs::{At, Inputs};
-use crate::plan::layout::{Action, TensorPlan};
+use crate::plan::layout::{Action, Span, TensorPlan};
 use crate::plan::matching::TermPlan;
 
 impl Inputs {
@@ -28,8 +28,9 @@ impl Inputs {
 
 impl TensorPlan {
     /// The terms that are added to the elements of a span that ends at `end`, each with its index.
-    pub fn reaching(&self, action: Action, end: u64) -> impl Iterator<Item = (usize, &TermPlan)> {
-        self.terms.iter().enumerate().filter(move |(_, term)| action == Action::Combine && term.elements >= end)
+    pub fn reaching(&self, span: Span) -> impl Iterator<Item = (usize, &TermPlan)> {
+        let combined = span.action == Action::Combine;
+        self.terms.iter().enumerate().filter(move |(_, term)| combined && term.elements >= span.end)
     }
 }
 

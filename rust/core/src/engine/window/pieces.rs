@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::plan::Plan;
 use crate::plan::inputs::At;
-use crate::plan::layout::{Action, OutFile};
+use crate::plan::layout::{Action, OutFile, Span};
 use crate::plan::matching::TermPlan;
 use crate::plan::output::Output;
 
@@ -111,14 +111,14 @@ impl<'p> Collect<'_, 'p, '_> {
             let unit = this.dtype.unit();
             // Bytes of the tensor in this block.
             let (from, to) = (begin.max(this.begin) - this.begin, end.min(this.begin + this.bytes()) - this.begin);
-            for (first, last, action) in this.spans(base) {
+            for span in this.spans(base) {
                 let units = |elements: u64| elements * this.dtype.bits() / 8 / unit;
-                let (first, last) = (units(first), units(last));
-                let (start, stop) = ((from / unit).max(first), to.div_ceil(unit).min(last));
+                let span = Span { begin: units(span.begin), end: units(span.end), ..span };
+                let (start, stop) = ((from / unit).max(span.begin), to.div_ceil(unit).min(span.end));
                 if start >= stop {
                     continue;
                 }
-                let work = self.work(tensor, action, (start, stop, last), window_end)?;
+                let work = self.work(tensor, span, start..stop, window_end)?;
                 self.pieces.push(Piece {
                     block,
                     tensor,
@@ -134,8 +134,8 @@ impl<'p> Collect<'_, 'p, '_> {
     }
 
     /// Asks for the inputs of elements `[start, stop)`. The end of their span tells which terms reach this far.
-    fn work(&mut self, tensor: usize, action: Action, span: (u64, u64, u64), window_end: u64) -> Result<Work<'p>> {
-        let (start, stop, span_end) = span;
+    fn work(&mut self, tensor: usize, span: Span, elements: Range<u64>, window_end: u64) -> Result<Work<'p>> {
+        let Range { start, end: stop } = elements;
         let Self { plan, .. } = *self;
         let (this, inputs) = (&plan.layout.tensors[tensor], &plan.inputs);
         if inputs.output == Output::Vector {
@@ -147,15 +147,15 @@ impl<'p> Collect<'_, 'p, '_> {
             return Ok(Work::Subtract { minuend, subtrahend: self.gather.operand(inputs, subtrahend, start, stop) });
         }
         let own = self.gather.stored(inputs, At { input: 0, tensor: this.base }, start, stop);
-        if action == Action::Copy {
+        if span.action == Action::Copy {
             return Ok(Work::Copy(own));
         }
         let first = self.terms.len();
-        for (number, term) in this.reaching(action, span_end) {
+        for (number, term) in this.reaching(span) {
             let minuend = self.gather.operand(inputs, term.minuend, start, stop);
             let subtrahend = term.subtrahend.map(|at| self.gather.operand(inputs, at, start, stop));
             let exceptions = match self.sources.filter(|_| term.exceptions.is_some()) {
-                Some(sources) => Some(self.exceptions(sources, (tensor, number), term, (start, stop), window_end)?),
+                Some(sources) => Some(self.exceptions(sources, (tensor, number), term, start..stop, window_end)?),
                 None => None,
             };
             self.terms.push(TermSlots { minuend, subtrahend, exceptions, alpha: term.alpha });
@@ -170,7 +170,7 @@ impl<'p> Collect<'_, 'p, '_> {
         sources: &Sources,
         key: (usize, usize),
         term: &TermPlan,
-        (start, stop): (u64, u64),
+        elements: Range<u64>,
         window_end: u64,
     ) -> Result<[Slot; 2]> {
         if let Some(found) = self.looked_up.get(&key) {
@@ -179,7 +179,7 @@ impl<'p> Collect<'_, 'p, '_> {
         let this = &self.plan.layout.tensors[key.0];
         let bytes = window_end.min(this.begin + this.bytes()) - this.begin;
         let last = bytes.div_ceil(this.dtype.bits() / 8);
-        let found = self.look_up(sources, term, start, last.max(stop))?;
+        let found = self.look_up(sources, term, elements.start, last.max(elements.end))?;
         let slots = found.slots;
         self.looked_up.insert(key, found);
         Ok(slots)
