@@ -1,8 +1,7 @@
 //! `taskvec.options.Options`, read attribute by attribute.
 
 use pyo3::prelude::*;
-use taskvec_core::plan::claims::Claim;
-use taskvec_core::plan::options::{self, Alpha, AlphaRule};
+use taskvec_core::plan::options::{self, Alpha, AlphaRule, Claim};
 
 use crate::errors::raise;
 

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::checkpoint::open::Kind;
 use crate::checkpoint::{Checkpoint, Tensor, missing};
 use crate::error::{Error, Result};
 use crate::numeric::dtype::Dtype;
@@ -60,11 +59,6 @@ impl VectorInfo {
         let Some(bytes) = place.read(FILE, MAX_DESCRIPTION)? else {
             // Fails first if it is not a folder at all.
             place.label()?;
-            if Kind::of(place)? == Kind::Adapter {
-                let what =
-                    "is an adapter, not a vector; `taskvec extract` makes one from it and its base, or another adapter";
-                return Err(Error::corrupt(&place.root, what));
-            }
             return Err(missing::no_vector(place, FILE));
         };
         let document: Document = serde_json::from_slice(&bytes).map_err(|error| {

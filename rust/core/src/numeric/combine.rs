@@ -2,9 +2,9 @@
 //! nothing is fused.
 
 use crate::numeric::dtype::Float;
-use crate::numeric::operand::{CHUNK, Operand, PART, Rounding, Term, mark, slice};
+use crate::numeric::operand::{Bf16Term, CHUNK, Operand, PART, Rounding, Term, mark, slice};
 use crate::numeric::philox;
-use crate::numeric::simd::{self, Bf16Term, Isa};
+use crate::numeric::simd::{self, Isa};
 use crate::numeric::stats::{Element, Lanes, Stats};
 
 /// `out = round(((t + α₁·d₁) + α₂·d₂) …)`. `first` is the index within its tensor of the first element. Without terms

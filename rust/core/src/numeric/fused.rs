@@ -22,7 +22,7 @@ use std::arch::x86_64::{
     _mm256_sub_epi16, _mm256_sub_ps, _mm256_unpackhi_epi16, _mm256_unpacklo_epi16,
 };
 
-use crate::numeric::simd::Bf16Term;
+use crate::numeric::operand::Bf16Term;
 use crate::numeric::stats::{LANES, Lanes};
 
 /// Bytes of 16 elements: one register of bfloat16, two of float32.

@@ -3,8 +3,8 @@
 
 use crate::numeric::convert::{self, bf16_to_f32, f16_to_f32};
 use crate::numeric::dtype::Float;
+use crate::numeric::operand::Bf16Term;
 use crate::numeric::philox;
-use crate::numeric::simd::Bf16Term;
 use crate::numeric::stats::{ComparisonLanes, LANES, Lanes, NAN_APART};
 
 /// `out = bytes`, exactly.

@@ -74,6 +74,16 @@ pub struct Term<'a> {
     pub alpha: f32,
 }
 
+/// What [`crate::numeric::simd::combine_bf16`] works on: bytes of equally many bfloat16 elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Bf16Term<'a> {
+    pub target: &'a [u8],
+    /// Or the stored vector.
+    pub minuend: &'a [u8],
+    pub subtrahend: Option<&'a [u8]>,
+    pub alpha: f32,
+}
+
 /// How results are rounded to the output's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounding {

@@ -8,6 +8,7 @@ use crate::numeric::dtype::Float;
 #[cfg(target_arch = "x86_64")]
 use crate::numeric::fused;
 use crate::numeric::loops::{self, COLUMNS, DEPTH};
+use crate::numeric::operand::Bf16Term;
 use crate::numeric::stats::{ComparisonLanes, Lanes};
 
 /// The environment variable that chooses an instruction set.
@@ -95,16 +96,6 @@ pub fn default_float_environment() {
     unsafe {
         std::arch::asm!("msr fpcr, xzr", options(nostack, nomem, preserves_flags))
     };
-}
-
-/// What [`combine_bf16`] works on: bytes of equally many bfloat16 elements.
-#[derive(Clone, Copy)]
-pub(crate) struct Bf16Term<'a> {
-    pub target: &'a [u8],
-    /// Or the stored vector.
-    pub minuend: &'a [u8],
-    pub subtrahend: Option<&'a [u8]>,
-    pub alpha: f32,
 }
 
 /// Target and one term in bfloat16, rounded to nearest, in one pass over a chunk; figures go to `lanes` where they are

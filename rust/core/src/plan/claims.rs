@@ -4,17 +4,7 @@
 use crate::checkpoint::tied;
 use crate::plan::inputs::Inputs;
 use crate::plan::matching::{Matching, Problem};
-
-/// One objection, made before the headers were read.
-#[derive(Clone, Debug)]
-pub struct Claim {
-    /// The file that it is about.
-    pub file: String,
-    /// One sentence: what is wrong and what to do.
-    pub message: String,
-    /// The first vocabulary row that means another token. `None` if the claim concerns all tensors.
-    pub row: Option<u64>,
-}
+use crate::plan::options::Claim;
 
 /// The claims that concern a combined tensor, as problems. If the inputs do not fit together anyway, all claims are
 /// returned, because then it is not known which tensors would be combined.

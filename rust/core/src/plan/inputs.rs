@@ -188,6 +188,11 @@ impl Inputs {
             !place.streams(),
             "a vector is not streamed: where its exceptions are is known only from its bytes"
         );
+        if Kind::of(place)? == Kind::Adapter {
+            let what =
+                "is an adapter, not a vector; `taskvec extract` makes one from it and its base, or another adapter";
+            return Err(Error::corrupt(&place.root, what));
+        }
         let info = VectorInfo::read(place)?;
         let dense = self.push(format!("vector{number}"), Checkpoint::open_weights(place, vector::STEM, control)?);
         // Opened also if the description says that there are none: otherwise the file would be ignored silently.

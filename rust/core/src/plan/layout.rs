@@ -161,7 +161,8 @@ impl Layout {
             }
             let plans = &mut self.tensors[start..end];
             let (header, data_start) = if new_headers {
-                let shapes: Vec<_> = plans.iter().map(|plan| output.shape(base, plan)).collect();
+                let shapes: Vec<_> =
+                    plans.iter().map(|plan| output.shape(&base.tensors[plan.tensor as usize], plan.elements)).collect();
                 let entries: Vec<_> = plans
                     .iter()
                     .zip(&shapes)

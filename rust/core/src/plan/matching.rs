@@ -18,9 +18,9 @@ use crate::error::Result;
 use crate::format::config;
 use crate::numeric::dtype::{Float, Kind};
 use crate::plan::inputs::{At, Inputs, Origin};
+use crate::plan::layers::{LayerFactor, Scheduled};
 use crate::plan::options::{Alpha, Options, Vocab};
 use crate::plan::output::Output;
-use crate::plan::schedule::{LayerFactor, Scheduled};
 
 /// One reason why the inputs do not fit together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

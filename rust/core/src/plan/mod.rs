@@ -4,15 +4,16 @@
 //! May import `source` and what is below it. A new option, and what it means for tensors, belongs here.
 
 mod adapters;
+pub mod alpha;
 pub mod budget;
 pub mod claims;
 pub mod inputs;
+pub mod layers;
 pub mod layout;
 pub mod matching;
 pub mod operands;
 pub mod options;
 pub mod output;
-pub mod schedule;
 
 use std::path::Path;
 
@@ -27,11 +28,11 @@ use crate::format::blocks::BLOCK;
 use crate::numeric::dtype::Float;
 use crate::plan::budget::{Budget, Need};
 use crate::plan::inputs::{Input, Inputs, Origin, Request};
+use crate::plan::layers::LayerFactor;
 use crate::plan::layout::Layout;
 use crate::plan::matching::{Problem, SameBytes};
 use crate::plan::options::{Options, RoundingMode};
 use crate::plan::output::Output;
-use crate::plan::schedule::LayerFactor;
 use crate::source::Io;
 use crate::system::os;
 

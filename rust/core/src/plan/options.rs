@@ -7,47 +7,9 @@ use regex::Regex;
 
 use crate::error::{Error, Result};
 use crate::numeric::dtype::Float;
-use crate::plan::claims::Claim;
-use crate::plan::schedule::Schedule;
+pub use crate::plan::alpha::Alpha;
+use crate::plan::layers::Schedule;
 use crate::source::Io;
-
-/// A scale factor: what the user wrote, and the f32 that the arithmetic uses.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Alpha {
-    /// The number as the user wrote it.
-    pub text: String,
-    /// `f32(float(text))`, the value that torch would use.
-    pub value: f32,
-    /// The number before it was rounded.
-    number: f64,
-}
-
-impl Alpha {
-    /// Rounds a Python float to f32. A number that would become infinite or 0 is refused.
-    pub fn new(text: &str, value: f64) -> Result<Self> {
-        #[allow(clippy::cast_possible_truncation, reason = "the rounding is the point")]
-        let narrow = value as f32;
-        if !value.is_finite() {
-            return Err(Error::Usage(format!("alpha is `{text}`; it has to be a finite number")));
-        }
-        if !narrow.is_finite() {
-            return Err(Error::Usage(format!("alpha `{text}` is too large for f32, in which the arithmetic is done")));
-        }
-        if narrow == 0.0 && value != 0.0 {
-            return Err(Error::Usage(format!(
-                "alpha `{text}` is too small: in f32, in which the arithmetic is done, it is 0"
-            )));
-        }
-        Ok(Self { text: text.to_owned(), value: narrow, number: value })
-    }
-
-    /// α times a factor, in f64 and rounded once to f32.
-    pub fn times(&self, factor: f64) -> f32 {
-        #[allow(clippy::cast_possible_truncation, reason = "the rounding is the point")]
-        let product = (self.number * factor) as f32;
-        product
-    }
-}
 
 /// `--alpha-rule 'REGEX=α'`.
 #[derive(Clone, Debug)]
@@ -145,6 +107,17 @@ pub fn strip_prefixes<'a>(name: &'a str, prefixes: &[String]) -> Cow<'a, str> {
 
 fn is_inner(prefix: &str) -> bool {
     prefix.starts_with('_')
+}
+
+/// An objection of configs and tokenizers, made before the headers were read: see [`crate::plan::claims`].
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The file that it is about.
+    pub file: String,
+    /// One sentence: what is wrong and what to do.
+    pub message: String,
+    /// The first vocabulary row that means another token. `None` if the claim concerns all tensors.
+    pub row: Option<u64>,
 }
 
 /// The options shared by the writing verbs. `Default` is what the command line does without options.

@@ -1,7 +1,6 @@
 //! What a job writes, a checkpoint or a vector, and what depends on that: file names, schemas and shapes.
 
-use crate::checkpoint::{Checkpoint, vector};
-use crate::plan::layout::TensorPlan;
+use crate::checkpoint::{Tensor, vector};
 
 /// The name of a checkpoint's manifest.
 pub const MANIFEST: &str = "taskvec.json";
@@ -44,16 +43,15 @@ impl Output {
         }
     }
 
-    /// A tensor's shape in the output: that of the first input, but in a vector only with the rows that both donors
+    /// The shape of a tensor with so many elements in the output: that of the first input, but in a vector only with the rows that both donors
     /// have.
-    pub fn shape(self, base: &Checkpoint, plan: &TensorPlan) -> Vec<u64> {
-        let tensor = &base.tensors[plan.tensor as usize];
+    pub fn shape(self, tensor: &Tensor, elements: u64) -> Vec<u64> {
         let mut shape = tensor.shape.clone();
         if self == Self::Vector
             && let Some(rows) = shape.first().copied().filter(|&rows| rows > 0)
             && let Some(of_row) = tensor.elements().checked_div(rows).filter(|&elements| elements > 0)
         {
-            shape[0] = plan.elements / of_row;
+            shape[0] = elements / of_row;
         }
         shape
     }

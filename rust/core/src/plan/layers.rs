@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::plan::options::Alpha;
+use crate::plan::alpha::Alpha;
 
 /// Factors of α from the first layer of a stack to its last.
 #[derive(Clone, Debug, PartialEq)]
