@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from families import generator, manifest, noise, write
-from taskvec import CorruptError, MismatchError, UsageError, advise, apply, extract, transfer
+from taskvec import CorruptError, MismatchError, UsageError, advise, apply, check, extract, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,3 +137,14 @@ def test_donors_that_are_not_a_pair_or_a_vector(trio: list[Path], tmp_path: Path
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(CorruptError):
         advise(*trio)
+
+
+def test_the_figures_are_part_of_the_budget(tmp_path: Path) -> None:
+    tensors = {f"t{number}": torch.ones(2) * number for number in range(2000)}
+    paths = [write(tmp_path / role, tensors) for role in "tgs"]
+    least = check(*paths).memory.least
+    alphas = [1 + number / 64 for number in range(64)]
+    with pytest.raises(UsageError, match="is too little for these inputs"):
+        advise(*paths, alphas=alphas, memory=least)
+    # Of 64 α with two roundings: some 18 MB more.
+    assert len(advise(*paths, alphas=alphas, memory=least + (20 << 20)).variants) == 64

@@ -1,7 +1,6 @@
 //! What each of a list of α would do.
 
 use pyo3::prelude::*;
-use taskvec_core::plan::Plan;
 use taskvec_core::plan::inputs::Request;
 use taskvec_core::plan::options::Alpha;
 use taskvec_core::storage::place::Place;
@@ -33,7 +32,5 @@ pub fn advise(
         }
     };
     let options = options.parse()?;
-    blocking::run_json(py, progress.as_ref(), |control| {
-        verbs::advise::advise(&Plan::new(request, options, control)?, &alphas, control)
-    })
+    blocking::run_json(py, progress.as_ref(), |control| verbs::advise::run(request, options, &alphas, control))
 }

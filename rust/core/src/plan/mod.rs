@@ -26,6 +26,7 @@ use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::numeric::dtype::Float;
+use crate::numeric::stats::Stats;
 use crate::plan::budget::{Budget, Need};
 use crate::plan::inputs::{Input, Inputs, Origin, Request};
 use crate::plan::layers::LayerFactor;
@@ -38,6 +39,15 @@ use crate::system::os;
 
 /// The warning about a vector that is 0 everywhere.
 pub const NOTHING: &str = "the vector is 0 everywhere, so nothing changes: both donors hold the same values, or an adapter was never trained; check that these are the folders that you meant";
+
+/// Memory that a job takes beside its windows, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Beside {
+    /// For each block of a window.
+    block: u64,
+    /// For each tensor of the output.
+    tensor: u64,
+}
 
 /// How many tensors get which treatment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -94,7 +104,7 @@ impl Plan {
     /// Malformed inputs, impossible options, or too small a memory budget. Inputs that do not fit together are not an
     /// error here: see [`Plan::require_fit`].
     pub fn new(request: Request, options: Options, control: &Control) -> Result<Self> {
-        Self::build(request, options, false, control)
+        Self::build(request, options, Beside::default(), control)
     }
 
     /// As [`Plan::new`], for a job that delivers its windows to a consumer in memory (a live model). The buffers that
@@ -106,10 +116,20 @@ impl Plan {
         if options.dtype.is_some() {
             return Err(Error::Usage("a live model keeps its dtype; leave dtype out".into()));
         }
-        Self::build(request, options, true, control)
+        // Each packet has the results and the originals.
+        Self::build(request, options, Beside { block: 2 * BLOCK, tensor: 0 }, control)
     }
 
-    fn build(request: Request, options: Options, live: bool, control: &Control) -> Result<Self> {
+    /// As [`Plan::new`], for a job that keeps the figures of so many variants for every tensor. They are part of the
+    /// budget.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn survey(request: Request, options: Options, variants: usize, control: &Control) -> Result<Self> {
+        Self::build(request, options, Beside { block: 0, tensor: (variants * size_of::<Stats>()) as u64 }, control)
+    }
+
+    fn build(request: Request, options: Options, beside: Beside, control: &Control) -> Result<Self> {
         options.check()?;
         if let Request::Apply { vectors, .. } = &request
             && vectors.len() > 1
@@ -128,8 +148,8 @@ impl Plan {
         let checkpoints: Vec<_> = inputs.list.iter().map(|input| &input.checkpoint).collect();
         let (io, io_reason) = options.io.resolve(&checkpoints);
         let mut need = Need::of(&inputs, &layout, io);
-        // Each packet has the results and the originals.
-        need.block_delivered = if live { 2 * BLOCK } else { 0 };
+        need.block_delivered = beside.block;
+        need.fixed += layout.tensors.len() as u64 * beside.tensor;
         let budget = Budget::new(&need, options.budget(), options.threads()?)?;
         found.notes.extend(streamed(&inputs));
         let mut plan = Self {

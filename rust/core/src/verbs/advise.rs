@@ -12,8 +12,9 @@ use crate::numeric::simd::Isa;
 use crate::numeric::stats::Stats;
 use crate::output::effect::{Effect, Sum};
 use crate::plan::Plan;
+use crate::plan::inputs::Request;
 use crate::plan::layout::TensorPlan;
-use crate::plan::options::{Alpha, RoundingMode};
+use crate::plan::options::{Alpha, Options, RoundingMode};
 use crate::system::parallel::{Permits, ordered};
 
 /// The answer (`taskvec/advice/1`); `python/taskvec/results.py` reads it.
@@ -43,12 +44,18 @@ struct Group {
     effect: Effect,
 }
 
-/// Computes the figures of every α, rounded to nearest and stochastically. The plan has one vector, with α = 1.
+/// Computes the figures of every α, rounded to nearest and stochastically. The request has one vector, with α = 1.
 ///
 /// # Errors
 /// Inputs that do not fit together, an α of 0, whatever stops the reading.
-pub fn advise<'a>(plan: &'a Plan, alphas: &'a [Alpha], control: &Control) -> Result<Value> {
+pub fn run(request: Request, options: Options, alphas: &[Alpha], control: &Control) -> Result<Value> {
+    // Each α may be tried with both roundings.
+    let plan = Plan::survey(request, options, 2 * alphas.len(), control)?;
     plan.require_fit()?;
+    advise(&plan, alphas, control)
+}
+
+fn advise<'a>(plan: &'a Plan, alphas: &'a [Alpha], control: &Control) -> Result<Value> {
     if let Some(alpha) = alphas.iter().find(|alpha| alpha.value == 0.0) {
         return Err(Error::Usage(format!("alpha {} changes nothing; leave it out of the list", alpha.text)));
     }
