@@ -220,7 +220,7 @@ def _just(words: list[str]) -> Iterator[str]:
 def recipes() -> set[str]:
     """The recipes of the justfile."""
     text = (ROOT / "justfile").read_text(encoding="utf-8")
-    return set(re.findall(r"^([a-z][\w-]*)(?: [^:=\n]*(?:=(?:'[^']*'|\w+))?)?:(?!=)", text, re.MULTILINE))
+    return set(re.findall(r"^([a-z][\w-]*)(?: (?:[^:=\n']|='[^']*'|=\w)*)?:(?!=)", text, re.MULTILINE))
 
 
 def _tool(package: str) -> Any:
