@@ -21,7 +21,7 @@ from ._core import debug_build, version
 from .errors import CorruptError, MismatchError, StorageError, TaskvecError, UsageError
 
 if TYPE_CHECKING:
-    from . import dry_run
+    from . import dry_run, study
     from .advice import AdviceResult, advise
     from .check_result import CheckResult
     from .dry_run import check
@@ -46,8 +46,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name == "dry_run":
-        return import_module(".dry_run", __name__)
+    if name in ("dry_run", "study"):
+        return import_module(f".{name}", __name__)
     for home, names in _HOMES.items():
         if name in names:
             value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
@@ -82,6 +82,7 @@ __all__ = [
     "extract",
     "inspect",
     "push",
+    "study",
     "transfer",
     "transferred",
     "verify",

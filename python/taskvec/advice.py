@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 import taskvec._core as _core
 
 from .errors import UsageError
-from .fit.merge import opened
+from .fit.merge import opened, require_donors
 from .options import TRIED, Alpha, Keywords, alpha_list, make_options
 from .records import Json, Record, Result
 from .results import Effect
@@ -79,20 +79,24 @@ class AdviceResult(Result):
 
 
 def _sentences(variants: tuple[Variant, ...]) -> Iterator[str]:
-    gains = {(one.rounding, one.alpha): one.effect.gain for one in variants if one.effect.gain is not None}
-    known = {alpha: gain for (rounding, alpha), gain in gains.items() if rounding == "nearest"}
+    nearest = {one.alpha: one.effect.gain for one in variants if one.rounding == "nearest"}
+    if all(gain is None for gain in nearest.values()):
+        return
+    if unknown := [alpha for alpha, gain in nearest.items() if gain is None]:
+        yield f"There is no finite change to measure at α = {', '.join(unknown)}."
+    known = {alpha: gain for alpha, gain in nearest.items() if gain is not None}
     off = {alpha: gain for alpha, gain in known.items() if not _is_kept(gain)}
     if not off:
-        if known:
-            span = _range(known.values())
-            yield f"Rounded to nearest, every α has an effective gain within 5 % of 1 ({span})."
+        span = _range(known.values())
+        yield f"Rounded to nearest, the effective gain is within 5 % of 1 at each of these α ({span})."
         return
     shown = ", ".join(f"{gain:.3f} at α = {alpha}" for alpha, gain in off.items())
-    count = f"{len(off)} of {len(known)} α"
+    count = f"{len(off)} of {len(nearest)} α"
     yield f"Rounded to nearest, the effective gain is more than 5 % off at {count}: {shown}."
     largest = max(abs(float(alpha)) for alpha in off)
     if above := [abs(float(alpha)) for alpha in known if abs(float(alpha)) > largest]:
-        yield f"From |α| = {min(above):g} on it is within 5 %."
+        least = f"{min(above):g}"
+        yield f"Of the α tried, those from |α| = {least} on are within 5 %; others between them may not be."
     cured = [one for one in variants if one.rounding == "stochastic" and one.alpha in off]
     kept = [one.effect.gain for one in cured if one.effect.gain is not None and _is_kept(one.effect.gain)]
     if kept and len(kept) == len(off):
@@ -101,7 +105,19 @@ def _sentences(variants: tuple[Variant, ...]) -> Iterator[str]:
             f"--rounding stochastic brings the gain to {_range(kept)} there: on average every change is made,"
             f" but single weights move more than asked or not at all (cosine {_range(cosines, digits=2)})."
         )
-    yield "--dtype f32 keeps every change, at twice the size of bf16."
+    # Both roundings were tried only where the output is narrower than float32.
+    if cured:
+        yield "--dtype f32 loses far less, at twice the size."
+
+
+def _warnings(variants: list[Json]) -> Iterator[str]:
+    """What the runs would warn of, besides their gain."""
+    if inputs := max((one["effect"]["nonfinite_inputs"] for one in variants), default=0):
+        yield f"{inputs} element(s) are Inf or NaN in an input; the figures are of the others"
+    over = {one["alpha"]: one["effect"]["overflowed"] for one in variants if one["effect"]["overflowed"]}
+    if over:
+        shown = ", ".join(f"{count} at α = {alpha}" for alpha, count in over.items())
+        yield f"element(s) would overflow to Inf or NaN: {shown}; the figures are of the others"
 
 
 def _is_kept(gain: float) -> bool:
@@ -116,7 +132,7 @@ def _range(values: Iterable[float], *, digits: int = 3) -> str:
 def advise(
     target: Folder,
     *donors: Folder,
-    alphas: str | Iterable[Alpha] = TRIED,
+    alphas: Alpha | Iterable[Alpha] = TRIED,
     progress: _core.Progress | None = None,
     **options: Unpack[Keywords],
 ) -> AdviceResult:
@@ -141,10 +157,12 @@ def advise(
     with opened(target, donors, opts, bars=getattr(progress, "shown", False)) as inputs:
         vectors = [donor.is_vector for donor in inputs.donors]
         if vectors not in ([True], [False, False]):
+            require_donors(inputs)
             raise UsageError(
                 "give a target with a minuend and a subtrahend, or a target with a vector made by extract"
             )
         found: Json = json.loads(_core.advise(inputs.target, inputs.donors, wanted, inputs.options, progress))
+        found["warnings"] += _warnings(found["variants"])
         found["warnings"] += inputs.found.warnings + inputs.session.unchecked()
         found["notes"] += inputs.found.notes
     return AdviceResult.from_json(found)

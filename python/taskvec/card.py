@@ -41,7 +41,7 @@ def merge_card(
     body = [
         f"# {_printable(target.name)} + task vector",
         "",
-        f"Made by taskvec as `{formula}`, on every tensor that the inputs share:",
+        f"Made by taskvec as `{formula}`, on every tensor that the inputs share{_but(options)}:",
         "",
         *_code([*command, *_recipe(options, [ref for _, ref in inputs]), "-o", "OUT"]),
         *_inputs([("target", target), *inputs]),
@@ -123,6 +123,12 @@ def _plain(value: Any) -> bool:
     return isinstance(value, str) or (
         isinstance(value, list) and all(isinstance(item, str) for item in cast("list[Any]", value))
     )
+
+
+def _but(options: Options) -> str:
+    """What the formula leaves out."""
+    varied = options.alpha_rules or options.schedule
+    return ", with α varied and tensors left out as the options say" if varied else ""
 
 
 def _recipe(options: Options, donors: list[Ref]) -> list[str]:

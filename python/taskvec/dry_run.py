@@ -14,7 +14,7 @@ import taskvec._core as _core
 
 from .check_result import CheckResult
 from .errors import UsageError
-from .fit.merge import Inputs, opened
+from .fit.merge import Inputs, opened, require_donors
 from .inputs.session import Session
 from .options import (
     Alpha,
@@ -105,6 +105,7 @@ def check(
             (scale,) = spread_alphas(alpha, 1)
             minuend, subtrahend = others
             return _merge(inputs, _core.check_transfer(base, minuend, subtrahend, where, scale, asked))
+        require_donors(inputs)
         raise UsageError(
             "give a target with a minuend and a subtrahend, or a target with vectors made by extract"
         )

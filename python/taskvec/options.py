@@ -176,10 +176,10 @@ def parse_size(size: int | str | None) -> int | None:
 
 def parse_alpha(alpha: Alpha) -> tuple[str, float]:
     """α as (its text, its number); the core checks whether float32 can hold the number."""
-    text = alpha.strip() if isinstance(alpha, str) else repr(float(alpha))
     try:
+        text = alpha.strip() if isinstance(alpha, str) else repr(float(alpha))
         return text, float(text)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         raise UsageError(f"alpha {alpha!r} is not a number; write it as 1, -1 or 0.7") from None
 
 
@@ -207,8 +207,10 @@ def spread_alphas(alpha: Alpha | Iterable[Alpha], vectors: int) -> list[tuple[st
     return alphas
 
 
-def alpha_list(alphas: str | Iterable[Alpha]) -> list[tuple[str, float]]:
+def alpha_list(alphas: Alpha | Iterable[Alpha]) -> list[tuple[str, float]]:
     """Several α, as a list or as text with commas; each once."""
+    if isinstance(alphas, int | float):
+        alphas = [alphas]
     given = alphas.split(",") if isinstance(alphas, str) else list(alphas)
     parsed = list(dict.fromkeys(parse_alpha(one) for one in given))
     if not parsed:

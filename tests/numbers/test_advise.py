@@ -9,7 +9,17 @@ import pytest
 import torch
 
 from families import generator, manifest, noise, write
-from taskvec import CorruptError, MismatchError, UsageError, advise, apply, check, extract, transfer
+from taskvec import (
+    CorruptError,
+    MismatchError,
+    StorageError,
+    UsageError,
+    advise,
+    apply,
+    check,
+    extract,
+    transfer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +85,9 @@ def test_in_f32_nothing_is_rounded(trio: list[Path]) -> None:
     found = advise(*trio, alphas=[0.01], dtype="f32")
     assert [one.rounding for one in found.variants] == ["nearest"]
     assert found.variants[0].effect.gain == pytest.approx(1, abs=1e-5)
-    assert found.sentences == ("Rounded to nearest, every α has an effective gain within 5 % of 1 (1.000).",)
+    assert found.sentences == (
+        "Rounded to nearest, the effective gain is within 5 % of 1 at each of these α (1.000).",
+    )
 
 
 def test_the_words(trio: list[Path], tmp_path: Path, taskvec: Callable[..., Answer]) -> None:
@@ -90,9 +102,11 @@ def test_the_words(trio: list[Path], tmp_path: Path, taskvec: Callable[..., Answ
         lines[-4]
         == "Rounded to nearest, the effective gain is more than 5 % off at 1 of 3 α: 0.000 at α = 0.25."
     )
-    assert lines[-3] == "From |α| = 1 on it is within 5 %."
+    assert lines[-3] == (
+        "Of the α tried, those from |α| = 1 on are within 5 %; others between them may not be."
+    )
     assert lines[-2].startswith("--rounding stochastic brings the gain to ")
-    assert lines[-1] == "--dtype f32 keeps every change, at twice the size of bf16."
+    assert lines[-1] == "--dtype f32 loses far less, at twice the size."
     groups = taskvec("advise", t, g, t, "--alphas", "1", "--verbose").stdout.splitlines()
     assert groups[2].split()[0] == "other"
     document = json.loads(taskvec("advise", t, g, t, "--json").stdout)
@@ -148,3 +162,29 @@ def test_the_figures_are_part_of_the_budget(tmp_path: Path) -> None:
         advise(*paths, alphas=alphas, memory=least)
     # Of 64 α with two roundings: some 18 MB more.
     assert len(advise(*paths, alphas=alphas, memory=least + (20 << 20)).variants) == 64
+
+
+def test_what_is_not_finite_is_said(trio: list[Path], tmp_path: Path) -> None:
+    found = advise(*trio, alphas=[0.5, 1e38], dtype="f16")
+    assert found.sentences[0].startswith("There is no finite change to measure at α = 1e+38")
+    assert "would overflow to Inf or NaN: " in found.warnings[0]
+    assert " at α = 1e+38" in found.warnings[0]
+    written = transfer(*trio, tmp_path / "out", alpha=1e38, dtype="f16").warnings
+    assert not any("is 0 everywhere" in one for one in written)
+    weights = {"w": torch.tensor([1.0, float("inf")])}
+    odd = [
+        write(tmp_path / f"odd-{role}", weights if role == "g" else {"w": torch.ones(2)}) for role in "tgs"
+    ]
+    assert advise(*odd, alphas=1).warnings == (
+        "1 element(s) are Inf or NaN in an input; the figures are of the others",
+    )
+
+
+def test_a_wrong_path_and_odd_lists(trio: list[Path]) -> None:
+    for verb in (advise, check):
+        with pytest.raises(StorageError, match="nowhere"):
+            verb(trio[0], "./nowhere")
+    assert advise(*trio, alphas=2.0).variants[0].alpha == "2.0"
+    for odd in ([None], [[1]]):
+        with pytest.raises(UsageError, match="is not a number"):
+            advise(*trio, alphas=odd)  # type: ignore[arg-type]

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import taskvec._core as _core
+
 from ..inputs.session import Session
 from .compatibility import Findings, compare
 
@@ -38,3 +40,9 @@ def opened(
         base, others = session.target(target), session.donors(*donors)
         found = compare(base, others)
         yield Inputs(session, base, others, found.asked(options), found)
+
+
+def require_donors(inputs: Inputs) -> None:
+    """Raises the error of a donor that cannot be opened; it is told before a wrong number of donors is."""
+    for donor in inputs.donors:
+        _core.inspect(donor)

@@ -83,7 +83,8 @@ impl Effect {
     /// What the user should know before trusting the output of a run.
     pub fn warnings(&self, plan: &Plan) -> Vec<String> {
         let mut warnings = plan.warnings.clone();
-        if plan.counts.combined > 0 && self.nonfinite_inputs == 0 {
+        // Norms are of finite elements: where some are not, a norm of 0 does not mean that v is 0.
+        if plan.counts.combined > 0 && self.nonfinite_inputs == 0 && self.overflowed == 0 {
             match (self.norm_v, self.norm_requested) {
                 // Where the plan could tell (both donors are the same file, or the vector says so), it has warned
                 // already.
