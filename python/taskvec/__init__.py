@@ -45,14 +45,17 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name in ("dry_run", "study"):
-        return import_module(f".{name}", __name__)
-    for home, names in _HOMES.items():
-        if name in names:
-            value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Type checkers read the imports above, and find a name that is not there.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name in ("dry_run", "study"):
+            return import_module(f".{name}", __name__)
+        for home, names in _HOMES.items():
+            if name in names:
+                value = globals()[name] = getattr(import_module(f".{home}", __name__), name)
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 import taskvec._core as _core
 
-from .errors import UsageError
-from .fit.merge import opened, require_donors
-from .options import TRIED, Alpha, Keywords, alpha_list, make_options
+from .fit.merge import not_donors, opened
+from .options import TRIED, Alpha, Keywords, alpha_list, make_options, refuse_options
 from .records import Json, Record, Result
 from .results import Effect
 
@@ -59,9 +58,22 @@ class Variant(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class AdvisedInput(Record):
+    """A folder that was read."""
+
+    role: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class AdviceResult(Result):
     """What `advise` found, for every α with each rounding."""
 
+    inputs: tuple[AdvisedInput, ...]
+    dtype: str | None
+    """The dtype of the output that was asked for; None if every tensor keeps the target's."""
+    seed: int
+    """Of the stochastic rounding."""
     variants: tuple[Variant, ...]
     """Stochastic rounding is left out where nothing would be rounded, because all outputs are float32."""
     notes: tuple[str, ...]
@@ -70,7 +82,8 @@ class AdviceResult(Result):
     @classmethod
     def from_json(cls, json: Json) -> Self:
         """Reads a JSON object of schema `taskvec/advice/1`."""
-        return cls.of(json, _json=json, variants=tuple(map(Variant.from_json, json["variants"])))
+        variants = tuple(map(Variant.from_json, json["variants"]))
+        return cls.of(json, _json=json, inputs=AdvisedInput.of_all(json["inputs"]), variants=variants)
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -150,17 +163,12 @@ def advise(
         UsageError: there is another number of donors, or an option has no meaning here.
         MismatchError, CorruptError, StorageError: as `transfer`.
     """
-    for name in _WRITING:
-        if name in options:
-            raise UsageError(f"{name} is for checkpoints that are written; omit it for advice")
+    refuse_options(options, _WRITING, "advice")
     opts, wanted = make_options(options), alpha_list(alphas)
-    with opened(target, donors, opts, bars=getattr(progress, "shown", False)) as inputs:
+    with opened(target, donors, opts, progress) as inputs:
         vectors = [donor.is_vector for donor in inputs.donors]
         if vectors not in ([True], [False, False]):
-            require_donors(inputs)
-            raise UsageError(
-                "give a target with a minuend and a subtrahend, or a target with a vector made by extract"
-            )
+            raise not_donors(inputs, vectors="a vector")
         found: Json = json.loads(_core.advise(inputs.target, inputs.donors, wanted, inputs.options, progress))
         found["warnings"] += _warnings(found["variants"])
         found["warnings"] += inputs.found.warnings + inputs.session.unchecked()

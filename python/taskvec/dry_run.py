@@ -1,8 +1,8 @@
 """Plans what the writing verbs would do, and whether they can; reads headers, no weights, and writes nothing.
 
 `extract`, `apply` and `transfer` take the arguments of the verbs of the same names, except `progress`. They
-raise the same errors, with one exception: if inputs do not fit together, they do not raise `MismatchError`
-but list the reasons in the `problems` of what they return.
+raise the same errors, with two exceptions: if inputs do not fit together, they do not raise `MismatchError`
+but list the reasons in the `problems` of what they return; and they do not ask whether `out` may be written.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Unpack
 import taskvec._core as _core
 
 from .check_result import CheckResult
-from .errors import UsageError
-from .fit.merge import Inputs, opened, require_donors
+from .fit.merge import Inputs, not_donors, opened
 from .inputs.session import Session
 from .options import (
     Alpha,
@@ -105,10 +104,7 @@ def check(
             (scale,) = spread_alphas(alpha, 1)
             minuend, subtrahend = others
             return _merge(inputs, _core.check_transfer(base, minuend, subtrahend, where, scale, asked))
-        require_donors(inputs)
-        raise UsageError(
-            "give a target with a minuend and a subtrahend, or a target with vectors made by extract"
-        )
+        raise not_donors(inputs, vectors="vectors")
 
 
 def _merge(inputs: Inputs, answer: str) -> CheckResult:

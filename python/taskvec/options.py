@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast, get_args
@@ -82,7 +83,7 @@ class Keywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of one job as the core reads them, by attribute; see `Keywords` for what each means."""
+    """The options of one job, checked as far as Python can; see `Keywords` for what each means."""
 
     memory: int | None = None
     threads: int | None = None
@@ -105,6 +106,21 @@ class Options:
     cache_dir: str | None = None
     claims: tuple[tuple[str, str, int | None], ...] = ()
     """Not an option: reasons against the job from configs and tokenizers (`fit.compatibility.Claim`)."""
+
+    def to_json(self) -> str:
+        """The document that the core reads; `stream` and `cache_dir` are not its business."""
+        document = {name: getattr(self, name) for name in _CORE}
+        document["alpha_rules"] = [
+            {"pattern": pattern, "text": text, "number": repr(number)}
+            for pattern, text, number in self.alpha_rules
+        ]
+        document["claims"] = [
+            {"file": file, "message": message, "row": row} for file, message, row in self.claims
+        ]
+        return json.dumps(document)
+
+
+_CORE = tuple(field.name for field in fields(Options) if field.name not in ("stream", "cache_dir"))
 
 
 def make_options(keywords: Keywords) -> Options:
@@ -150,6 +166,13 @@ def _folder(path: str | os.PathLike[str] | None) -> str | None:
     if path == "":
         raise UsageError("cache_dir is empty; name a folder, or leave it out")
     return None if path is None else str(Path(path).expanduser().absolute())
+
+
+def refuse_options(keywords: Keywords, names: Iterable[str], purpose: str) -> None:
+    """`UsageError` if one of these options is given: they concern a checkpoint that is written."""
+    for name in names:
+        if name in keywords:
+            raise UsageError(f"{name} is for checkpoints that are written; omit it for {purpose}")
 
 
 def parse_size(size: int | str | None) -> int | None:

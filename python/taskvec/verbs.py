@@ -66,7 +66,7 @@ def extract(
     The returned `Vector` has the result as its attribute `written`.
     """
     opts, where = vector_options(make_options(options)), output_path(out)
-    with Session(opts, bars=_bars(progress)) as session:
+    with Session(opts, progress) as session:
         first, second = session.donors(minuend, subtrahend)
         card = vector_card(first, second, opts)
         result: Json = json.loads(_core.extract(first, second, where, opts, card.text, progress))
@@ -89,7 +89,7 @@ def apply(
     """
     opts, where, names = make_options(options), output_path(out), vector_list(vectors)
     alphas = spread_alphas(alpha, len(names))
-    with opened(target, names, opts, bars=_bars(progress)) as inputs:
+    with opened(target, names, opts, progress) as inputs:
         base, added, opts = inputs.target, inputs.donors, inputs.options
         command = ["taskvec", "apply", base.pinned, *(one.pinned for one in added)]
         for text, _ in alphas:
@@ -114,7 +114,7 @@ def transfer(
     The weights are those of `extract` followed by `apply`, byte for byte, but the vector is not stored.
     """
     opts, where, scale = make_options(options), output_path(out), parse_alpha(alpha)
-    with opened(target, (minuend, subtrahend), opts, bars=_bars(progress)) as inputs:
+    with opened(target, (minuend, subtrahend), opts, progress) as inputs:
         base, (first, second), opts = inputs.target, inputs.donors, inputs.options
         command = ["taskvec", "transfer", base.pinned, first.pinned, second.pinned, "--alpha", scale[0]]
         formula = f"target + ({scale[0]})·(minuend − subtrahend)"
@@ -136,7 +136,7 @@ def diff(
 ) -> DiffResult:
     """Compares `b` with `a`: changed elements, norm, cosine, ulp histogram; for each tensor and in total."""
     opts = make_options(options)
-    with Session(opts, bars=_bars(progress)) as session:
+    with Session(opts, progress) as session:
         both = session.whole(a), session.whole(b)
         found: Json = json.loads(_core.diff(*both, opts, progress))
         found["warnings"] = session.unchecked()
@@ -151,13 +151,8 @@ def verify(
     If a file is not as it was written, `ok` is False and `problems` names the file.
     """
     opts = make_options(options)
-    with Session(opts, bars=_bars(progress)) as session:
+    with Session(opts, progress) as session:
         return VerifyResult.from_json(json.loads(_core.verify(session.whole(out).path, opts, progress)))
-
-
-def _bars(progress: object) -> bool:
-    """Whether downloads show progress bars: only beside the command line's own bar, not a caller's."""
-    return getattr(progress, "shown", False)
 
 
 def _merged(inputs: Inputs, card: Card, answer: str) -> WriteResult:

@@ -61,6 +61,7 @@ late = {"verbs", "results", "check_result", "vector", "upload", "advice", "dry_r
 assert not [name for name in late if f"taskvec.{name}" in sys.modules]
 assert set(taskvec.__all__) <= set(dir(taskvec))
 assert all(getattr(taskvec, name) is not None for name in taskvec.__all__)
+assert taskvec.study.load('mini').name == 'mini'
 assert callable(taskvec.push) and taskvec.push is taskvec.push and taskvec.dry_run.transfer
 import taskvec.upload
 assert callable(taskvec.push)

@@ -15,6 +15,7 @@ from taskvec import (
     InspectResult,
     VerifyResult,
     WriteResult,
+    advise,
     check,
     diff,
     extract,
@@ -247,6 +248,7 @@ def test_every_member_of_what_the_core_writes_is_typed(family: Path, tmp_path: P
         inspect(tmp_path / "out"),
         diff(target, tmp_path / "out"),
         verify(tmp_path / "out"),
+        advise(target, grpo, sft, alphas=1),
     ]
     for result in results:
         assert result is not None

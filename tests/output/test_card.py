@@ -177,6 +177,7 @@ def test_the_recipe_names_what_decides_the_bytes_and_no_more(tmp_path: Path) -> 
             "vocab": "common",
             "exclude": ["a b"],
             "alpha_rules": ["mlp=0.5"],
+            "schedule": "linear:0,1",
             "strip_prefix": ["module."],
             "memory": "64MiB",
             "threads": 2,
@@ -185,9 +186,13 @@ def test_the_recipe_names_what_decides_the_bytes_and_no_more(tmp_path: Path) -> 
         }
     )
     assert (
-        "    taskvec transfer instruct grpo sft --alpha 0.7 --alpha-rule mlp=0.5 --dtype bf16"
+        "    taskvec transfer instruct grpo sft --alpha 0.7 --alpha-rule mlp=0.5"
+        " --schedule linear:0,1 --dtype bf16"
         " --rounding stochastic --seed 7 --vocab common --exclude 'a b' --strip-prefix module. -o OUT\n"
     ) in card_of(tmp_path, options).text
+    varied = "on every tensor that the inputs share, with α varied and tensors left out as the options say:"
+    assert varied in card_of(tmp_path, options).text
+    assert "on every tensor that the inputs share:" in card_of(tmp_path, make_options({})).text
 
 
 def test_no_path_and_no_chance_in_it(tmp_path: Path) -> None:

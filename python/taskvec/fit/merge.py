@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import taskvec._core as _core
 
+from ..errors import UsageError
 from ..inputs.session import Session
 from .compatibility import Findings, compare
 
@@ -33,16 +34,19 @@ class Inputs:
 
 @contextmanager
 def opened(
-    target: Folder, donors: Iterable[Folder], options: Options, *, bars: bool = False
+    target: Folder, donors: Iterable[Folder], options: Options, progress: object = None
 ) -> Generator[Inputs]:
-    """Opens a target and its donors and compares configs and tokenizers; `bars` shows download progress."""
-    with Session(options, bars=bars) as session:
+    """Opens a target and its donors and compares configs and tokenizers; see `Session` for `progress`."""
+    with Session(options, progress) as session:
         base, others = session.target(target), session.donors(*donors)
         found = compare(base, others)
         yield Inputs(session, base, others, found.asked(options), found)
 
 
-def require_donors(inputs: Inputs) -> None:
-    """Raises the error of a donor that cannot be opened; it is told before a wrong number of donors is."""
+def not_donors(inputs: Inputs, *, vectors: str) -> UsageError:
+    """The error for donors that are neither a pair nor `vectors`; a wrong path raises its own error."""
     for donor in inputs.donors:
         _core.inspect(donor)
+    return UsageError(
+        f"give a target with a minuend and a subtrahend, or a target with {vectors} made by extract"
+    )

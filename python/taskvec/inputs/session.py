@@ -42,9 +42,9 @@ def pinned() -> Generator[None]:
 class Session:
     """Opens refs, for the length of a `with` block; if the block fails, running downloads are stopped."""
 
-    def __init__(self, options: Options, *, bars: bool = False) -> None:
-        """Opens nothing yet; `bars` shows progress bars of downloads."""
-        self._options, self._bars = options, bars
+    def __init__(self, options: Options, progress: object = None) -> None:
+        """Opens nothing yet; downloads have bars only beside the command line's own bar, not a caller's."""
+        self._options, self._bars = options, bool(getattr(progress, "shown", False))
         self._downloads: Downloads | None = None
         shared = _commits.get()
         self._commits = {} if shared is None else shared

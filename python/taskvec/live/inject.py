@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..fit.compatibility import compare
 from ..inputs.refs import Fixed, local
 from ..inputs.session import Session
-from ..options import Keywords, Options, make_options, spread_alphas
+from ..options import Keywords, Options, make_options, refuse_options, spread_alphas
 from .change import Job, Originals, changed, holds, stream, writing
 from .parameters import carriers
 
@@ -132,7 +132,5 @@ def _target(model: nn.Module, target: Folder | None, session: Session) -> Fixed:
 def _live_options(options: Keywords, originals: Originals) -> Options:
     if originals not in get_args(Originals):
         raise UsageError(f"originals {originals!r} is not one of {', '.join(get_args(Originals))}")
-    for name in _WRITING:
-        if name in options:
-            raise UsageError(f"{name} is for checkpoints that are written; omit it for a live model")
+    refuse_options(options, _WRITING, "a live model")
     return make_options(options)

@@ -92,3 +92,18 @@ impl Control {
         (phase, self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_that_begins_is_the_one_that_is_shown() {
+        let control = Control::default();
+        assert_eq!(control.progress().0, Phase::Planning);
+        for phase in Phase::ALL {
+            control.begin(phase, 7);
+            assert_eq!(control.progress(), (phase, 0, 7));
+        }
+    }
+}

@@ -50,5 +50,5 @@ pub fn check_apply(
 ) -> PyResult<String> {
     let request = request(target, vectors, alphas)?;
     let options = options.parse()?;
-    blocking::run_json(py, None, |control| Ok(Plan::new(request, options, control)?.to_json(out.as_deref())))
+    blocking::run_json(py, None, |control| Plan::new(request, options, control)?.to_json(out.as_deref()))
 }

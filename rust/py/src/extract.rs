@@ -40,5 +40,5 @@ pub fn check_extract(
 ) -> PyResult<String> {
     let request = Request::Extract { minuend: minuend.into(), subtrahend: subtrahend.into() };
     let options = options.parse()?;
-    blocking::run_json(py, None, |control| Ok(Plan::new(request, options, control)?.to_json(out.as_deref())))
+    blocking::run_json(py, None, |control| Plan::new(request, options, control)?.to_json(out.as_deref()))
 }

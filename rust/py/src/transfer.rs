@@ -48,5 +48,5 @@ pub fn check_transfer(
     let [target, minuend, subtrahend] = [target, minuend, subtrahend].map(Place::from);
     let request = Request::Transfer { target, minuend, subtrahend, alpha: parse_alpha(alpha)? };
     let options = options.parse()?;
-    blocking::run_json(py, None, |control| Ok(Plan::new(request, options, control)?.to_json(out.as_deref())))
+    blocking::run_json(py, None, |control| Plan::new(request, options, control)?.to_json(out.as_deref()))
 }

@@ -2,7 +2,7 @@
 //! nothing is fused.
 
 use crate::numeric::dtype::Float;
-use crate::numeric::operand::{Bf16Term, CHUNK, Operand, PART, Rounding, Term, mark, slice};
+use crate::numeric::operand::{Bf16Term, CHUNK, Operand, PART, Rounding, Term, mark};
 use crate::numeric::philox;
 use crate::numeric::simd::{self, Isa};
 use crate::numeric::stats::{Element, Lanes, Stats};
@@ -128,9 +128,9 @@ impl Job<'_> {
             return false;
         }
         let term = Bf16Term {
-            target: slice(self.target, from, n),
-            minuend: slice(term.minuend, from, n),
-            subtrahend: term.subtrahend.map(|subtrahend| slice(subtrahend, from, n)),
+            target: self.target.bytes_of(from, n),
+            minuend: term.minuend.bytes_of(from, n),
+            subtrahend: term.subtrahend.map(|subtrahend| subtrahend.bytes_of(from, n)),
             alpha: term.alpha,
         };
         let Some(lanes) = lanes else { return simd::combine_bf16(self.isa, term, out, None) };
@@ -147,7 +147,7 @@ impl Job<'_> {
         let n = out.len() / self.to.size();
         let Scratch { t, v, r, d, random, .. } = scratch;
         let (t, v, r, d) = (&mut t[..n], &mut v[..n], &mut r[..n], &mut d[..n]);
-        simd::widen(isa, self.target.float, slice(self.target, at, n), t);
+        simd::widen(isa, self.target.float, self.target.bytes_of(at, n), t);
         if let [only] = self.terms {
             self.difference(only, at, v);
             simd::scale_add(isa, t, only.alpha, v, r);
@@ -171,10 +171,10 @@ impl Job<'_> {
 
     /// The difference `d` of one term.
     fn difference(&self, term: &Term, at: usize, d: &mut [f32]) {
-        simd::widen(self.isa, term.minuend.float, slice(term.minuend, at, d.len()), d);
+        simd::widen(self.isa, term.minuend.float, term.minuend.bytes_of(at, d.len()), d);
         term.exceptions.replace(self.first + at as u64, d);
         if let Some(subtrahend) = term.subtrahend {
-            simd::subtract(self.isa, subtrahend.float, slice(subtrahend, at, d.len()), d);
+            simd::subtract(self.isa, subtrahend.float, subtrahend.bytes_of(at, d.len()), d);
         }
     }
 
@@ -218,7 +218,7 @@ impl Job<'_> {
                 self.difference(&Term { subtrahend: None, ..*term }, at, input);
                 mark(input, &mut bad);
                 if let Some(subtrahend) = term.subtrahend {
-                    simd::widen(self.isa, subtrahend.float, slice(subtrahend, at, input.len()), input);
+                    simd::widen(self.isa, subtrahend.float, subtrahend.bytes_of(at, input.len()), input);
                     mark(input, &mut bad);
                 }
             }

@@ -1,6 +1,6 @@
 //! How two tensors differ.
 
-use crate::numeric::operand::{CHUNK, Operand, PART, slice};
+use crate::numeric::operand::{CHUNK, Operand, PART};
 use crate::numeric::simd::{self, Isa};
 use crate::numeric::stats::{Comparison, ComparisonLanes};
 
@@ -20,8 +20,8 @@ pub fn compare(isa: Isa, a: Operand, b: Operand, into: &mut Comparison) {
         let mut parts = |work: &mut dyn FnMut(&[f32], &[f32])| {
             for at in (from..to).step_by(PART) {
                 let n = PART.min(to - at);
-                simd::widen(isa, a.float, slice(a, at, n), &mut x[..n]);
-                simd::widen(isa, b.float, slice(b, at, n), &mut y[..n]);
+                simd::widen(isa, a.float, a.bytes_of(at, n), &mut x[..n]);
+                simd::widen(isa, b.float, b.bytes_of(at, n), &mut y[..n]);
                 work(&x[..n], &y[..n]);
             }
         };

@@ -19,11 +19,16 @@ pub struct Operand<'a> {
     pub bytes: &'a [u8],
 }
 
-impl Operand<'_> {
+impl<'a> Operand<'a> {
     /// Elements `[begin, end)` of it.
     pub fn part(self, begin: usize, end: usize) -> Self {
+        Self { bytes: self.bytes_of(begin, end - begin), ..self }
+    }
+
+    /// The bytes of `n` elements from element `at` on.
+    pub(super) fn bytes_of(self, at: usize, n: usize) -> &'a [u8] {
         let size = self.float.size();
-        Self { bytes: &self.bytes[begin * size..end * size], ..self }
+        &self.bytes[at * size..(at + n) * size]
     }
 }
 
@@ -41,22 +46,25 @@ impl Exceptions<'_> {
     /// No exceptions.
     pub const NONE: Self = Self { index: &[], value: &[] };
 
+    /// The exceptions from element `first` on: indices within the tensor, and values.
+    fn from(&self, first: u64) -> impl Iterator<Item = (i64, f32)> {
+        let index = self.index.as_chunks::<8>().0;
+        let from = index.partition_point(|&i| i128::from(i64::from_le_bytes(i)) < i128::from(first));
+        let pairs = index.iter().zip(self.value.as_chunks::<4>().0).skip(from);
+        pairs.map(|(&index, &value)| (i64::from_le_bytes(index), f32::from_le_bytes(value)))
+    }
+
     /// Whether any is of elements `[first, first + count)`.
     pub(super) fn any_within(&self, first: u64, count: usize) -> bool {
-        let index = self.index.as_chunks::<8>().0;
-        let at = |i: &[u8; 8]| i128::from(i64::from_le_bytes(*i));
-        let from = index.partition_point(|i| at(i) < i128::from(first));
-        index.get(from).is_some_and(|i| at(i) < i128::from(first) + count as i128)
+        self.from(first).next().is_some_and(|(index, _)| i128::from(index) < i128::from(first) + count as i128)
     }
 
     /// Replaces elements by their exact values. `values` are the elements of the tensor from index `first` on.
     pub(super) fn replace(&self, first: u64, values: &mut [f32]) {
-        let index = self.index.as_chunks::<8>().0;
-        let from = index.partition_point(|&i| i128::from(i64::from_le_bytes(i)) < i128::from(first));
-        for (i, value) in index.iter().zip(self.value.as_chunks::<4>().0).skip(from) {
-            let Ok(place) = usize::try_from(i64::from_le_bytes(*i) as u64 - first) else { return };
+        for (index, value) in self.from(first) {
+            let Ok(place) = usize::try_from(index as u64 - first) else { return };
             let Some(place) = values.get_mut(place) else { return };
-            *place = f32::from_le_bytes(*value);
+            *place = value;
         }
     }
 }
@@ -95,12 +103,6 @@ pub enum Rounding {
         /// The tensor's key.
         key: [u32; 2],
     },
-}
-
-/// The bytes of elements `at..at + n`.
-pub(super) fn slice(operand: Operand<'_>, at: usize, n: usize) -> &[u8] {
-    let size = operand.float.size();
-    &operand.bytes[at * size..(at + n) * size]
 }
 
 /// Marks the values that are Inf or NaN.

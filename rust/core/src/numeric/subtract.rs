@@ -2,7 +2,7 @@
 
 use crate::numeric::dtype::Float;
 use crate::numeric::loops;
-use crate::numeric::operand::{CHUNK, Operand, PART, mark, slice};
+use crate::numeric::operand::{CHUNK, Operand, PART, mark};
 use crate::numeric::simd::{self, Isa};
 use crate::numeric::stats::{Element, Lanes, Stats};
 
@@ -34,8 +34,8 @@ pub fn subtract(
         for (part, out) in out.chunks_mut(PART * to.size()).enumerate() {
             let (at, n) = (from + part * PART, out.len() / to.size());
             let (d, rounded) = (&mut d[..n], &mut other[..n]);
-            simd::widen(isa, minuend.float, slice(minuend, at, n), d);
-            simd::subtract(isa, subtrahend.float, slice(subtrahend, at, n), d);
+            simd::widen(isa, minuend.float, minuend.bytes_of(at, n), d);
+            simd::subtract(isa, subtrahend.float, subtrahend.bytes_of(at, n), d);
             simd::narrow(isa, to, d, out);
             if to != Float::F32 {
                 simd::widen(isa, to, out, rounded);
@@ -52,8 +52,8 @@ pub fn subtract(
                 let n = PART.min(elements - at);
                 let (d, s) = (&mut d[..n], &mut other[..n]);
                 let mut bad = [false; PART];
-                simd::widen(isa, minuend.float, slice(minuend, at, n), d);
-                simd::widen(isa, subtrahend.float, slice(subtrahend, at, n), s);
+                simd::widen(isa, minuend.float, minuend.bytes_of(at, n), d);
+                simd::widen(isa, subtrahend.float, subtrahend.bytes_of(at, n), s);
                 mark(d, &mut bad);
                 mark(s, &mut bad);
                 for i in 0..n {

@@ -16,8 +16,7 @@ pub struct Alpha {
 impl Alpha {
     /// Rounds a Python float to f32. A number that would become infinite or 0 is refused.
     pub fn new(text: &str, value: f64) -> Result<Self> {
-        #[allow(clippy::cast_possible_truncation, reason = "the rounding is the point")]
-        let narrow = value as f32;
+        let narrow = rounded(value);
         if !value.is_finite() {
             return Err(Error::Usage(format!("alpha is `{text}`; it has to be a finite number")));
         }
@@ -34,8 +33,11 @@ impl Alpha {
 
     /// α times a factor, in f64 and rounded once to f32.
     pub fn times(&self, factor: f64) -> f32 {
-        #[allow(clippy::cast_possible_truncation, reason = "the rounding is the point")]
-        let product = (self.number * factor) as f32;
-        product
+        rounded(self.number * factor)
     }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the rounding is the point")]
+fn rounded(value: f64) -> f32 {
+    value as f32
 }

@@ -1,8 +1,6 @@
 //! How the memory budget is spent: `headers + workers × (input buffer + output buffer)`. It does not depend on the size
 //! of a tensor or a shard.
 
-use serde_json::{Value, json};
-
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::numeric::dtype::Dtype;
@@ -198,14 +196,6 @@ impl Budget {
             lane_chunks,
             streaming,
             made: need.made,
-        })
-    }
-
-    /// As `check` shows it.
-    pub fn to_json(&self) -> Value {
-        json!({
-            "budget": self.bytes, "planned": self.planned, "least": self.least, "threads": self.threads,
-            "windows": self.workers, "window_bytes": self.window_blocks * BLOCK, "streaming": self.streaming,
         })
     }
 }

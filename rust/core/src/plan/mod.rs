@@ -7,15 +7,15 @@ mod adapters;
 pub mod alpha;
 pub mod budget;
 pub mod claims;
+pub mod document;
 pub mod inputs;
 pub mod layers;
 pub mod layout;
 pub mod matching;
 pub mod operands;
 pub mod options;
+mod options_json;
 pub mod output;
-
-use std::path::Path;
 
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_128;
@@ -35,7 +35,6 @@ use crate::plan::matching::{Problem, SameBytes};
 use crate::plan::options::{Options, RoundingMode};
 use crate::plan::output::Output;
 use crate::source::Io;
-use crate::system::os;
 
 /// The warning about a vector that is 0 everywhere.
 pub const NOTHING: &str = "the vector is 0 everywhere, so nothing changes: both donors hold the same values, or an adapter was never trained; check that these are the folders that you meant";
@@ -261,41 +260,6 @@ impl Plan {
         }
         recipe
     }
-
-    /// The plan as JSON, for `check` and `--dry-run`. The free space is that on the disk of `out`, or of the current
-    /// folder.
-    pub fn to_json(&self, out: Option<&Path>) -> Value {
-        let inputs: Vec<Value> = self.inputs.list.iter().map(|input| {
-            let c = &input.checkpoint;
-            let bytes: u64 = c.shards.iter().map(|s| s.size).sum();
-            json!({"role": input.role, "name": c.label, "files": c.shards.len(), "tensors": c.tensors.len(), "bytes": bytes, "remote": c.place.remote.is_some()})
-        }).collect();
-        let rules: Vec<Value> = self
-            .options
-            .alpha_rules
-            .iter()
-            .zip(&self.rule_counts)
-            .map(|(rule, count)| json!({"pattern": rule.pattern.as_str(), "alpha": rule.alpha.text, "tensors": count}))
-            .collect();
-        let Counts { combined, copied, converted, .. } = self.counts;
-        json!({
-            "schema": "taskvec/plan/1",
-            "verb": self.request.verb(),
-            "compatible": self.problems.is_empty(),
-            "problems": self.problems,
-            "notes": self.notes,
-            "warnings": self.warnings,
-            "inputs": inputs,
-            "tensors": {"combined": combined, "copied": copied, "converted": converted},
-            "bytes": {"read": self.read_bytes, "write": self.layout.bytes()},
-            "memory": self.budget.to_json(),
-            "disk": {"needed": self.layout.bytes(), "free": existing(out.unwrap_or(Path::new("."))).and_then(os::free_space)},
-            "io": self.io.to_string(),
-            "io_reason": self.io_reason,
-            "alpha_rules": rules,
-            "layers": self.layers,
-        })
-    }
 }
 
 /// A warning for each summand that is known to be 0 everywhere.
@@ -324,11 +288,6 @@ fn streamed(inputs: &Inputs) -> Option<String> {
             roles.join(", ")
         )
     })
-}
-
-/// The folder itself, or the nearest one above it that exists.
-fn existing(path: &Path) -> Option<&Path> {
-    path.ancestors().map(|a| if a.as_os_str().is_empty() { Path::new(".") } else { a }).find(|a| a.exists())
 }
 
 /// What distinguishes one state of an input from another: its files and its configuration.

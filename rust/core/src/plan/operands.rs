@@ -27,7 +27,7 @@ impl Inputs {
 }
 
 impl TensorPlan {
-    /// The terms that are added to the elements of a span that ends at `end`, each with its index.
+    /// The terms that are added to the elements of a span, each with its index.
     pub fn reaching(&self, span: Span) -> impl Iterator<Item = (usize, &TermPlan)> {
         let combined = span.action == Action::Combine;
         self.terms.iter().enumerate().filter(move |(_, term)| combined && term.elements >= span.end)

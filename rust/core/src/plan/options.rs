@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::str::FromStr;
 
 use regex::Regex;
+use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::numeric::dtype::Float;
@@ -65,7 +66,7 @@ impl FromStr for Vocab {
 }
 
 /// Reads `--dtype`.
-pub fn parse_dtype(text: &str) -> Result<Float> {
+pub(super) fn parse_dtype(text: &str) -> Result<Float> {
     match text {
         "bf16" => Ok(Float::Bf16),
         "f16" => Ok(Float::F16),
@@ -75,7 +76,7 @@ pub fn parse_dtype(text: &str) -> Result<Float> {
 }
 
 /// Compiles a pattern of `--include`, `--exclude` or `--alpha-rule`.
-pub fn parse_pattern(option: &str, text: &str) -> Result<Regex> {
+pub(super) fn parse_pattern(option: &str, text: &str) -> Result<Regex> {
     Regex::new(text).map_err(|error| {
         let why = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
         Error::Usage(format!("{option} `{text}` is not a regular expression: {why}"))
@@ -110,7 +111,8 @@ fn is_inner(prefix: &str) -> bool {
 }
 
 /// An objection of configs and tokenizers, made before the headers were read: see [`crate::plan::claims`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Claim {
     /// The file that it is about.
     pub file: String,

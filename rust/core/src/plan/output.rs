@@ -43,8 +43,8 @@ impl Output {
         }
     }
 
-    /// The shape of a tensor with so many elements in the output: that of the first input, but in a vector only with the rows that both donors
-    /// have.
+    /// The shape of a tensor in the output: that of the first input, but in a vector with fewer rows if not all inputs
+    /// have all of them; `elements` are those in the output.
     pub fn shape(self, tensor: &Tensor, elements: u64) -> Vec<u64> {
         let mut shape = tensor.shape.clone();
         if self == Self::Vector

@@ -4,26 +4,36 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::control::{Control, Phase};
-use crate::engine::window::{self, Shared, Variant, Window, Worker};
-use crate::engine::{arrivals, schedule, tied_heads};
+use crate::engine::window::{self, Variant, Window, Worker};
+use crate::engine::{arrivals, pool};
 use crate::error::{Error, Result};
 use crate::numeric::dtype::Float;
 use crate::numeric::simd::Isa;
 use crate::numeric::stats::Stats;
 use crate::output::effect::{Effect, Sum};
-use crate::plan::Plan;
 use crate::plan::inputs::Request;
 use crate::plan::layout::TensorPlan;
 use crate::plan::options::{Alpha, Options, RoundingMode};
-use crate::system::parallel::{Permits, ordered};
+use crate::plan::{Plan, document};
 
-/// The answer (`taskvec/advice/1`); `python/taskvec/results.py` reads it.
+/// The answer (`taskvec/advice/1`); `python/taskvec/advice.py` reads it.
 #[derive(Serialize)]
 struct Advice<'a> {
     schema: &'static str,
+    inputs: Vec<Input<'a>>,
+    dtype: Option<&'static str>,
+    /// Of the stochastic rounding.
+    seed: u64,
     variants: Vec<Entry<'a>>,
     notes: &'a [String],
     warnings: &'a [String],
+}
+
+/// A folder that was read.
+#[derive(Serialize)]
+struct Input<'a> {
+    role: &'a str,
+    name: &'a str,
 }
 
 /// One α with one rounding.
@@ -49,6 +59,9 @@ struct Group {
 /// # Errors
 /// Inputs that do not fit together, an α of 0, whatever stops the reading.
 pub fn run(request: Request, options: Options, alphas: &[Alpha], control: &Control) -> Result<Value> {
+    if let Some(alpha) = alphas.iter().find(|alpha| alpha.value == 0.0) {
+        return Err(Error::Usage(format!("alpha {} changes nothing; leave it out of the list", alpha.text)));
+    }
     // Each α may be tried with both roundings.
     let plan = Plan::survey(request, options, 2 * alphas.len(), control)?;
     plan.require_fit()?;
@@ -56,9 +69,6 @@ pub fn run(request: Request, options: Options, alphas: &[Alpha], control: &Contr
 }
 
 fn advise<'a>(plan: &'a Plan, alphas: &'a [Alpha], control: &Control) -> Result<Value> {
-    if let Some(alpha) = alphas.iter().find(|alpha| alpha.value == 0.0) {
-        return Err(Error::Usage(format!("alpha {} changes nothing; leave it out of the list", alpha.text)));
-    }
     let rounded =
         plan.layout.tensors.iter().any(|tensor| !tensor.terms.is_empty() && tensor.dtype != Float::F32.dtype());
     let modes = [Some(RoundingMode::Nearest), rounded.then_some(RoundingMode::Stochastic)];
@@ -93,16 +103,23 @@ fn advise<'a>(plan: &'a Plan, alphas: &'a [Alpha], control: &Control) -> Result<
     };
     let advice = Advice {
         schema: "taskvec/advice/1",
+        inputs: plan
+            .inputs
+            .list
+            .iter()
+            .map(|input| Input { role: &input.role, name: &input.checkpoint.label })
+            .collect(),
+        dtype: plan.options.dtype.map(|float| float.dtype().name()),
+        seed: plan.options.seed,
         variants: variants.iter().enumerate().map(entry).collect(),
         notes: &plan.notes,
         warnings: &plan.warnings,
     };
-    serde_json::to_value(advice).map_err(|error| Error::Usage(format!("the figures have no form in JSON: {error}")))
+    document::to_value(&advice)
 }
 
 /// Figures by tensor of the layout and by variant.
 fn survey<'p>(plan: &'p Plan, variants: &[Variant], control: &Control) -> Result<Vec<Vec<Stats>>> {
-    let isa = Isa::from_env()?;
     let tensors = &plan.layout.tensors;
     let touched = |tensor: &TensorPlan| {
         !tensor.terms.is_empty() || tensor.dtype != plan.inputs.base().tensors[tensor.base as usize].dtype
@@ -114,27 +131,22 @@ fn survey<'p>(plan: &'p Plan, variants: &[Variant], control: &Control) -> Result
     };
     let windows: Vec<Window> = Window::from(plan, 0).into_iter().filter(needed).collect();
     arrivals::begin(plan, &windows)?;
-    let sources = schedule::sources(plan, &windows, control)?;
-    tied_heads::compare(plan, &sources, control)?;
+    let shared = pool::open(plan, &windows, Isa::from_env()?, control)?;
     let size = |window: &Window| range(window).1 - range(window).0;
     control.begin(Phase::Reading, windows.iter().map(size).sum());
-    let shared = Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) };
-    let work = |item: u64, worker: &mut Worker<'p>| {
-        let window = windows[item as usize];
+    let work = |window: Window, worker: &mut Worker<'p>| {
         let found = window::survey(&shared, window, worker, variants)?;
         control.add(size(&window));
         Ok(found)
     };
     let mut figures = vec![vec![Stats::default(); variants.len()]; tensors.len()];
-    let commit = |_, found: Vec<(u32, Vec<Stats>)>| {
+    let commit = |found: Vec<(u32, Vec<Stats>)>| {
         for (tensor, more) in found {
             figures[tensor as usize].iter_mut().zip(&more).for_each(|(sum, more)| sum.add(more));
         }
         Ok(())
     };
-    let new_worker = || Worker::new(&plan.budget);
-    let count = windows.len() as u64;
-    shared.sources.serve(|| ordered(control, plan.budget.workers, count, new_worker, work, commit))?;
+    pool::run(&shared, &windows, control, work, commit)?;
     for input in &plan.inputs.list {
         input.checkpoint.unchanged()?;
     }
@@ -146,7 +158,7 @@ const GROUPS: [&str; 6] = ["embedding", "attention", "mlp", "norm", "head", "oth
 /// The group of a tensor, by what its name says.
 fn group(plan: &Plan, tensor: usize) -> &'static str {
     const SIGNS: [(&str, &[&str]); 5] = [
-        ("norm", &["norm", ".ln_", "layernorm"]),
+        ("norm", &["norm", ".ln_"]),
         ("attention", &["attn", "attention"]),
         ("mlp", &["mlp", "experts", "feed_forward", "ffn"]),
         ("embedding", &["embed", "wte", "wpe"]),

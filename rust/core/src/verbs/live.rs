@@ -12,16 +12,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::control::Control;
-use crate::engine::window::{self, Shared, Window, Worker};
+use crate::engine::window::{self, Window};
 pub use crate::engine::window::{Packet, Part};
-use crate::engine::{arrivals, schedule, tied_heads};
+use crate::engine::{arrivals, pool};
 use crate::error::{Error, Result};
 use crate::numeric::simd::Isa;
 use crate::numeric::stats::Stats;
 use crate::output::effect::Effect;
 use crate::output::manifest;
 use crate::plan::{Plan, layout};
-use crate::system::parallel::{Permits, ordered};
 
 /// The tensors of a plan in the order of the layout, as JSON: what a consumer needs to know about each.
 pub fn tensors(plan: &Plan) -> Value {
@@ -136,31 +135,26 @@ struct Job<'a> {
 impl<'p> Job<'p> {
     fn run(&self, empty: Receiver<Packet>, fill: &Sender<Packet>) -> Result<Value> {
         let Self { plan, control, .. } = *self;
-        let isa = Isa::from_env()?;
         let windows: Vec<Window> = Window::from(plan, 0).into_iter().filter(|&window| self.needs(window)).collect();
         arrivals::begin(plan, &windows)?;
-        let sources = schedule::sources(plan, &windows, control)?;
-        tied_heads::compare(plan, &sources, control)?;
+        let shared = pool::open(plan, &windows, Isa::from_env()?, control)?;
         let empty = Mutex::new(empty);
-        let shared = Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) };
-        let work = |item: u64, worker: &mut Worker<'p>| {
-            // Fails if the consumer is gone; then the job ends.
-            let packet = empty.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let mut packet = packet.map_err(|_| Error::Cancelled)?;
-            let outcome = window::compute(&shared, windows[item as usize], worker, Some(&mut packet))?;
-            fill.send(packet).map_err(|_| Error::Cancelled)?;
-            Ok(outcome)
-        };
         let mut stats = vec![Stats::default(); plan.layout.tensors.len()];
-        let commit = |_, outcome: window::Outcome| {
+        let commit = |outcome: window::Outcome| {
             for (tensor, figures) in outcome.blocks.iter().flat_map(|block| &block.stats) {
                 stats[*tensor as usize].add(figures);
             }
             Ok(())
         };
-        let new_worker = || Worker::new(&plan.budget);
-        let count = windows.len() as u64;
-        shared.sources.serve(|| ordered(control, plan.budget.workers, count, new_worker, work, commit))?;
+        let work = |window, worker: &mut window::Worker<'p>| {
+            // Fails if the consumer is gone; then the job ends.
+            let packet = empty.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let mut packet = packet.map_err(|_| Error::Cancelled)?;
+            let outcome = window::compute(&shared, window, worker, Some(&mut packet))?;
+            fill.send(packet).map_err(|_| Error::Cancelled)?;
+            Ok(outcome)
+        };
+        pool::run(&shared, &windows, control, work, commit)?;
         for input in &plan.inputs.list {
             input.checkpoint.unchanged()?;
         }

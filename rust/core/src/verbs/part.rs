@@ -2,8 +2,8 @@
 //! staged files.
 
 use crate::control::{Control, Phase};
-use crate::engine::window::{self, Shared, Worker};
-use crate::engine::{arrivals, schedule, tied_heads};
+use crate::engine::window::{self, Window, Worker};
+use crate::engine::{arrivals, pool};
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::numeric::simd::Isa;
@@ -13,7 +13,6 @@ use crate::output::sink::Sink;
 use crate::output::staging::Staging;
 use crate::plan::Plan;
 use crate::system::os;
-use crate::system::parallel::{Permits, ordered};
 
 /// What a run computed, and how.
 pub struct Computed {
@@ -48,23 +47,17 @@ pub fn run<'p>(
     // account.
     arrivals::begin(plan, &windows)?;
     sidecars::want(plan)?;
-    let sources = schedule::sources(plan, &windows, control)?;
-    tied_heads::compare(plan, &sources, control)?;
+    let shared = pool::open(plan, &windows, isa, control)?;
     control.begin(Phase::Writing, plan.layout.bytes());
     control.add(resumed);
-    let shared = Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) };
-    let work = |item: u64, worker: &mut Worker<'p>| {
-        let window = windows[item as usize];
+    let work = |window: Window, worker: &mut Worker<'p>| {
         let outcome = window::compute(&shared, window, worker, None)?;
         let (begin, end) = window.range(&plan.layout.files[window.file]);
         sinks[window.file].write(begin, worker.output(), (end - begin) as usize)?;
         control.add(end - begin);
         Ok(outcome)
     };
-    let count = windows.len() as u64;
-    let new_worker = || Worker::new(&plan.budget);
-    let commit = |_, outcome| ledger.append(&outcome);
-    shared.sources.serve(|| ordered(control, plan.budget.workers, count, new_worker, work, commit))?;
+    pool::run(&shared, &windows, control, work, |outcome| ledger.append(&outcome))?;
     let direct = sinks.iter().all(Sink::is_direct);
     control.begin(Phase::Syncing, 0);
     let mut synced = true;

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
@@ -12,6 +11,7 @@ use crate::numeric::simd::Isa;
 use crate::output::effect::Effect;
 use crate::output::seal::Sealed;
 use crate::plan::Plan;
+use crate::plan::document::Tensors;
 use crate::plan::output::Output;
 use crate::verbs::part::Computed;
 
@@ -34,13 +34,6 @@ pub struct Written<'a> {
     notes: &'a [String],
     /// What should make the user stop and look.
     pub warnings: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct Tensors {
-    combined: u64,
-    copied: u64,
-    converted: u64,
 }
 
 #[derive(Serialize)]
@@ -125,14 +118,13 @@ impl<'a> Written<'a> {
     }
 
     fn of(plan: &'a Plan, out: &Path, isa: Isa, effect: Effect, warnings: Vec<String>) -> Self {
-        let crate::plan::Counts { combined, copied, converted, elements } = plan.counts;
         Self {
             schema: "taskvec/result/1",
             verb: plan.request.verb(),
             out: out.display().to_string(),
             files: 0,
-            tensors: Tensors { combined, copied, converted },
-            elements,
+            tensors: plan.counts.into(),
+            elements: plan.counts.elements,
             bytes: Bytes { read: 0, written: 0 },
             seconds: 0.0,
             engine: Engine::idle(plan, isa),
@@ -141,14 +133,6 @@ impl<'a> Written<'a> {
             notes: &plan.notes,
             warnings,
         }
-    }
-
-    /// The result as JSON.
-    ///
-    /// # Errors
-    /// None in practice: every member can be written as JSON.
-    pub fn to_json(&self) -> Result<Value> {
-        serde_json::to_value(self).map_err(|error| Error::io(Path::new(&self.out), "describe")(error.into()))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::output::journal::Journal;
 use crate::output::ledger::Ledger;
 use crate::output::seal::{Sealed, seal};
 use crate::output::staging::Staging;
-use crate::plan::Plan;
+use crate::plan::{Plan, document};
 use crate::verbs::part::{self, Computed};
 use crate::verbs::result::Written;
 
@@ -40,7 +40,7 @@ pub fn run(plan: &Plan, out: &Path, card: &str, control: &Control) -> Result<Val
     let staging = Staging::open(out, &reads, plan.options.overwrite, plan.options.sync, id)?;
     if staging.interrupted_commit(id) && plan.options.resume {
         staging.resume_commit(id)?;
-        return Written::ended_commit(plan, out)?.to_json();
+        return document::to_value(&Written::ended_commit(plan, out)?);
     }
     match build(plan, &staging, card, isa, control) {
         Ok((computed, sealed)) => {
@@ -48,7 +48,7 @@ pub fn run(plan: &Plan, out: &Path, card: &str, control: &Control) -> Result<Val
             let strangers = strangers(out, &sealed.order);
             let mut written = Written::new(plan, out, &computed, sealed, started, isa);
             written.warnings.extend(strangers);
-            written.to_json()
+            document::to_value(&written)
         }
         Err(error) => {
             // The staged files are kept only if a second run can use them.

@@ -1,0 +1,43 @@
+//! Opens a job's inputs, and works on its windows with as many workers as the budget allows.
+
+use crate::control::Control;
+use crate::engine::window::{Shared, Window, Worker};
+use crate::engine::{schedule, tied_heads};
+use crate::error::Result;
+use crate::numeric::simd::Isa;
+use crate::plan::Plan;
+use crate::system::parallel::{Permits, ordered};
+
+/// Opens the inputs for these windows, and compares the tensors that the plan takes for equal.
+///
+/// # Errors
+/// An input that cannot be opened, or tensors that differ.
+pub fn open<'p: 'a, 'a>(
+    plan: &'p Plan,
+    windows: &'a [Window],
+    isa: Isa,
+    control: &'a Control,
+) -> Result<Shared<'p, 'a>> {
+    let sources = schedule::sources(plan, windows, control)?;
+    tied_heads::compare(plan, &sources, control)?;
+    Ok(Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) })
+}
+
+/// Does `work` on every window, several at a time, and hands the outcomes to `commit` in the order of the windows.
+///
+/// # Errors
+/// The first error of either, or the wish to stop.
+pub fn run<'p, T: Send>(
+    shared: &Shared<'p, '_>,
+    windows: &[Window],
+    control: &Control,
+    work: impl Fn(Window, &mut Worker<'p>) -> Result<T> + Sync,
+    mut commit: impl FnMut(T) -> Result<()> + Send,
+) -> Result<()> {
+    let budget = &shared.plan.budget;
+    let count = windows.len() as u64;
+    let item = |item: u64, worker: &mut Worker<'p>| work(windows[item as usize], worker);
+    shared
+        .sources
+        .serve(|| ordered(control, budget.workers, count, || Worker::new(budget), item, |_, outcome| commit(outcome)))
+}
