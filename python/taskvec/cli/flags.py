@@ -142,7 +142,10 @@ STREAM: Group = (
 OUTPUT: Group = (
     option("-o", "--out", required=True, metavar="DIR", help="The folder to write."),
     option(
-        "--no-sync", is_flag=True, help="Do not wait until the output is on the disk (for scratch output)."
+        "--no-sync",
+        is_flag=True,
+        help="Do not wait until the disk confirms the output: if the machine (not the program) stops soon "
+        "after, it may be lost or torn. For scratch output.",
     ),
     option(
         "--sha256", is_flag=True, help="Put SHA-256 digests of inputs and output in the manifest (slower)."

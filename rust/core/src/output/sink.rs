@@ -21,9 +21,9 @@ pub struct Sink {
 impl Sink {
     /// Opens (or creates) the file and reserves its space. Bytes written by an interrupted run stay.
     ///
-    /// If the data must reach the disk (`durable`), direct writes are the fastest and steadiest. Otherwise the page
-    /// cache is better.
-    pub fn open(path: &Path, len: u64, durable: bool) -> Result<Self> {
+    /// Windows are written past the page cache even if nobody waits for the disk at the end: a copy into the cache costs
+    /// more processor time than the whole sum, and unwritten pages may fill a small cgroup until the kernel kills us.
+    pub fn open(path: &Path, len: u64) -> Result<Self> {
         let mut options = File::options();
         let file = options
             .read(true)
@@ -33,7 +33,7 @@ impl Sink {
             .open(path)
             .map_err(Error::io(path, "create"))?;
         os::preallocate(&file, len).map_err(Error::io(path, "reserve space for"))?;
-        let direct = if durable { os::open_direct(path).ok() } else { None };
+        let direct = os::open_direct(path).ok();
         Ok(Self { path: path.to_owned(), file, direct, refused: AtomicBool::new(false), len })
     }
 

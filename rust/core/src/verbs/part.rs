@@ -40,7 +40,7 @@ pub fn run<'p>(
     require_space(plan, staging)?;
     let mut sinks = Vec::with_capacity(plan.layout.files.len());
     for file in &plan.layout.files {
-        sinks.push(Sink::open(&staging.path(&file.name), file.len, sync)?);
+        sinks.push(Sink::open(&staging.path(&file.name), file.len)?);
     }
     let windows = ledger.windows();
     // Only after the output's space is reserved, so that a check for free space before the downloads takes it into
