@@ -5,4 +5,5 @@
 
 pub mod derived;
 pub mod lora_product;
+pub mod packed;
 pub mod ranges;

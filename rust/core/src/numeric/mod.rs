@@ -12,5 +12,8 @@ pub(crate) mod loops;
 pub mod operand;
 pub mod philox;
 pub mod simd;
+pub mod sparse;
+#[cfg(target_arch = "x86_64")]
+mod sparse_avx2;
 pub mod stats;
 pub mod subtract;

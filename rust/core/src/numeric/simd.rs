@@ -9,6 +9,9 @@ use crate::numeric::dtype::Float;
 use crate::numeric::fused;
 use crate::numeric::loops::{self, COLUMNS, DEPTH};
 use crate::numeric::operand::Bf16Term;
+use crate::numeric::sparse::Values;
+#[cfg(target_arch = "x86_64")]
+use crate::numeric::sparse_avx2;
 use crate::numeric::stats::{ComparisonLanes, Lanes};
 
 /// The environment variable that chooses an instruction set.
@@ -109,6 +112,29 @@ pub(crate) fn combine_bf16(isa: Isa, term: Bf16Term, out: &mut [u8], lanes: Opti
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (isa, term, out, lanes);
     false
+}
+
+/// Defines the loops of `sparse` over whole words of a mask. They return how many words they did: none where there is no
+/// such loop.
+macro_rules! over_words {
+    ($($name:ident($($argument:ident: $type:ty),*);)*) => {$(
+        pub(crate) fn $name(isa: Isa, $($argument: $type),*) -> usize {
+            #[cfg(target_arch = "x86_64")]
+            if isa == Isa::Avx2 && has_avx2() {
+                // SAFETY: the processor has AVX2, as was just asked.
+                return unsafe { sparse_avx2::$name($($argument),*) };
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = (isa, $($argument),*);
+            0
+        }
+    )*};
+}
+
+over_words! {
+    mark(size: usize, bytes: &[u8], mask: &mut [u64]);
+    squeeze(bytes: &[u8], mask: &[u64], values: &mut [u16]);
+    spread(mask: &[u64], values: Values, out: &mut [u8]);
 }
 
 /// Defines one function for each loop of loops.rs. Its first argument is the instruction set.

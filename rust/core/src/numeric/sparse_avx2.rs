@@ -1,0 +1,204 @@
+//! The loops of [`sparse`](crate::numeric::sparse) on AVX2, over whole words of the mask: 64 elements at a time.
+//!
+//! The elements of one byte of the mask are moved by one shuffle, whose table entry depends on the byte. Words with few
+//! bits are not worth it.
+#![allow(unsafe_code, reason = "loads and stores of whole registers, within arrays of their size")]
+
+use std::arch::x86_64::{
+    __m128i, __m256i, _mm_loadu_si128, _mm_setzero_si128, _mm_shuffle_epi8, _mm_storeu_si128, _mm_unpackhi_epi16,
+    _mm_unpacklo_epi16, _mm256_castsi256_ps, _mm256_cmpeq_epi16, _mm256_cmpeq_epi32, _mm256_loadu_si256,
+    _mm256_movemask_epi8, _mm256_movemask_ps, _mm256_packs_epi16, _mm256_permute4x64_epi64, _mm256_setzero_si256,
+};
+
+use crate::numeric::sparse::{SLACK, Values, WORD, bits};
+
+/// The elements of so many bits of a word, or fewer, are moved one by one.
+const FEW: u32 = 6;
+
+/// For each byte of a mask: where in a list of 2-byte values the bytes of the 8 elements come from; 0x80 gives zero.
+static SPREAD: [[u8; 16]; 256] = {
+    let mut table = [[0x80; 16]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut bit, mut rank) = (0, 0);
+        while bit < 8 {
+            if byte >> bit & 1 == 1 {
+                table[byte][2 * bit] = 2 * rank;
+                table[byte][2 * bit + 1] = 2 * rank + 1;
+                rank += 1;
+            }
+            bit += 1;
+        }
+        byte += 1;
+    }
+    table
+};
+
+/// The other way round: where among the bytes of 8 elements those of the listed values come from.
+static SQUEEZE: [[u8; 16]; 256] = {
+    let mut table = [[0x80; 16]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut bit, mut rank) = (0, 0);
+        while bit < 8 {
+            if byte >> bit & 1 == 1 {
+                table[byte][2 * rank] = 2 * bit;
+                table[byte][2 * rank + 1] = 2 * bit + 1;
+                rank += 1;
+            }
+            bit += 1;
+        }
+        byte += 1;
+    }
+    table
+};
+
+/// Elements of 2 bytes, or else of 4. Returns how many words of the mask were filled: all that are whole.
+#[target_feature(enable = "avx2")]
+pub(super) fn mark(size: usize, bytes: &[u8], mask: &mut [u64]) -> usize {
+    if size == 2 {
+        let words = bytes.as_chunks::<{ 2 * WORD }>().0;
+        for (word, bytes) in mask.iter_mut().zip(words) {
+            let [low, high] = [0, 1].map(|half| halves_of(bytes[half * WORD..].first_chunk().unwrap_or(&[0; WORD])));
+            *word = u64::from(low) | u64::from(high) << 32;
+        }
+        words.len()
+    } else {
+        let words = bytes.as_chunks::<{ 4 * WORD }>().0;
+        for (word, bytes) in mask.iter_mut().zip(words) {
+            let zeros = bytes.as_chunks::<32>().0.iter().map(|bytes| {
+                let zero = _mm256_cmpeq_epi32(load_32(bytes), _mm256_setzero_si256());
+                _mm256_movemask_ps(_mm256_castsi256_ps(zero)) as u8
+            });
+            *word = !zeros.zip(0..).fold(0, |word, (byte, place)| word | u64::from(byte) << (8 * place));
+        }
+        words.len()
+    }
+}
+
+/// A bit for each of 32 elements of 2 bytes that is not zero.
+#[target_feature(enable = "avx2")]
+fn halves_of(bytes: &[u8; WORD]) -> u32 {
+    let zero = _mm256_setzero_si256();
+    let chunks = bytes.as_chunks::<32>().0;
+    let equal = [0, 1].map(|half: usize| _mm256_cmpeq_epi16(load_32(&chunks[half]), zero));
+    // Packing interleaves quarters of the two registers; the permutation puts them in order again.
+    let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(equal[0], equal[1]));
+    !_mm256_movemask_epi8(packed) as u32
+}
+
+/// Returns how many words of the mask were done.
+#[target_feature(enable = "avx2")]
+pub(super) fn squeeze(bytes: &[u8], mask: &[u64], values: &mut [u16]) -> usize {
+    let words = bytes.as_chunks::<{ 2 * WORD }>().0;
+    let mut at = 0;
+    for (&word, bytes) in mask.iter().zip(words) {
+        if word.count_ones() <= FEW {
+            for bit in bits(word) {
+                values[at] = u16::from_le_bytes([bytes[2 * bit], bytes[2 * bit + 1]]);
+                at += 1;
+            }
+            continue;
+        }
+        for (byte, elements) in word.to_le_bytes().into_iter().zip(bytes.as_chunks::<16>().0) {
+            let Some(place) = values[at..].first_chunk_mut::<SLACK>() else { break };
+            store_8(place, _mm_shuffle_epi8(load_16(elements), load_16(&SQUEEZE[usize::from(byte)])));
+            at += byte.count_ones() as usize;
+        }
+    }
+    words.len().min(mask.len())
+}
+
+/// Returns how many words of the mask were done.
+#[target_feature(enable = "avx2")]
+pub(super) fn spread(mask: &[u64], values: Values, out: &mut [u8]) -> usize {
+    match values {
+        Values::Halves(high) => each::<{ 2 * WORD }, 16>(mask, values, out, |at, byte, out| {
+            store_16(out, shuffled(high, at, byte));
+        }),
+        Values::Upper(high) => each::<{ 4 * WORD }, 32>(mask, values, out, |at, byte, out| {
+            store_32(out, _mm_setzero_si128(), shuffled(high, at, byte));
+        }),
+        Values::Both(high, low) => each::<{ 4 * WORD }, 32>(mask, values, out, |at, byte, out| {
+            store_32(out, shuffled(low, at, byte), shuffled(high, at, byte));
+        }),
+    }
+}
+
+/// Calls `step` for each byte of every word that has more than a few bits: with the number of values before it, the
+/// byte, and the place of its 8 elements.
+#[inline(always)]
+fn each<const OF_WORD: usize, const OF_BYTE: usize>(
+    mask: &[u64],
+    values: Values,
+    out: &mut [u8],
+    mut step: impl FnMut(usize, u8, &mut [u8; OF_BYTE]),
+) -> usize {
+    let (size, words) = (values.size(), out.as_chunks_mut::<OF_WORD>().0);
+    let mut at = 0;
+    let mut done = 0;
+    for (&word, out) in mask.iter().zip(words) {
+        if word.count_ones() <= FEW {
+            out.fill(0);
+            for bit in bits(word) {
+                values.put(at, &mut out[bit * size..(bit + 1) * size]);
+                at += 1;
+            }
+        } else {
+            for (byte, out) in word.to_le_bytes().into_iter().zip(out.as_chunks_mut::<OF_BYTE>().0) {
+                step(at, byte, out);
+                at += byte.count_ones() as usize;
+            }
+        }
+        done += 1;
+    }
+    done
+}
+
+/// The 8 elements of a byte of the mask, from the list of values.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn shuffled(values: &[u16], at: usize, byte: u8) -> __m128i {
+    let Some(block) = values[at..].first_chunk::<SLACK>() else { return _mm_setzero_si128() };
+    // SAFETY: reads the 16 bytes of the block, at any alignment.
+    let block = unsafe { _mm_loadu_si128(block.as_ptr().cast()) };
+    _mm_shuffle_epi8(block, load_16(&SPREAD[usize::from(byte)]))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_16(block: &[u8; 16]) -> __m128i {
+    // SAFETY: reads the 16 bytes of the block, at any alignment.
+    unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_32(block: &[u8; 32]) -> __m256i {
+    // SAFETY: reads the 32 bytes of the block, at any alignment.
+    unsafe { _mm256_loadu_si256(block.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_8(place: &mut [u16; SLACK], value: __m128i) {
+    // SAFETY: writes the 16 bytes of the place, at any alignment.
+    unsafe { _mm_storeu_si128(place.as_mut_ptr().cast(), value) };
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_16(block: &mut [u8; 16], value: __m128i) {
+    // SAFETY: writes the 16 bytes of the block, at any alignment.
+    unsafe { _mm_storeu_si128(block.as_mut_ptr().cast(), value) };
+}
+
+/// Writes 8 elements of 4 bytes, from their lower and their upper halves.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_32(block: &mut [u8; 32], low: __m128i, high: __m128i) {
+    let halves = [_mm_unpacklo_epi16(low, high), _mm_unpackhi_epi16(low, high)];
+    for (out, half) in block.as_chunks_mut::<16>().0.iter_mut().zip(halves) {
+        store_16(out, half);
+    }
+}

@@ -1,0 +1,3 @@
+//! The ways in which tensors are stored.
+
+mod packed;
