@@ -23,6 +23,7 @@ from .errors import CorruptError, MismatchError, StorageError, TaskvecError, Usa
 if TYPE_CHECKING:
     from . import dry_run, study
     from .advice import AdviceResult, advise
+    from .algebra import combine, convert, randomize
     from .check_result import CheckResult
     from .dry_run import check
     from .live.inject import transferred
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 # what only others need.
 _HOMES = {
     "advice": ("AdviceResult", "advise"),
+    "algebra": ("combine", "convert", "randomize"),
     "check_result": ("CheckResult",),
     "dry_run": ("check",),
     "live.inject": ("transferred",),
@@ -80,11 +82,14 @@ __all__ = [
     "advise",
     "apply",
     "check",
+    "combine",
+    "convert",
     "diff",
     "dry_run",
     "extract",
     "inspect",
     "push",
+    "randomize",
     "study",
     "transfer",
     "transferred",

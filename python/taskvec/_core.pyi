@@ -104,6 +104,38 @@ def extract(
 ) -> str:
     """Writes the vector minuend − subtrahend to the folder `out`: a `taskvec/result/1`."""
 
+def convert(vector: Place, out: str, options: Options, card: str, progress: Progress | None) -> str:
+    """Writes a vector with another encoding to the folder `out`: a `taskvec/result/1`."""
+
+def combine(
+    vectors: Sequence[Place],
+    out: str,
+    alphas: list[tuple[str, float]],
+    options: Options,
+    card: str,
+    progress: Progress | None,
+) -> str:
+    """Writes the vector Σ αᵢ·vᵢ to the folder `out`: a `taskvec/result/1`."""
+
+def randomize(
+    noise: Place,
+    vector: Place,
+    seed: int,
+    out: str,
+    options: Options,
+    card: str,
+    progress: Progress | None,
+) -> str:
+    """Writes the numbers of `noise` to the folder `out`, in place of v's values: a `taskvec/result/1`."""
+
+def check_convert(vector: Place, out: str | None, options: Options) -> str:
+    """What `convert` would do, from headers alone: a `taskvec/plan/1`."""
+
+def check_combine(
+    vectors: Sequence[Place], out: str | None, alphas: list[tuple[str, float]], options: Options
+) -> str:
+    """What `combine` would do, from headers alone: a `taskvec/plan/1`."""
+
 def check_transfer(
     target: Place,
     minuend: Place,

@@ -66,14 +66,47 @@ def vector_card(minuend: Ref, subtrahend: Ref, options: Options) -> Card:
         "",
         *_code(["taskvec", "extract", *pair, *_recipe(options, [minuend, subtrahend]), "-o", "VEC"]),
         *_inputs([("minuend", minuend), ("subtrahend", subtrahend)]),
-        "Add it to a checkpoint with the same tensors; neither of the two models above is needed for that:",
-        "",
-        *_code(["taskvec", "apply", "TARGET", "VEC", "-o", "OUT", "--alpha", "1.0"]),
-        "taskvec restores the exact float32 difference of every element. If there is a file",
-        "`vector-exceptions.safetensors`, it holds the elements that bfloat16 cannot represent; programs",
-        "that do not read it see v rounded to bfloat16. `vector.json` records where the vector comes from.",
+        *_use(options),
     ]
     return Card(_whole(front, body), notes)
+
+
+def derived_card(
+    title: str, formula: str, command: list[str], inputs: list[tuple[str, Ref]], options: Options
+) -> Card:
+    """The card of a vector written from other vectors."""
+    front, notes = _front([ref for _, ref in inputs], ["taskvec", "task-vector", "task-arithmetic"])
+    stored = ["--encoding", options.encoding]
+    body = [
+        f"# {_printable(title)}",
+        "",
+        f"Made by taskvec as {formula}:",
+        "",
+        *_code([*command, *stored, "-o", "VEC"]),
+        *_inputs(inputs),
+        *_use(options),
+    ]
+    return Card(_whole(front, body), notes)
+
+
+def _use(options: Options) -> list[str]:
+    """What to do with a vector, and how it is stored."""
+    packed = [
+        "Its values are packed. taskvec restores each of them exactly; for programs that read only plain",
+        "safetensors, `taskvec convert VEC -o DENSE --encoding dense` writes the same vector unpacked.",
+    ]
+    dense = [
+        "taskvec restores the exact float32 value of every element. If there is a file",
+        "`vector-exceptions.safetensors`, it holds the elements that bfloat16 cannot represent; programs",
+        "that do not read it see v rounded to bfloat16.",
+    ]
+    return [
+        "Add it to a checkpoint with the same tensors; none of the models that it comes from is needed:",
+        "",
+        *_code(["taskvec", "apply", "TARGET", "VEC", "-o", "OUT", "--alpha", "1.0"]),
+        *(packed if options.encoding == "packed" else dense),
+        "`vector.json` records where the vector comes from.",
+    ]
 
 
 def _front(

@@ -1,8 +1,9 @@
 """Plans what the writing verbs would do, and whether they can; reads headers, no weights, and writes nothing.
 
-`extract`, `apply` and `transfer` take the arguments of the verbs of the same names, except `progress`. They
-raise the same errors, with two exceptions: if inputs do not fit together, they do not raise `MismatchError`
-but list the reasons in the `problems` of what they return; and they do not ask whether `out` may be written.
+`extract`, `apply`, `transfer`, `convert` and `combine` take the arguments of the verbs of the same names,
+except `progress`. They raise the same errors, with two exceptions: if inputs do not fit together, they do
+not raise `MismatchError` but list the reasons in the `problems` of what they return; and they do not ask
+whether `out` may be written.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import taskvec._core as _core
 
+from .algebra import plain_options, vectors_of
 from .check_result import CheckResult
 from .fit.merge import Inputs, not_donors, opened
 from .inputs.session import Session
@@ -40,6 +42,29 @@ def extract(minuend: Folder, subtrahend: Folder, out: Folder, **options: Unpack[
         first, second = session.donors(minuend, subtrahend)
         plan: Json = json.loads(_core.check_extract(first, second, where, opts))
         return _result(plan, session, None, [first, second])
+
+
+def convert(vector: Folder, out: Folder, **options: Unpack[Keywords]) -> CheckResult:
+    """Plans what `taskvec.convert` would do."""
+    opts, where = plain_options(make_options(options)), output_path(out)
+    with Session(opts) as session:
+        (source,) = vectors_of(session, [vector])
+        return _result(json.loads(_core.check_convert(source, where, opts)), session, None, [source])
+
+
+def combine(
+    vectors: Folder | Iterable[Folder],
+    out: Folder,
+    *,
+    alpha: Alpha | Iterable[Alpha] = 1.0,
+    **options: Unpack[Keywords],
+) -> CheckResult:
+    """Plans what `taskvec.combine` would do."""
+    opts, where, names = plain_options(make_options(options)), output_path(out), vector_list(vectors)
+    alphas = spread_alphas(alpha, len(names))
+    with Session(opts) as session:
+        sources = vectors_of(session, names)
+        return _result(json.loads(_core.check_combine(sources, where, alphas, opts)), session, None, sources)
 
 
 def apply(

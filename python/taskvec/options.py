@@ -16,6 +16,7 @@ from .errors import UsageError
 Dtype = Literal["bf16", "f16", "f32"]
 Rounding = Literal["nearest", "stochastic"]
 Vocab = Literal["strict", "common"]
+Encoding = Literal["packed", "dense"]
 Io = Literal["auto", "mmap", "pread", "direct"]
 
 Alpha = float | str
@@ -37,8 +38,10 @@ class Keywords(TypedDict, total=False):
         quarter of the memory of the machine (or its cgroup) if that is less.
     threads: number of worker threads; default: the available cores.
     dtype: dtype of every float tensor written; default: each tensor keeps the target's dtype.
+    encoding: how a vector's values are stored: `"packed"` (the default) or `"dense"`; both are lossless. Only
+        for verbs that write a vector.
     rounding: how the float32 result is rounded to the output dtype; default: `"nearest"`.
-    seed: seed of `rounding="stochastic"`, 0 to 2⁶⁴ − 1; default: 0.
+    seed: seed of `rounding="stochastic"` or of `randomize`, 0 to 2⁶⁴ − 1; default: 0.
     vocab: what to do with vocabularies of different lengths: `"strict"` (the default) refuses them,
         `"common"` combines the leading rows that all inputs have.
     include, exclude: regular expressions on tensor names; tensors that they leave out are copied unchanged
@@ -63,6 +66,7 @@ class Keywords(TypedDict, total=False):
     memory: int | str | None
     threads: int | None
     dtype: Dtype | None
+    encoding: Encoding
     rounding: Rounding
     seed: int
     vocab: Vocab
@@ -88,6 +92,7 @@ class Options:
     memory: int | None = None
     threads: int | None = None
     dtype: Dtype | None = None
+    encoding: Encoding = "packed"
     rounding: Rounding = "nearest"
     seed: int = 0
     vocab: Vocab = "strict"
@@ -135,6 +140,7 @@ def make_options(keywords: Keywords) -> Options:
         memory=parse_size(given.get("memory")),
         threads=_whole("threads", given.get("threads"), least=1, most=4096),
         dtype=_one_of("dtype", given.get("dtype"), Dtype, optional=True),
+        encoding=_one_of("encoding", given.get("encoding", "packed"), Encoding),
         rounding=_one_of("rounding", given.get("rounding", "nearest"), Rounding),
         seed=_whole("seed", given.get("seed", 0), least=0, most=2**64 - 1) or 0,
         vocab=_one_of("vocab", given.get("vocab", "strict"), Vocab),

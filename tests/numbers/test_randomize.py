@@ -9,7 +9,7 @@ import torch
 
 import taskvec
 from families import read, write
-from taskvec.randomize import write_control
+from taskvec import randomize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ def vector(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_tensor_has_the_norm_of_v_and_nothing_else_of_it(vector: Path, tmp_path: Path) -> None:
-    made = write_control(vector, tmp_path / "r", 1)
+    made = randomize(vector, tmp_path / "r", seed=1)
     ours, theirs = read(vector, "vector*.safetensors"), read(tmp_path / "r", "vector*.safetensors")
     assert made.path == str(tmp_path / "r")
     assert list(ours) == list(theirs)
@@ -45,14 +45,14 @@ def test_each_tensor_has_the_norm_of_v_and_nothing_else_of_it(vector: Path, tmp_
 
 def test_a_seed_gives_the_same_bytes_and_another_seed_others(vector: Path, tmp_path: Path) -> None:
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
-        write_control(vector, tmp_path / folder, seed)
+        randomize(vector, tmp_path / folder, seed=seed)
     a, b, c = ((tmp_path / folder / "vector.safetensors").read_bytes() for folder in "abc")
     assert a == b
     assert a != c
 
 
 def test_it_is_a_vector_like_any_other(vector: Path, family: Path, tmp_path: Path) -> None:
-    control = write_control(vector, tmp_path / "r", 3)
+    control = randomize(vector, tmp_path / "r", seed=3)
     assert taskvec.verify(control).ok
     assert taskvec.check(family / "instruct", control).compatible
     done = taskvec.apply(family / "instruct", control, tmp_path / "out")
@@ -66,7 +66,7 @@ def test_f32_vectors_and_tensors_that_v_leaves_alone(tmp_path: Path) -> None:
     write(tmp_path / "s", base)
     write(tmp_path / "g", moved)
     taskvec.extract(tmp_path / "g", tmp_path / "s", tmp_path / "v")
-    write_control(tmp_path / "v", tmp_path / "r", 0)
+    randomize(tmp_path / "v", tmp_path / "r", seed=0)
     control = read(tmp_path / "r", "vector*.safetensors")
     assert control["a"].dtype == torch.float32
     assert float(control["a"].double().norm()) == pytest.approx(float(moved["a"].double().norm()), rel=1e-6)
@@ -79,7 +79,7 @@ def test_what_cannot_be_matched_is_refused(tmp_path: Path, vector: Path) -> None
     write(tmp_path / "g", {"a": torch.tensor([1.0, float("nan"), 0.0, 0.0])})
     taskvec.extract(tmp_path / "g", tmp_path / "s", tmp_path / "v")
     with pytest.raises(taskvec.MismatchError, match=r"tensor a of .* comes from NaN or Inf"):
-        write_control(tmp_path / "v", tmp_path / "r", 0)
+        randomize(tmp_path / "v", tmp_path / "r", seed=0)
     with pytest.raises(taskvec.UsageError, match="below 0"):
-        write_control(vector, tmp_path / "r", -1)
+        randomize(vector, tmp_path / "r", seed=-1)
     assert not (tmp_path / "r").exists()

@@ -214,7 +214,8 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
 
 
 def test_a_vector_says_how_to_use_it_and_what_other_readers_see(tmp_path: Path) -> None:
-    card = vector_card(local(tmp_path), Ref("s", "sft"), Options())
-    assert "taskvec apply TARGET VEC -o OUT --alpha 1.0" in card.text
-    assert "vector-exceptions.safetensors" in card.text
+    for encoding, told in (("packed", "--encoding dense"), ("dense", "vector-exceptions.safetensors")):
+        card = vector_card(local(tmp_path), Ref("s", "sft"), Options(encoding=encoding))
+        assert "taskvec apply TARGET VEC -o OUT --alpha 1.0" in card.text
+        assert told in card.text
     assert front_of(card)["tags"] == ["taskvec", "task-vector", "task-arithmetic"]

@@ -38,7 +38,7 @@ def cli() -> None:
 @cli.command()
 @click.argument("minuend")
 @click.argument("subtrahend")
-@with_options(flags.OUTPUT, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK)
+@with_options(flags.ENCODING, flags.OUTPUT, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK)
 def extract(minuend: str, subtrahend: str, out: str, **given: Any) -> int:
     """Write the vector MINUEND − SUBTRAHEND."""
     return _write(given, taskvec.dry_run.extract, taskvec.extract, minuend, subtrahend, out)
@@ -74,6 +74,34 @@ def transfer(target: str, minuend: str, subtrahend: str, out: str, alpha: str, *
         subtrahend,
         out,
     )
+
+
+@cli.command()
+@click.argument("vector")
+@with_options(flags.ENCODING, flags.OUTPUT, flags.HUB, flags.ENGINE, flags.TALK)
+def convert(vector: str, out: str, **given: Any) -> int:
+    """Write VECTOR with another encoding, exactly."""
+    return _write(given, taskvec.dry_run.convert, taskvec.convert, vector, out)
+
+
+@cli.command()
+@click.argument("vectors", nargs=-1, required=True)
+@with_options(flags.ALPHAS, flags.ENCODING, flags.OUTPUT, flags.HUB, flags.ENGINE, flags.TALK)
+def combine(vectors: tuple[str, ...], out: str, alpha: tuple[str, ...], **given: Any) -> int:
+    """Write the sum of α·VECTOR over several vectors, as a vector."""
+    return _write({"alpha": alpha, **given}, taskvec.dry_run.combine, taskvec.combine, vectors, out)
+
+
+@cli.command()
+@click.argument("vector")
+@click.option("--seed", type=int, default=0, show_default=True, help="What the numbers are drawn from.")
+@with_options(flags.ENCODING, flags.OUTPUT[:-1], flags.HUB, flags.ENGINE, flags.TALK)
+def randomize(vector: str, out: str, seed: int, **given: Any) -> int:
+    """Write random numbers as a vector, each tensor with the norm that it has in VECTOR.
+
+    If that brings a gain too, the gain is not due to VECTOR. Needs pip install "taskvec[eval]".
+    """
+    return _write({"dry_run": False, "seed": seed, **given}, None, taskvec.randomize, vector, out)
 
 
 @cli.command()
@@ -197,13 +225,13 @@ cli.add_command(report)
 
 def _write(
     given: dict[str, Any],
-    plan: Callable[..., CheckResult],
+    plan: Callable[..., CheckResult] | None,
     verb: Callable[..., Vector | WriteResult],
     *inputs: Any,
 ) -> int:
     talk, how = split(given)
     plan_only = how.pop("dry_run")
-    if plan_only or talk.verbose:
+    if plan is not None and (plan_only or talk.verbose):
         planned = plan(*inputs, **how)
         if plan_only:
             return _show_plan(talk, planned)

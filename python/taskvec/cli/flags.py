@@ -104,6 +104,17 @@ VALUES: Group = (
 
 DTYPE, _, SEED, *_ = VALUES
 
+ENCODING: Group = (
+    option(
+        "--encoding",
+        type=Choice(get_args(options.Encoding)),
+        default="packed",
+        show_default=True,
+        help="How values are stored, without loss either way: in a few bytes, or for any safetensors reader.",
+    ),
+)
+"""How a vector is stored."""
+
 ALPHA: Group = (
     option("--alpha", default="1.0", show_default=True, metavar="α", help="Factor of v; may be negative."),
 )

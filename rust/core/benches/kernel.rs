@@ -1,10 +1,15 @@
-//! Throughput of the kernels in bytes of output over windows of 2 MiB; each case is first checked against the scalar build.
+//! Throughput of the kernels in bytes of output over windows of 2 MiB, and of packing in dense bytes; each case is first
+//! checked against the scalar build, or unpacked.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use half::{bf16, f16};
 use taskvec_core::codec::lora_product::{Factor, Product, multiply};
+use taskvec_core::codec::packed::frame::{Block, Packer};
+use taskvec_core::codec::packed::unpack::Unpacker;
+use taskvec_core::codec::packed::{Packed, frame_seed};
+use taskvec_core::numeric::add::add;
 use taskvec_core::numeric::combine::combine;
 use taskvec_core::numeric::compare::compare;
 use taskvec_core::numeric::dtype::Float;
@@ -12,7 +17,6 @@ use taskvec_core::numeric::operand::{Exceptions, Operand, Rounding, Term};
 use taskvec_core::numeric::philox::block;
 use taskvec_core::numeric::simd::Isa;
 use taskvec_core::numeric::stats::{Comparison, Stats};
-use taskvec_core::numeric::subtract::subtract;
 
 const WINDOW: usize = 2 << 20;
 
@@ -73,7 +77,8 @@ fn others(criterion: &mut Criterion) {
         let (s, g) = (Operand { float, bytes: &s }, Operand { float, bytes: &g });
         let subtract = |isa| {
             let (mut out, mut exceptions, mut stats) = (vec![0; WINDOW], Vec::new(), Stats::default());
-            subtract(isa, g, s, 0, float, &mut out, &mut exceptions, Some(&mut stats));
+            let terms = [Term { minuend: g, subtrahend: Some(s), exceptions: Exceptions::NONE, alpha: 1.0 }];
+            add(isa, &terms, 0, float, &mut out, &mut exceptions, Some(&mut stats));
             (out, exceptions, stats)
         };
         let compare = |isa| {
@@ -118,5 +123,62 @@ fn products(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, combining, others, products);
+/// A block of 1 MiB of bfloat16 differences, packed and unpacked, by the share of elements that changed.
+fn packing(criterion: &mut Criterion) {
+    for changed in [7, 20, 50, 140, 200, 300, 500, 900] {
+        let exact: Vec<u8> = (0..1 << 19)
+            .flat_map(|i| {
+                let random = block([i, 0, 0, 0], [3, 0]);
+                let weight = (random[0] as f32 / u32::MAX as f32 - 0.5) * 0.1;
+                let ulp = f32::from_bits((weight.to_bits() & 0x7F80_0000).saturating_sub(7 << 23));
+                let steps = random[1].trailing_zeros() as f32 + 1.0;
+                let moved = if random[2] % 1000 < changed { ulp * steps * weight.signum() } else { 0.0 };
+                moved.to_le_bytes()
+            })
+            .collect();
+        let elements = 1 << 19;
+        let mut group = criterion.benchmark_group(format!("packed {}.{} %", changed / 10, changed % 10));
+        group.throughput(Throughput::Bytes(1 << 20));
+        for isa in Isa::available() {
+            let (mut packer, values) = (Packer::default(), Block { float: Float::Bf16, exact: &exact });
+            let palette = packer.palette(isa, values);
+            let (before, mut frame) = (palette.to_bytes(), Vec::new());
+            let seed = frame_seed(1, &before, 0);
+            packer.pack(isa, values, &palette, seed, &mut frame);
+            let (ends, magnitudes) = (vec![frame.len() as u64], palette.ranks() / 2);
+            let (shard, begin, float, wide) = (0, 0, Float::Bf16, false);
+            let of = |ends: &Vec<u64>, seed| Packed {
+                shard,
+                begin,
+                float,
+                wide,
+                elements,
+                ends: ends.clone(),
+                magnitudes,
+                seed,
+            };
+            let tensors = [of(&ends, 1), of(&ends, 1)];
+            let (mut unpacker, mut out) = (Unpacker::default(), vec![0; 1 << 20]);
+            unpacker.unpack(isa, &tensors[0], 0, [&before, &frame], &mut out).expect("a frame that was just packed");
+            let same = out.chunks_exact(2).zip(exact.chunks_exact(4)).all(|(found, exact)| found == &exact[2..]);
+            assert!(same, "{} gives back what was packed", isa.name());
+            group.bench_function(format!("{} pack", isa.name()), |bench| {
+                bench.iter(|| {
+                    frame.clear();
+                    packer.pack(isa, black_box(values), &palette, seed, &mut frame)
+                });
+            });
+            let mut number = 0;
+            group.bench_function(format!("{} unpack", isa.name()), |bench| {
+                bench.iter(|| {
+                    // The other tensor: of the same one, the frame would be known.
+                    number += 1;
+                    unpacker.unpack(isa, &tensors[number % 2], 0, [&before, black_box(&frame)], &mut out)
+                });
+            });
+        }
+    }
+}
+
+criterion_group!(benches, combining, others, products, packing);
 criterion_main!(benches);

@@ -15,6 +15,7 @@ mod extract;
 mod inspect;
 mod live;
 mod transfer;
+mod vectors;
 mod verify;
 
 use pyo3::prelude::*;
@@ -36,6 +37,8 @@ mod _core {
     use super::live::{Live, live_apply, live_read, live_transfer};
     #[pymodule_export]
     use super::transfer::{check_transfer, transfer};
+    #[pymodule_export]
+    use super::vectors::{check_combine, check_convert, combine, convert, randomize};
     #[pymodule_export]
     use super::verify::verify;
 

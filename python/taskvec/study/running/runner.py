@@ -9,10 +9,10 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 from ... import verbs
+from ...algebra import randomize
 from ...errors import MismatchError
 from ...inputs.refs import local
 from ...live.inject import unlike
-from ...randomize import write_control
 from ...vector import Vector
 from ..environment import library, quiet
 from ..rundir.answers import Answers
@@ -125,7 +125,7 @@ class Runner:
         where = self._folder.control(arm)
         if not local(where).is_vector:
             self._tell(arm.label, "drawing")
-            write_control(vector, where, arm.seed or 0)
+            randomize(vector, where, seed=arm.seed or 0)
         return Vector(where)
 
     def _on_target(self, todo: list[tuple[Arm, list[Loaded]]], vector: Vector) -> None:

@@ -76,7 +76,8 @@ pub struct Checkpoint {
     pub config: Config,
     /// What `adapter_config.json` says, if it is an adapter.
     pub adapter: Option<AdapterConfig>,
-    /// What each of its tensors is computed from, if they are not stored in its files themselves (an adapter).
+    /// What each of its tensors is computed from, if they are not stored in its files themselves (an adapter, a packed
+    /// vector).
     pub made: Option<Vec<Made>>,
     /// Notes for the report.
     pub notes: Vec<String>,

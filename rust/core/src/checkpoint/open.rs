@@ -62,7 +62,7 @@ pub fn donor(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Res
 /// As [`Checkpoint::open`].
 pub fn weights(place: &Place, control: &Control) -> Result<Checkpoint> {
     match Kind::of(place)? {
-        Kind::Vector => Checkpoint::open_weights(place, vector::STEM, control),
+        Kind::Vector => vector::open(place, control),
         Kind::Checkpoint | Kind::Adapter => Checkpoint::open(place, control),
     }
 }

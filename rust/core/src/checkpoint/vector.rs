@@ -1,12 +1,17 @@
 //! The description of a vector folder, `vector.json`: the parts that are needed to read the vector.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, Tensor, missing};
+use crate::codec::derived::Made;
+use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::format::header::TensorInfo;
+use crate::format::packed_table;
 use crate::numeric::dtype::Dtype;
 use crate::storage::place::Place;
 use crate::text::{brief, quote};
@@ -17,8 +22,39 @@ pub const SCHEMA: &str = "taskvec/vector/1";
 pub const FILE: &str = "vector.json";
 /// The weights' file name without its ending.
 pub const STEM: &str = "vector";
-/// The one encoding so far: bf16 (with exceptions) or f32 values in plain safetensors files.
-pub const DENSE: &str = "dense";
+
+/// How a vector's values are stored (`--encoding`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// Packed frames.
+    #[default]
+    Packed,
+    /// bf16 (with exceptions) or f32 values, in plain safetensors files.
+    Dense,
+}
+
+impl Encoding {
+    /// Its name in options and descriptions.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Packed => "packed",
+            Self::Dense => "dense",
+        }
+    }
+}
+
+impl FromStr for Encoding {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "packed" => Ok(Self::Packed),
+            "dense" => Ok(Self::Dense),
+            _ => Err(Error::Usage(format!("--encoding is packed or dense, not `{text}`"))),
+        }
+    }
+}
 
 /// The advice at the end of errors about a damaged vector.
 const AGAIN: &str = "extract the vector again";
@@ -34,6 +70,12 @@ pub struct VectorInfo {
     pub tied: Option<bool>,
     /// Whether its manifest says that it is 0 everywhere.
     pub nothing: bool,
+    /// How its values are stored.
+    pub encoding: Encoding,
+    /// The configuration of the model that it belongs to.
+    pub config: Option<Value>,
+    /// How it was made: verb, recipe and inputs.
+    pub made: Value,
     path: PathBuf,
 }
 
@@ -43,6 +85,13 @@ struct Document {
     vector: Body,
     #[serde(default)]
     effect: Value,
+    config: Option<Value>,
+    #[serde(default)]
+    verb: Value,
+    #[serde(default)]
+    recipe: Value,
+    #[serde(default)]
+    inputs: Value,
 }
 
 #[derive(Deserialize)]
@@ -64,13 +113,25 @@ impl VectorInfo {
         let document: Document = serde_json::from_slice(&bytes).map_err(|error| {
             Error::corrupt(&path, format!("is not a vector description ({}); {AGAIN}", brief(&error)))
         })?;
-        if document.schema != SCHEMA || document.vector.encoding != DENSE {
-            let found = format!("{} with {} encoding", quote(&document.schema), quote(&document.vector.encoding));
+        let (schema, encoding) = (&document.schema, &document.vector.encoding);
+        let known = encoding.parse().ok().filter(|_| schema == SCHEMA);
+        let Some(encoding) = known else {
+            let found = format!("{} with {} encoding", quote(schema), quote(encoding));
             return Err(Error::corrupt(&path, format!("is {found}, which this version does not read; update taskvec")));
-        }
+        };
         // The norm counts only finite elements, so there must be no others.
         let nothing = document.effect["norm_v"] == 0.0 && document.effect["nonfinite_inputs"] == 0;
-        Ok(Self { exceptions: document.vector.exceptions, tied: document.vector.tied, nothing, path })
+        let Body { exceptions, tied, .. } = document.vector;
+        let Document { config, verb, recipe, inputs, .. } = document;
+        let made = json!({"verb": verb, "recipe": recipe, "inputs": inputs});
+        Ok(Self { exceptions, tied, nothing, encoding, config, made, path })
+    }
+
+    /// The error for weights that are stored in another way than the description says.
+    pub fn not_as_described(&self) -> Error {
+        let what =
+            format!("says that the values are {}, but the files beside it are not; {AGAIN}", self.encoding.name());
+        Error::corrupt(&self.path, what)
     }
 
     /// Checks that the exceptions file holds what the description promises: indices and values for tensors of `dense`.
@@ -108,6 +169,44 @@ impl VectorInfo {
         }
         Ok(())
     }
+}
+
+/// Opens a vector's values. Packed tensors have the type and the shape of their dense form.
+///
+/// # Errors
+/// As [`Checkpoint::open_weights`], or a table of packed tensors is damaged.
+pub fn open(place: &Place, control: &Control) -> Result<Checkpoint> {
+    let mut checkpoint = Checkpoint::open_weights(place, STEM, control)?;
+    let (mut tensors, mut made) = (Vec::new(), Vec::new());
+    for (number, shard) in (0..).zip(&mut checkpoint.shards) {
+        let mine = checkpoint.tensors.iter().filter(|tensor| tensor.shard == number);
+        let infos: Vec<TensorInfo> = mine
+            .map(|tensor| {
+                let begin = tensor.begin - shard.data_start;
+                let Tensor { name, dtype, shape, bytes, .. } = tensor.clone();
+                TensorInfo { name, dtype, shape, begin, end: begin + bytes }
+            })
+            .collect();
+        let entries = packed_table::read(&infos, &shard.metadata).map_err(|what| Error::corrupt(&shard.path, what))?;
+        let Some(entries) = entries else { continue };
+        // The table is not needed any more, and long.
+        shard.metadata.retain(|(key, _)| !packed_table::is_ours(key));
+        for (info, entry) in infos.into_iter().zip(entries) {
+            let begin = shard.data_start + info.begin;
+            let (dtype, shape) = (entry.float.dtype(), entry.shape.clone());
+            made.push(Made::Packed(entry.packed(&info.name, number, begin)));
+            tensors.push(Tensor { name: info.name, dtype, shape, shard: number, begin, bytes: info.end - info.begin });
+        }
+    }
+    match tensors.len() {
+        0 => {}
+        some if some == checkpoint.tensors.len() => checkpoint.compute(tensors, made, Vec::new()),
+        _ => {
+            let what = "has files of which some are packed and some are not; download or extract the vector again";
+            return Err(Error::corrupt(&checkpoint.place.root, what));
+        }
+    }
+    Ok(checkpoint)
 }
 
 /// Whether indices (i64, little-endian) are in strictly ascending order and within `[start, stop)`.

@@ -5,18 +5,32 @@
 //! chooses it.
 
 use crate::codec::lora_product::{self, Product};
+use crate::codec::packed::Packed;
+use crate::codec::packed::unpack::Unpacker;
 use crate::codec::ranges::Read;
 use crate::numeric::dtype::Float;
 use crate::numeric::operand::Operand;
 use crate::numeric::simd::Isa;
 
 /// What a tensor that is not stored in a file is computed from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Made {
     /// Zero everywhere: the ΔW of a weight that the adapter does not adapt.
     Zero,
     /// The product of two factors.
     Product(Product),
+    /// Frames.
+    Packed(Packed),
+}
+
+impl Made {
+    /// Bytes of memory that its tables take.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Zero | Self::Product(_) => 0,
+            Self::Packed(packed) => 8 * packed.ends.len() as u64,
+        }
+    }
 }
 
 /// Some elements of a tensor, and what their values are decoded from.
@@ -43,6 +57,13 @@ pub enum Encoded<'a, B> {
         /// The other factor.
         whole: B,
     },
+    /// Elements of packed frames.
+    Packed {
+        /// The tensor.
+        packed: &'a Packed,
+        /// The palette, and the frames that hold these elements.
+        bytes: [B; 2],
+    },
 }
 
 impl<'a> Encoded<'a, Read> {
@@ -54,6 +75,7 @@ impl<'a> Encoded<'a, Read> {
                 let (rows, whole) = product.reads(first, end);
                 Self::Product { product, rows, whole }
             }
+            Made::Packed(packed) => Self::Packed { packed, bytes: packed.reads(first, end) },
         }
     }
 
@@ -61,6 +83,7 @@ impl<'a> Encoded<'a, Read> {
     pub fn read_bytes(&self) -> u64 {
         match self {
             Self::Plain { bytes, .. } => bytes.len,
+            Self::Packed { bytes: [palette, frames], .. } => palette.len + frames.len,
             Self::Zero => 0,
             Self::Product { rows, whole, .. } => rows.iter().map(|read| read.len).sum::<u64>() + whole.len,
         }
@@ -77,6 +100,7 @@ impl<'a, B> Encoded<'a, B> {
                 let rows = rows.iter().map(&mut part).collect();
                 Encoded::Product { product, rows, whole: part(whole) }
             }
+            Self::Packed { packed, bytes } => Encoded::Packed { packed, bytes: bytes.each_ref().map(part) },
         }
     }
 
@@ -85,19 +109,25 @@ impl<'a, B> Encoded<'a, B> {
         match self {
             Self::Plain { .. } => 0,
             Self::Zero | Self::Product { .. } => elements * Float::F32.size() as u64,
+            Self::Packed { packed, .. } => elements * packed.unpacked().size() as u64,
         }
     }
 }
 
 impl<'v> Encoded<'_, &'v [u8]> {
     /// Decodes the values, whose first is element `first` of the tensor. `room` has the length that [`Encoded::room`]
-    /// gives for these elements.
-    pub fn decode(&self, isa: Isa, first: u64, room: &'v mut [u8]) -> Operand<'v> {
+    /// gives for these elements. `None` if the bytes are not what they should be.
+    pub fn decode(&self, isa: Isa, first: u64, room: &'v mut [u8], unpacker: &mut Unpacker) -> Option<Operand<'v>> {
+        let mut float = Float::F32;
         match self {
-            Self::Plain { float, bytes } => return Operand { float: *float, bytes },
+            Self::Plain { float, bytes } => return Some(Operand { float: *float, bytes }),
             Self::Zero => room.fill(0),
             Self::Product { product, rows, whole } => lora_product::multiply(isa, product, rows, whole, first, room),
+            Self::Packed { packed, bytes } => {
+                float = packed.unpacked();
+                unpacker.unpack(isa, packed, first, *bytes, room)?;
+            }
         }
-        Operand { float: Float::F32, bytes: room }
+        Some(Operand { float, bytes: room })
     }
 }

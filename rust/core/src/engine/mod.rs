@@ -5,6 +5,7 @@
 pub(crate) mod arrivals;
 pub(crate) mod gather;
 pub(crate) mod pool;
+pub(crate) mod reader;
 pub(crate) mod schedule;
 pub(crate) mod tied_heads;
 pub(crate) mod window;

@@ -1,6 +1,7 @@
 //! Opens a job's inputs, and works on its windows with as many workers as the budget allows.
 
 use crate::control::Control;
+use crate::engine::window::packing::Palettes;
 use crate::engine::window::{Shared, Window, Worker};
 use crate::engine::{schedule, tied_heads};
 use crate::error::Result;
@@ -19,8 +20,9 @@ pub fn open<'p: 'a, 'a>(
     control: &'a Control,
 ) -> Result<Shared<'p, 'a>> {
     let sources = schedule::sources(plan, windows, control)?;
-    tied_heads::compare(plan, &sources, control)?;
-    Ok(Shared { plan, sources, isa, permits: Permits::new(plan.budget.threads) })
+    tied_heads::compare(plan, &sources, isa, control)?;
+    let (permits, palettes) = (Permits::new(plan.budget.threads), Palettes::new(plan));
+    Ok(Shared { plan, sources, isa, permits, palettes })
 }
 
 /// Does `work` on every window, several at a time, and hands the outcomes to `commit` in the order of the windows.

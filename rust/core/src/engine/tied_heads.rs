@@ -3,17 +3,16 @@
 use sha2::{Digest, Sha256};
 
 use crate::control::{Control, Phase};
-use crate::engine::gather::{Gather, Sources};
+use crate::engine::gather::Sources;
+use crate::engine::reader::{PART, Reader};
 use crate::error::{Error, Result};
-use crate::format::blocks::BLOCK;
+use crate::numeric::simd::Isa;
 use crate::plan::Plan;
 use crate::plan::inputs::At;
 use crate::plan::matching::SameBytes;
-use crate::system::buffer::Buffer;
-use crate::system::os::DIRECT_ALIGNMENT;
 
 /// Compares every head that a plan takes for tied with its embedding.
-pub fn compare(plan: &Plan, sources: &Sources, control: &Control) -> Result<()> {
+pub fn compare(plan: &Plan, sources: &Sources, isa: Isa, control: &Control) -> Result<()> {
     let bytes = |same: &SameBytes| plan.inputs.tensor(same.head).bytes;
     control.begin(Phase::Comparing, plan.same.iter().map(bytes).sum());
     for &SameBytes { head, embedding } in &plan.same {
@@ -25,21 +24,23 @@ pub fn compare(plan: &Plan, sources: &Sources, control: &Control) -> Result<()> 
             control.add(len);
             continue;
         }
-        let read = |at: At, from: u64, len: u64, buffer: &mut Buffer| -> Result<Vec<u8>> {
-            let mut gather = Gather::default();
-            let slot = gather.tensor(&plan.inputs, at, from, len);
-            let bytes = gather.load(sources, buffer.bytes())?.bytes(slot).to_vec();
-            gather.release(sources)?;
-            Ok(bytes)
+        // If an element has less than one byte, bytes are counted.
+        let elements = match plan.inputs.made(head) {
+            Some(_) => plan.inputs.tensor(head).elements(),
+            None => len / plan.inputs.tensor(head).dtype.unit(),
         };
-        let mut buffer = Buffer::new(BLOCK as usize + 4 * DIRECT_ALIGNMENT);
-        for from in (0..len).step_by(BLOCK as usize) {
+        let (mut left, mut right) = (Reader::new(), Reader::new());
+        let from = (&plan.inputs, sources, isa);
+        for first in (0..elements).step_by(PART as usize) {
             control.check()?;
-            let part = BLOCK.min(len - from);
-            if read(head, from, part, &mut buffer)? != read(embedding, from, part, &mut buffer)? {
+            let part = (first, elements.min(first + PART));
+            let same = left.read(from, head, part, |head| {
+                right.read(from, embedding, part, |embedding| Ok(head.bytes == embedding.bytes))
+            })?;
+            if !same {
                 return Err(differ(plan, head, embedding));
             }
-            control.add(part);
+            control.add(len * (part.1 - part.0) / elements);
         }
     }
     Ok(())

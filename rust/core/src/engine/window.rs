@@ -4,19 +4,23 @@
 //! collect:  for each block, for each tensor in it: a piece, the ranges that it reads, its terms
 //! load:     read all ranges of the window
 //! compute:  for each piece: decode its operands, combine them, write the result to its place in the output buffer
-//! digest:   for each block: XXH3-128
+//! digest:   for each block: XXH3-128 (a vector's block may be packed first)
 //! ```
 
 mod packet;
+pub mod packing;
 mod pieces;
 mod terms;
 
 use std::collections::HashMap;
 
 pub use self::packet::{Packet, Part};
+use self::packing::{Packing, Palettes};
 use self::pieces::{Collect, LookedUp, Piece, TermSlots, disordered};
 use self::terms::Run;
+pub use self::terms::damaged;
 use crate::checkpoint::vector;
+use crate::codec::packed::unpack::Unpacker;
 use crate::engine::gather::{self, Gather, Loaded, Slot, Sources};
 use crate::error::Result;
 use crate::format::blocks::{self, BLOCK};
@@ -68,10 +72,21 @@ impl Window {
 /// What is known about a block once it is computed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BlockRecord {
-    /// XXH3-128 of its bytes.
+    /// XXH3-128 of its bytes, or of its frame.
     pub digest: u128,
+    /// Its frame, if blocks are packed.
+    pub frame: Option<FrameRecord>,
     /// Figures of the tensors that have elements beginning in this block, by index in the layout.
     pub stats: Vec<(u32, Stats)>,
+}
+
+/// What is written of a block that is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameRecord {
+    /// The bytes of the frame, and of the palette before it.
+    pub bytes: u32,
+    /// How many magnitudes that palette has.
+    pub magnitudes: u8,
 }
 
 /// Differences that a vector's bf16 values cannot hold, in the order of tensor and element.
@@ -90,8 +105,10 @@ pub struct Found {
 pub struct Outcome {
     /// Its blocks.
     pub blocks: Vec<BlockRecord>,
-    /// Its exceptions (`extract` only).
+    /// Its exceptions (of a vector only). If blocks are packed, only their number is here: frames hold all values.
     pub found: Found,
+    /// Its frames, if blocks are packed.
+    pub frames: Vec<u8>,
 }
 
 /// What all workers of a job share.
@@ -104,6 +121,8 @@ pub struct Shared<'p, 's> {
     pub isa: Isa,
     /// Limits how many workers compute at the same time.
     pub permits: Permits,
+    /// Of a vector that is packed.
+    pub palettes: Palettes,
 }
 
 /// What one worker keeps from window to window.
@@ -112,9 +131,18 @@ pub struct Worker<'p> {
     output: Buffer,
     /// Decoded values of one piece.
     made: Buffer,
+    tools: Tools,
     gather: Gather,
-    pieces: Vec<Piece<'p>>,
+    pieces: Vec<Piece>,
     terms: Vec<TermSlots<'p>>,
+}
+
+/// What packs and unpacks; made when it is first needed.
+#[derive(Default)]
+struct Tools {
+    packing: Option<Packing>,
+    /// One for each operand of a piece.
+    unpackers: Vec<Unpacker>,
 }
 
 impl Worker<'_> {
@@ -126,6 +154,7 @@ impl Worker<'_> {
             input: Buffer::new(budget.window_in as usize),
             output: Buffer::new(output),
             made: Buffer::new(budget.made as usize),
+            tools: Tools::default(),
             gather: Gather::default(),
             pieces: Vec::new(),
             terms: Vec::new(),
@@ -149,7 +178,12 @@ pub fn compute<'p>(
     let plan = shared.plan;
     let file = &plan.layout.files[window.file];
     let (begin, end) = window.range(file);
-    load(shared, window, worker, |Filled { header, loaded, pieces, terms, out, made }| {
+    if plan.layout.packed {
+        for tensor in plan.layout.overlapping(file, begin, end) {
+            packing::find_palette(shared, tensor, worker)?;
+        }
+    }
+    load(shared, window, Some(window.block), worker, |Filled { header, loaded, pieces, terms, out, made, tools }| {
         let place = |offset: u64| DIRECT_ALIGNMENT + offset as usize - begin as usize;
         match (&file.header, header) {
             (_, Some(slot)) => {
@@ -168,10 +202,14 @@ pub fn compute<'p>(
         for piece in pieces {
             // An element that is cut by the start of the window begins in the spare page before it.
             let from = (DIRECT_ALIGNMENT as u64 + piece.at - begin) as usize;
-            let run = Run::new(shared, piece, terms, loaded, made);
-            if let Some(stats) = run.compute(piece, &mut out[from..], &mut misfits) {
-                outcome.blocks[piece.block].stats.push((piece.tensor as u32, stats));
-            }
+            let run = Run::new(shared, piece, terms, loaded, made, &mut tools.unpackers)?;
+            let stats = if plan.layout.packed {
+                let packing = tools.packing.get_or_insert_default();
+                Some(packing::pack(shared, piece, &run, packing, &mut outcome))
+            } else {
+                run.compute(piece, &mut out[from..], &mut misfits)
+            };
+            outcome.blocks[piece.block].stats.extend(stats.map(|stats| (piece.tensor as u32, stats)));
             if !misfits.is_empty() {
                 outcome.found.counts.push((piece.tensor as u32, misfits.len() as u64));
                 outcome.found.index.extend(misfits.iter().flat_map(|(index, _)| index.to_le_bytes()));
@@ -184,13 +222,13 @@ pub fn compute<'p>(
                 let from = (DIRECT_ALIGNMENT as u64 + piece.at - begin) as usize;
                 (&out[from..], loaded.bytes(own))
             });
-            return outcome;
+            return Ok(outcome);
         }
-        for (block, record) in (0u64..).zip(&mut outcome.blocks) {
+        for (block, record) in (0u64..).zip(&mut outcome.blocks).filter(|_| !plan.layout.packed) {
             let from = begin + block * BLOCK;
             record.digest = blocks::block(&out[place(from)..place((from + BLOCK).min(end))]);
         }
-        outcome
+        Ok(outcome)
     })
 }
 
@@ -211,10 +249,10 @@ pub fn survey<'p>(
     worker: &mut Worker<'p>,
     variants: &[Variant],
 ) -> Result<Vec<(u32, Vec<Stats>)>> {
-    load(shared, window, worker, |Filled { loaded, pieces, terms, out, made, .. }| {
+    load(shared, window, Some(window.block), worker, |Filled { loaded, pieces, terms, out, made, tools, .. }| {
         let mut found = Vec::new();
         for piece in pieces {
-            let mut run = Run::new(shared, piece, terms, loaded, made);
+            let mut run = Run::new(shared, piece, terms, loaded, made, &mut tools.unpackers)?;
             let figures: Vec<_> = variants
                 .iter()
                 .filter_map(|&variant| {
@@ -226,7 +264,7 @@ pub fn survey<'p>(
                 found.push((piece.tensor as u32, figures));
             }
         }
-        found
+        Ok(found)
     })
 }
 
@@ -234,21 +272,25 @@ pub fn survey<'p>(
 struct Filled<'a, 'p> {
     header: Option<Slot>,
     loaded: &'a Loaded<'a>,
-    pieces: &'a [Piece<'p>],
+    pieces: &'a [Piece],
     terms: &'a [TermSlots<'p>],
     out: &'a mut [u8],
     /// Room for decoded values.
     made: &'a mut [u8],
+    tools: &'a mut Tools,
 }
 
-/// Loads what a window takes and does the work on it.
+/// Loads what a window takes and does the work on it. `number` is that of the window in the lanes of streamed inputs, or
+/// `None` if it is not one of those that they expect.
 fn load<'p, R>(
     shared: &Shared<'p, '_>,
     window: Window,
+    number: Option<u64>,
     worker: &mut Worker<'p>,
-    work: impl FnOnce(Filled<'_, 'p>) -> R,
+    work: impl FnOnce(Filled<'_, 'p>) -> Result<R>,
 ) -> Result<R> {
-    let Worker { input, output, made, gather, pieces, terms } = worker;
+    let Worker { input, output, made, tools, gather, pieces, terms } = worker;
+    gather.clear(number);
     let (header, looked_up) = collect(shared.plan, Some(&shared.sources), window, (gather, pieces, terms))?;
     let loaded = &gather.load(&shared.sources, input.bytes())?;
     for LookedUp { at, slots, start, stop } in looked_up.values() {
@@ -257,7 +299,7 @@ fn load<'p, R>(
         }
     }
     let (out, made) = (output.bytes(), made.bytes());
-    let done = shared.permits.run(|| work(Filled { header, loaded, pieces, terms, out, made }));
+    let done = shared.permits.run(|| work(Filled { header, loaded, pieces, terms, out, made, tools }))?;
     gather.release(&shared.sources)?;
     Ok(done)
 }
@@ -270,11 +312,10 @@ fn collect<'p>(
     plan: &'p Plan,
     sources: Option<&Sources>,
     window: Window,
-    (gather, pieces, terms): (&mut Gather, &mut Vec<Piece<'p>>, &mut Vec<TermSlots<'p>>),
+    (gather, pieces, terms): (&mut Gather, &mut Vec<Piece>, &mut Vec<TermSlots<'p>>),
 ) -> Result<Collected> {
     let file = &plan.layout.files[window.file];
     let (begin, end) = window.range(file);
-    gather.clear(Some(window.block));
     pieces.clear();
     terms.clear();
     let header = header(gather, file, begin, end);
@@ -291,7 +332,7 @@ pub struct Reads<'a> {
     plan: &'a Plan,
     windows: std::slice::Iter<'a, Window>,
     gather: Gather,
-    pieces: Vec<Piece<'a>>,
+    pieces: Vec<Piece>,
     terms: Vec<TermSlots<'a>>,
 }
 
@@ -305,6 +346,7 @@ impl<'a> Reads<'a> {
     /// The next window and its reads; `None` after the last.
     pub fn next(&mut self) -> Result<Option<(Window, &[gather::Run])>> {
         let Some(&window) = self.windows.next() else { return Ok(None) };
+        self.gather.clear(Some(window.block));
         collect(self.plan, None, window, (&mut self.gather, &mut self.pieces, &mut self.terms))?;
         Ok(Some((window, self.gather.runs())))
     }

@@ -8,3 +8,4 @@ pub mod config;
 pub mod header;
 pub mod index;
 pub mod json;
+pub mod packed_table;

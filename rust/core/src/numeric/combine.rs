@@ -1,6 +1,7 @@
 //! A target plus scaled terms, of any mix of types. Numeric spec 1: each operation is done in f32 and rounded once, and
 //! nothing is fused.
 
+use crate::numeric::add::{difference, not_finite};
 use crate::numeric::dtype::Float;
 use crate::numeric::operand::{Bf16Term, CHUNK, Operand, PART, Rounding, Term, mark};
 use crate::numeric::philox;
@@ -149,13 +150,13 @@ impl Job<'_> {
         let (t, v, r, d) = (&mut t[..n], &mut v[..n], &mut r[..n], &mut d[..n]);
         simd::widen(isa, self.target.float, self.target.bytes_of(at, n), t);
         if let [only] = self.terms {
-            self.difference(only, at, v);
+            difference(isa, only, self.first, at, v);
             simd::scale_add(isa, t, only.alpha, v, r);
         } else {
             v.fill(0.0);
             r.copy_from_slice(t);
             for term in self.terms {
-                self.difference(term, at, d);
+                difference(isa, term, self.first, at, d);
                 simd::accumulate(isa, term.alpha, d, r, v);
             }
         }
@@ -166,15 +167,6 @@ impl Job<'_> {
         }
         if !self.copied {
             self.round(at, r, random, out);
-        }
-    }
-
-    /// The difference `d` of one term.
-    fn difference(&self, term: &Term, at: usize, d: &mut [f32]) {
-        simd::widen(self.isa, term.minuend.float, term.minuend.bytes_of(at, d.len()), d);
-        term.exceptions.replace(self.first + at as u64, d);
-        if let Some(subtrahend) = term.subtrahend {
-            simd::subtract(self.isa, subtrahend.float, subtrahend.bytes_of(at, d.len()), d);
         }
     }
 
@@ -209,19 +201,10 @@ impl Job<'_> {
         for (part, out) in out.chunks_mut(PART * self.to.size()).enumerate() {
             let at = from + part * PART;
             self.compute(at, out, scratch);
-            let mut bad = [false; PART];
             let Seen { t, base, v, o } = self.see(at, out, scratch);
-            mark(t, &mut bad);
             let mut input = [0.0; PART];
-            let input = &mut input[..t.len()];
-            for term in self.terms {
-                self.difference(&Term { subtrahend: None, ..*term }, at, input);
-                mark(input, &mut bad);
-                if let Some(subtrahend) = term.subtrahend {
-                    simd::widen(self.isa, subtrahend.float, subtrahend.bytes_of(at, input.len()), input);
-                    mark(input, &mut bad);
-                }
-            }
+            let mut bad = not_finite(self.isa, self.terms, self.first, at, &mut input[..t.len()]);
+            mark(t, &mut bad);
             for i in 0..t.len() {
                 figures.element(Element { bad_input: bad[i], t: t[i], base: base[i], v: v[i], o: o[i] }, self.scale());
             }

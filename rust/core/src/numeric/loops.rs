@@ -27,6 +27,12 @@ pub(crate) fn subtract(float: Float, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+/// The number of bits that are set.
+#[inline(always)]
+pub(crate) fn count_ones(mask: &[u64]) -> usize {
+    mask.iter().map(|word| word.count_ones() as usize).sum()
+}
+
 /// `r = t + α·d`.
 #[inline(always)]
 pub(crate) fn scale_add(t: &[f32], alpha: f32, d: &[f32], r: &mut [f32]) {

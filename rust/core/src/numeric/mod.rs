@@ -2,6 +2,7 @@
 //!
 //! Imports no other wing. A new operation on elements is a new file here, beside `combine`.
 
+pub mod add;
 pub mod combine;
 pub mod compare;
 pub mod convert;
@@ -16,4 +17,3 @@ pub mod sparse;
 #[cfg(target_arch = "x86_64")]
 mod sparse_avx2;
 pub mod stats;
-pub mod subtract;

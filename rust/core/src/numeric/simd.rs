@@ -80,7 +80,8 @@ impl Isa {
 /// Cheap to call often: the standard library caches the answer of the processor.
 fn has_avx2() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("avx2");
+    // Every such processor counts bits, too; compiled code may rely on that only if it is asked.
+    return std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("popcnt");
     #[cfg(not(target_arch = "x86_64"))]
     false
 }
@@ -132,7 +133,7 @@ macro_rules! over_words {
 }
 
 over_words! {
-    mark(size: usize, bytes: &[u8], mask: &mut [u64]);
+    part(bytes: &[u8], high: &mut [u8], mask: &mut [u64], any_low: &mut bool);
     squeeze(bytes: &[u8], mask: &[u64], values: &mut [u16]);
     spread(mask: &[u64], values: Values, out: &mut [u8]);
 }
@@ -144,7 +145,7 @@ macro_rules! instantiate {
         pub(crate) fn $name(isa: Isa, $($argument: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             if isa == Isa::Avx2 && has_avx2() {
-                #[target_feature(enable = "avx2")]
+                #[target_feature(enable = "avx2,popcnt")]
                 fn avx2($($argument: $type),*) $(-> $result)? {
                     loops::$name($($argument),*)
                 }
@@ -167,6 +168,7 @@ instantiate! {
     narrow_stochastic(float: Float, r: &[f32], random: &[u32], out: &mut [u8]);
     multiply_add(left: &[[f64; DEPTH]], right: &[[f64; COLUMNS]], sums: &mut [[f64; COLUMNS]]);
     random(key: [u32; 2], first_block: u64, out: &mut [u32]);
+    count_ones(mask: &[u64]) -> usize;
     any_lost(d: &[f32], rounded: &[f32]) -> bool;
     masks(term: Bf16Term, out: &[u8], lanes: &mut Lanes);
     statistics(lanes: &mut Lanes, t: &[f32], base: &[f32], v: &[f32], o: &[f32], alpha: f32);

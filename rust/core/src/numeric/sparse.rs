@@ -1,7 +1,7 @@
 //! Where a tensor is not zero, and what stands there: a mask with one bit an element, and a list of values.
 //!
 //! ```text
-//! mark:     elements           -> mask
+//! part:     float32            -> upper halves, mask
 //! squeeze:  elements, mask     -> values where the mask is set, in order
 //! spread:   mask, values       -> elements, zero where the mask is not set
 //! ```
@@ -62,22 +62,47 @@ impl<'a> Values<'a> {
     }
 }
 
-/// Sets bit `i` of `mask` where element `i` of `bytes` is not +0, and clears all other bits. Elements have 2 or 4 bytes.
+/// Takes float32 apart: `high` gets the upper half of every element, and `mask` a bit for each that is not +0. Returns
+/// whether any lower half is not zero.
 ///
 /// # Panics
-/// If the mask does not have exactly the words that these elements need.
-pub fn mark(isa: Isa, size: usize, bytes: &[u8], mask: &mut [u64]) {
-    assert_eq!(mask.len(), (bytes.len() / size).div_ceil(WORD), "a bit for each element");
-    let whole = simd::mark(isa, size, bytes, mask);
-    for (word, bytes) in mask.iter_mut().zip(bytes.chunks(WORD * size)).skip(whole) {
-        let bits = bytes.chunks_exact(size).zip(0..).map(|(x, bit)| u64::from(x.iter().any(|&x| x != 0)) << bit);
-        *word = bits.fold(0, |word, bit| word | bit);
+/// If `high` does not have half of the bytes, or `mask` not exactly the words that these elements need.
+pub fn part(isa: Isa, bytes: &[u8], high: &mut [u8], mask: &mut [u64]) -> bool {
+    assert_eq!(high.len(), bytes.len() / 2, "a half of each element");
+    assert_eq!(mask.len(), (bytes.len() / 4).div_ceil(WORD), "a bit for each element");
+    let mut any = false;
+    let whole = simd::part(isa, bytes, high, mask, &mut any);
+    let words = bytes.chunks(4 * WORD).zip(high.chunks_mut(2 * WORD)).zip(mask).skip(whole);
+    for ((bytes, high), word) in words {
+        *word = 0;
+        for ((&x, high), bit) in bytes.as_chunks::<4>().0.iter().zip(high.as_chunks_mut::<2>().0).zip(0..) {
+            *high = [x[2], x[3]];
+            *word |= u64::from(x != [0; 4]) << bit;
+            any |= x[..2] != [0; 2];
+        }
+    }
+    any
+}
+
+/// The lower halves of float32: `low` gets that of every element, and `mask` a bit for each that is not zero.
+///
+/// # Panics
+/// As [`part`].
+pub fn lower(bytes: &[u8], low: &mut [u8], mask: &mut [u64]) {
+    assert_eq!(low.len(), bytes.len() / 2, "a half of each element");
+    assert_eq!(mask.len(), (bytes.len() / 4).div_ceil(WORD), "a bit for each element");
+    for ((bytes, low), word) in bytes.chunks(4 * WORD).zip(low.chunks_mut(2 * WORD)).zip(mask) {
+        *word = 0;
+        for ((&x, low), bit) in bytes.as_chunks::<4>().0.iter().zip(low.as_chunks_mut::<2>().0).zip(0..) {
+            *low = [x[0], x[1]];
+            *word |= u64::from(*low != [0; 2]) << bit;
+        }
     }
 }
 
 /// The number of bits that are set.
-pub fn count(mask: &[u64]) -> usize {
-    mask.iter().map(|word| word.count_ones() as usize).sum()
+pub fn count(isa: Isa, mask: &[u64]) -> usize {
+    simd::count_ones(isa, mask)
 }
 
 /// Writes the elements of 2 bytes whose bit is set to `values`, in order.
@@ -85,10 +110,10 @@ pub fn count(mask: &[u64]) -> usize {
 /// # Panics
 /// If `values` does not have [`SLACK`] more places than bits are set, or `bytes` no element for a bit.
 pub fn squeeze(isa: Isa, bytes: &[u8], mask: &[u64], values: &mut [u16]) {
-    assert!(values.len() >= count(mask) + SLACK, "room for every value");
+    assert!(values.len() >= count(isa, mask) + SLACK, "room for every value");
     let whole = simd::squeeze(isa, bytes, mask, values);
     let elements = bytes.as_chunks::<2>().0;
-    let mut at = count(&mask[..whole]);
+    let mut at = count(isa, &mask[..whole]);
     for (place, &word) in mask.iter().enumerate().skip(whole) {
         for bit in bits(word) {
             values[at] = u16::from_le_bytes(elements[place * WORD + bit]);
@@ -105,11 +130,11 @@ pub fn spread(isa: Isa, mask: &[u64], first: usize, values: Values, out: &mut [u
     let size = values.size();
     let elements = out.len() / size;
     assert!(first + elements <= mask.len() * WORD, "a bit for each element");
-    assert!(values.len() >= count(mask) + SLACK, "a value for each bit");
+    assert!(values.len() >= count(isa, mask) + SLACK, "a value for each bit");
     // Elements before the first whole word are written one by one.
     let head = elements.min(first.next_multiple_of(WORD) - first);
     let (cut, out) = out.split_at_mut(head * size);
-    let mut at = rank(mask, first);
+    let mut at = rank(isa, mask, first);
     for (bit, out) in (first..).zip(cut.chunks_exact_mut(size)) {
         let set = mask[bit / WORD] >> (bit % WORD) & 1 == 1;
         if set {
@@ -122,7 +147,7 @@ pub fn spread(isa: Isa, mask: &[u64], first: usize, values: Values, out: &mut [u
     let mask = &mask[(first + head).div_ceil(WORD)..];
     let values = values.after(at);
     let whole = simd::spread(isa, mask, values, out);
-    let mut at = count(&mask[..whole]);
+    let mut at = count(isa, &mask[..whole]);
     for (&word, out) in mask.iter().zip(out.chunks_mut(WORD * size)).skip(whole) {
         out.fill(0);
         for bit in bits(word) {
@@ -140,10 +165,10 @@ pub fn places(mask: &[u64]) -> impl Iterator<Item = usize> {
 }
 
 /// How many bits are set before bit `at`.
-fn rank(mask: &[u64], at: usize) -> usize {
+fn rank(isa: Isa, mask: &[u64], at: usize) -> usize {
     let (whole, rest) = (at / WORD, at % WORD);
     let part = if rest == 0 { 0 } else { (mask[whole] & ((1 << rest) - 1)).count_ones() as usize };
-    count(&mask[..whole]) + part
+    count(isa, &mask[..whole]) + part
 }
 
 /// The same within a word.

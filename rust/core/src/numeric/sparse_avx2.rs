@@ -6,8 +6,10 @@
 
 use std::arch::x86_64::{
     __m128i, __m256i, _mm_loadu_si128, _mm_setzero_si128, _mm_shuffle_epi8, _mm_storeu_si128, _mm_unpackhi_epi16,
-    _mm_unpacklo_epi16, _mm256_castsi256_ps, _mm256_cmpeq_epi16, _mm256_cmpeq_epi32, _mm256_loadu_si256,
-    _mm256_movemask_epi8, _mm256_movemask_ps, _mm256_packs_epi16, _mm256_permute4x64_epi64, _mm256_setzero_si256,
+    _mm_unpacklo_epi16, _mm256_and_si256, _mm256_cmpeq_epi32, _mm256_loadu_si256, _mm256_movemask_epi8,
+    _mm256_or_si256, _mm256_packs_epi16, _mm256_packs_epi32, _mm256_packus_epi32, _mm256_permute4x64_epi64,
+    _mm256_permutevar8x32_epi32, _mm256_set1_epi32, _mm256_setr_epi32, _mm256_setzero_si256, _mm256_srli_epi32,
+    _mm256_storeu_si256, _mm256_testz_si256,
 };
 
 use crate::numeric::sparse::{SLACK, Values, WORD, bits};
@@ -53,42 +55,40 @@ static SQUEEZE: [[u8; 16]; 256] = {
     table
 };
 
-/// Elements of 2 bytes, or else of 4. Returns how many words of the mask were filled: all that are whole.
-#[target_feature(enable = "avx2")]
-pub(super) fn mark(size: usize, bytes: &[u8], mask: &mut [u64]) -> usize {
-    if size == 2 {
-        let words = bytes.as_chunks::<{ 2 * WORD }>().0;
-        for (word, bytes) in mask.iter_mut().zip(words) {
-            let [low, high] = [0, 1].map(|half| halves_of(bytes[half * WORD..].first_chunk().unwrap_or(&[0; WORD])));
-            *word = u64::from(low) | u64::from(high) << 32;
+/// Returns how many words of the mask were filled: all that are whole. Sets `any_low` if a lower half is not zero.
+#[target_feature(enable = "avx2,popcnt")]
+pub(super) fn part(bytes: &[u8], high: &mut [u8], mask: &mut [u64], any_low: &mut bool) -> usize {
+    let (words, zero) = (bytes.as_chunks::<{ 4 * WORD }>().0, _mm256_setzero_si256());
+    let mut seen = zero;
+    for ((bytes, high), word) in words.iter().zip(high.as_chunks_mut::<{ 2 * WORD }>().0).zip(mask) {
+        *word = 0;
+        let (bytes, high) = (bytes.as_chunks::<128>().0, high.as_chunks_mut::<64>().0);
+        for ((bytes, high), half) in bytes.iter().zip(high).zip([0, 32]) {
+            let x = [0, 1, 2, 3].map(|i: usize| load_32(&bytes.as_chunks::<32>().0[i]));
+            let zeros = x.map(|x| _mm256_cmpeq_epi32(x, zero));
+            seen = x.into_iter().fold(seen, |seen, x| _mm256_or_si256(seen, x));
+            let upper = x.map(|x| _mm256_srli_epi32::<16>(x));
+            for (out, pair) in high.as_chunks_mut::<32>().0.iter_mut().zip(upper.as_chunks::<2>().0) {
+                // Packing interleaves quarters of the two registers; the permutation puts them in order again.
+                let packed = _mm256_packus_epi32(pair[0], pair[1]);
+                store_32(out, _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
+            }
+            let pairs = [0, 2].map(|i: usize| _mm256_packs_epi32(zeros[i], zeros[i + 1]));
+            let bits = _mm256_movemask_epi8(_mm256_permutevar8x32_epi32(
+                _mm256_packs_epi16(pairs[0], pairs[1]),
+                // Two packings leave groups of four elements in this order.
+                _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7),
+            ));
+            *word |= u64::from(!bits as u32) << half;
         }
-        words.len()
-    } else {
-        let words = bytes.as_chunks::<{ 4 * WORD }>().0;
-        for (word, bytes) in mask.iter_mut().zip(words) {
-            let zeros = bytes.as_chunks::<32>().0.iter().map(|bytes| {
-                let zero = _mm256_cmpeq_epi32(load_32(bytes), _mm256_setzero_si256());
-                _mm256_movemask_ps(_mm256_castsi256_ps(zero)) as u8
-            });
-            *word = !zeros.zip(0..).fold(0, |word, (byte, place)| word | u64::from(byte) << (8 * place));
-        }
-        words.len()
     }
-}
-
-/// A bit for each of 32 elements of 2 bytes that is not zero.
-#[target_feature(enable = "avx2")]
-fn halves_of(bytes: &[u8; WORD]) -> u32 {
-    let zero = _mm256_setzero_si256();
-    let chunks = bytes.as_chunks::<32>().0;
-    let equal = [0, 1].map(|half: usize| _mm256_cmpeq_epi16(load_32(&chunks[half]), zero));
-    // Packing interleaves quarters of the two registers; the permutation puts them in order again.
-    let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(equal[0], equal[1]));
-    !_mm256_movemask_epi8(packed) as u32
+    let low = _mm256_and_si256(seen, _mm256_set1_epi32(0xFFFF));
+    *any_low |= _mm256_testz_si256(low, low) == 0;
+    words.len()
 }
 
 /// Returns how many words of the mask were done.
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,popcnt")]
 pub(super) fn squeeze(bytes: &[u8], mask: &[u64], values: &mut [u16]) -> usize {
     let words = bytes.as_chunks::<{ 2 * WORD }>().0;
     let mut at = 0;
@@ -110,17 +110,17 @@ pub(super) fn squeeze(bytes: &[u8], mask: &[u64], values: &mut [u16]) -> usize {
 }
 
 /// Returns how many words of the mask were done.
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,popcnt")]
 pub(super) fn spread(mask: &[u64], values: Values, out: &mut [u8]) -> usize {
     match values {
         Values::Halves(high) => each::<{ 2 * WORD }, 16>(mask, values, out, |at, byte, out| {
             store_16(out, shuffled(high, at, byte));
         }),
         Values::Upper(high) => each::<{ 4 * WORD }, 32>(mask, values, out, |at, byte, out| {
-            store_32(out, _mm_setzero_si128(), shuffled(high, at, byte));
+            store_pairs(out, _mm_setzero_si128(), shuffled(high, at, byte));
         }),
         Values::Both(high, low) => each::<{ 4 * WORD }, 32>(mask, values, out, |at, byte, out| {
-            store_32(out, shuffled(low, at, byte), shuffled(high, at, byte));
+            store_pairs(out, shuffled(low, at, byte), shuffled(high, at, byte));
         }),
     }
 }
@@ -157,7 +157,7 @@ fn each<const OF_WORD: usize, const OF_BYTE: usize>(
 
 /// The 8 elements of a byte of the mask, from the list of values.
 #[inline]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,popcnt")]
 fn shuffled(values: &[u16], at: usize, byte: u8) -> __m128i {
     let Some(block) = values[at..].first_chunk::<SLACK>() else { return _mm_setzero_si128() };
     // SAFETY: reads the 16 bytes of the block, at any alignment.
@@ -166,28 +166,28 @@ fn shuffled(values: &[u16], at: usize, byte: u8) -> __m128i {
 }
 
 #[inline]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,popcnt")]
 fn load_16(block: &[u8; 16]) -> __m128i {
     // SAFETY: reads the 16 bytes of the block, at any alignment.
     unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
 }
 
 #[inline]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,popcnt")]
 fn load_32(block: &[u8; 32]) -> __m256i {
     // SAFETY: reads the 32 bytes of the block, at any alignment.
     unsafe { _mm256_loadu_si256(block.as_ptr().cast()) }
 }
 
 #[inline]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,popcnt")]
 fn store_8(place: &mut [u16; SLACK], value: __m128i) {
     // SAFETY: writes the 16 bytes of the place, at any alignment.
     unsafe { _mm_storeu_si128(place.as_mut_ptr().cast(), value) };
 }
 
 #[inline]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,popcnt")]
 fn store_16(block: &mut [u8; 16], value: __m128i) {
     // SAFETY: writes the 16 bytes of the block, at any alignment.
     unsafe { _mm_storeu_si128(block.as_mut_ptr().cast(), value) };
@@ -195,10 +195,17 @@ fn store_16(block: &mut [u8; 16], value: __m128i) {
 
 /// Writes 8 elements of 4 bytes, from their lower and their upper halves.
 #[inline]
-#[target_feature(enable = "avx2")]
-fn store_32(block: &mut [u8; 32], low: __m128i, high: __m128i) {
+#[target_feature(enable = "avx2,popcnt")]
+fn store_pairs(block: &mut [u8; 32], low: __m128i, high: __m128i) {
     let halves = [_mm_unpacklo_epi16(low, high), _mm_unpackhi_epi16(low, high)];
     for (out, half) in block.as_chunks_mut::<16>().0.iter_mut().zip(halves) {
         store_16(out, half);
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,popcnt")]
+fn store_32(block: &mut [u8; 32], value: __m256i) {
+    // SAFETY: writes the 32 bytes of the block, at any alignment.
+    unsafe { _mm256_storeu_si256(block.as_mut_ptr().cast(), value) };
 }

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::engine::window::{BlockRecord, Found, Outcome};
+use crate::engine::window::{BlockRecord, Found, FrameRecord, Outcome};
 use crate::error::{Error, Result};
 use crate::numeric::stats::Stats;
 
-const MAGIC: &[u8; 16] = b"taskvec journal1";
+const MAGIC: &[u8; 16] = b"taskvec journal2";
 const START: u64 = 32;
 /// Far more than any record has. A larger length can only come from a torn record.
 const MAX_RECORD: u32 = 1 << 30;
@@ -109,6 +109,11 @@ fn encode(outcome: &Outcome) -> Vec<u8> {
     bytes.extend((outcome.blocks.len() as u32).to_le_bytes());
     for block in &outcome.blocks {
         bytes.extend(block.digest.to_le_bytes());
+        bytes.push(u8::from(block.frame.is_some()));
+        if let Some(FrameRecord { bytes: length, magnitudes }) = block.frame {
+            bytes.extend(length.to_le_bytes());
+            bytes.push(magnitudes);
+        }
         bytes.extend((block.stats.len() as u32).to_le_bytes());
         for (tensor, stats) in &block.stats {
             bytes.extend(tensor.to_le_bytes());
@@ -120,7 +125,8 @@ fn encode(outcome: &Outcome) -> Vec<u8> {
         bytes.extend(tensor.to_le_bytes());
         bytes.extend(count.to_le_bytes());
     }
-    // The exceptions themselves are in the spool files; the digests tell whether they are still intact there.
+    // The exceptions themselves are in the spool files; the digests tell whether they are still intact there. Frames are
+    // in the weight files, as other blocks are.
     bytes.extend(xxh3_64(&outcome.found.index).to_le_bytes());
     bytes.extend(xxh3_64(&outcome.found.value).to_le_bytes());
     bytes
@@ -132,10 +138,18 @@ fn decode(payload: &[u8]) -> Option<Outcome> {
     let blocks = (0..u32::from_le_bytes(take(&mut rest)?))
         .map(|_| {
             let digest = u128::from_le_bytes(take(&mut rest)?);
+            let frame = match take(&mut rest)? {
+                [0] => None,
+                [_] => {
+                    let bytes = u32::from_le_bytes(take(&mut rest)?);
+                    let [magnitudes] = take(&mut rest)?;
+                    Some(FrameRecord { bytes, magnitudes })
+                }
+            };
             let stats = (0..u32::from_le_bytes(take(&mut rest)?))
                 .map(|_| Some((u32::from_le_bytes(take(&mut rest)?), Stats::from_bytes(&take(&mut rest)?))))
                 .collect::<Option<_>>()?;
-            Some(BlockRecord { digest, stats })
+            Some(BlockRecord { digest, frame, stats })
         })
         .collect::<Option<_>>()?;
     let counts = (0..u32::from_le_bytes(take(&mut rest)?))
@@ -143,7 +157,7 @@ fn decode(payload: &[u8]) -> Option<Outcome> {
         .collect::<Option<_>>()?;
     let index = take::<8>(&mut rest)?.to_vec();
     let value = take::<8>(&mut rest)?.to_vec();
-    rest.is_empty().then_some(Outcome { blocks, found: Found { counts, index, value } })
+    rest.is_empty().then_some(Outcome { blocks, found: Found { counts, index, value }, frames: Vec::new() })
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {

@@ -8,9 +8,11 @@ use crate::engine::window::{Outcome, Window};
 use crate::error::Result;
 use crate::format::blocks::{self, BLOCK, FileDigest};
 use crate::numeric::stats::Stats;
+use crate::output::frames::Frames;
 use crate::output::journal::Journal;
 use crate::output::spool::Spool;
 use crate::output::staging::Staging;
+use crate::output::tally::Tally;
 use crate::plan::Plan;
 use crate::plan::output::Output;
 use crate::system::parallel;
@@ -19,14 +21,61 @@ use crate::system::parallel;
 pub struct Ledger<'a> {
     plan: &'a Plan,
     journal: Journal,
-    /// Exceptions of a vector; `None` for a checkpoint.
-    pub spool: Option<Spool>,
+    /// What is written in the order of the windows.
+    pub ordered: Ordered<'a>,
     /// The digest of each file of the layout.
     pub digests: Vec<FileDigest>,
     /// The figures of each tensor of the layout.
     pub stats: Vec<Stats>,
     /// How many blocks are finished, counted over all files.
     pub blocks: u64,
+}
+
+/// What a job writes in the order of its windows, beside the blocks that each window writes itself.
+pub enum Ordered<'a> {
+    /// Nothing, for a checkpoint.
+    Nothing,
+    /// The exceptions of a dense vector.
+    Exceptions(Spool),
+    /// All frames of a packed vector.
+    Frames(Frames<'a>),
+}
+
+impl Ordered<'_> {
+    fn append(&mut self, outcome: &Outcome) -> Result<()> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Exceptions(spool) => spool.append(&outcome.found),
+            Self::Frames(frames) => frames.append(outcome),
+        }
+    }
+
+    /// Takes over what an earlier run wrote for a window; returns whether it is still there.
+    fn recall(&mut self, outcome: &Outcome) -> Result<bool> {
+        match self {
+            Self::Nothing => Ok(true),
+            Self::Exceptions(spool) => spool.recall(&outcome.found),
+            Self::Frames(frames) => frames.recall(outcome),
+        }
+    }
+
+    /// Goes on behind what was taken over.
+    fn go_on(&mut self) -> Result<()> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Exceptions(spool) => spool.cut(),
+            Self::Frames(frames) => frames.go_on(),
+        }
+    }
+
+    /// The exceptions of a vector, by tensor.
+    pub fn exceptions(&self) -> Option<&Tally> {
+        match self {
+            Self::Nothing => None,
+            Self::Exceptions(spool) => Some(&spool.tally),
+            Self::Frames(frames) => Some(&frames.tally),
+        }
+    }
 }
 
 impl<'a> Ledger<'a> {
@@ -45,13 +94,14 @@ impl<'a> Ledger<'a> {
                 Journal::create(&path, id)?
             }
         };
-        let spool = match plan.inputs.output {
-            Output::Checkpoint => None,
-            Output::Vector => Some(Spool::open(staging.scratch())?),
+        let ordered = match plan.inputs.output {
+            Output::Checkpoint => Ordered::Nothing,
+            Output::Vector if plan.layout.packed => Ordered::Frames(Frames::open(plan, staging)?),
+            Output::Vector => Ordered::Exceptions(Spool::open(staging.scratch())?),
         };
         let digests = vec![FileDigest::default(); plan.layout.files.len()];
         let stats = vec![Stats::default(); plan.layout.tensors.len()];
-        let mut ledger = Self { plan, journal, spool, digests, stats, blocks: 0 };
+        let mut ledger = Self { plan, journal, ordered, digests, stats, blocks: 0 };
         if going_on {
             ledger.recall(staging, control)?;
         }
@@ -66,12 +116,16 @@ impl<'a> Ledger<'a> {
             Ok(true)
         })?;
         claimed.truncate(usize::try_from(self.plan.layout.blocks()).unwrap_or(usize::MAX));
-        let sound = self.sound_blocks(staging, &claimed, control)?;
+        // Frames are compared when they are taken over.
+        let sound = match self.ordered {
+            Ordered::Frames(_) => claimed.len() as u64,
+            _ => self.sound_blocks(staging, &claimed, control)?,
+        };
         let mut journal_end = 0;
-        let Self { plan, journal, spool, digests, stats, blocks } = self;
+        let Self { plan, journal, ordered, digests, stats, blocks } = self;
         journal.replay(|outcome, end| {
             let fits = *blocks + outcome.blocks.len() as u64 <= sound;
-            if !fits || !spool.as_mut().map_or(Ok(true), |spool| spool.recall(&outcome.found))? {
+            if !fits || !ordered.recall(&outcome)? {
                 return Ok(false);
             }
             take_over(plan, digests, stats, blocks, &outcome);
@@ -79,7 +133,7 @@ impl<'a> Ledger<'a> {
             Ok(true)
         })?;
         self.journal.truncate(journal_end)?;
-        self.spool.as_mut().map_or(Ok(()), Spool::cut)
+        self.ordered.go_on()
     }
 
     /// How many blocks, counted from the first, hold the bytes that the journal claims.
@@ -108,9 +162,7 @@ impl<'a> Ledger<'a> {
 
     /// Adds the next window in order, and records it in the journal.
     pub fn append(&mut self, outcome: &Outcome) -> Result<()> {
-        if let Some(spool) = &mut self.spool {
-            spool.append(&outcome.found)?;
-        }
+        self.ordered.append(outcome)?;
         self.journal.append(outcome)?;
         take_over(self.plan, &mut self.digests, &mut self.stats, &mut self.blocks, outcome);
         Ok(())

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::NUMERIC_SPEC;
-use crate::checkpoint::{Checkpoint, vector};
+use crate::checkpoint::Checkpoint;
 use crate::numeric::stats::Stats;
 use crate::output::effect::{Effect, Sum};
 use crate::plan::Plan;
@@ -51,7 +51,7 @@ struct Document<'a> {
     recipe: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     vector: Option<Value>,
-    /// The minuend's `config.json`, so that a vector can be checked against a target without its donors.
+    /// See [`crate::plan::inputs::Description`].
     #[serde(skip_serializing_if = "Option::is_none")]
     config: Option<Value>,
     files: &'a [FileEntry],
@@ -110,6 +110,8 @@ fn alpha(tensor: &TensorPlan) -> Option<f32> {
 pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
     let base = plan.inputs.base();
     let of_vector = plan.inputs.output == Output::Vector;
+    let described = plan.inputs.described();
+    let scaled = plan.inputs.origins.iter().any(|(_, alpha)| alpha.is_some());
     let tensors = plan.layout.tensors.iter().zip(finished.stats).map(|(tensor, stats)| {
         let converted = tensor.dtype != base.tensors[tensor.base as usize].dtype;
         TensorEntry {
@@ -120,7 +122,7 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
                 (true, true) => "converted",
                 (true, false) => "copied",
             },
-            alpha: if of_vector { Vec::new() } else { tensor.terms.iter().map(|term| term.alpha).collect() },
+            alpha: if scaled { tensor.terms.iter().map(|term| term.alpha).collect() } else { Vec::new() },
             effect: (stats.elements > 0).then(|| of_tensor(plan, tensor, stats)),
         }
     });
@@ -132,22 +134,37 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
         inputs: inputs(plan, finished.input_sha256),
         recipe: plan.recipe(),
         vector: of_vector.then(|| {
+            let tied = described.tied;
             let (exceptions, counts) = finished.exceptions;
             let name = |place: u32| &base.tensors[plan.layout.tensors[place as usize].tensor as usize].name;
             let by_tensor: serde_json::Map<String, Value> = counts.iter().map(|&(place, count)| (name(place).clone(), count.into())).collect();
-            json!({"encoding": vector::DENSE, "tied": base.config.tied, "exceptions": exceptions, "exceptions_by_tensor": by_tensor})
+            json!({"encoding": plan.options.encoding.name(), "tied": tied, "exceptions": exceptions, "exceptions_by_tensor": by_tensor})
         }),
-        // Python reads a configuration with NaN or Infinity, but it is not JSON; such a one is left out.
-        config: base.config.raw.as_ref().filter(|_| of_vector).and_then(|raw| serde_json::from_slice(raw).ok()),
+        config: described.config.filter(|_| of_vector),
         files: finished.files,
         notes: &plan.notes,
         effect: total(plan, finished.stats),
         tensors: tensors.collect(),
     };
-    let mut bytes = serde_json::to_vec_pretty(&document)?;
+    let mut bytes = if plan.layout.packed { short(&document)? } else { serde_json::to_vec_pretty(&document)? };
     bytes.push(b'\n');
     Ok(bytes)
 }
+
+/// The document without white space, and without figures that no vector has: beside few changes, the description of many
+/// tensors would be long.
+fn short(document: &Document) -> serde_json::Result<Vec<u8>> {
+    let mut document = serde_json::to_value(document)?;
+    for tensor in document["tensors"].as_array_mut().into_iter().flatten() {
+        if let Some(effect) = tensor["effect"].as_object_mut() {
+            OF_CHECKPOINTS.iter().for_each(|&figure| drop(effect.remove(figure)));
+        }
+    }
+    serde_json::to_vec(&document)
+}
+
+/// What only a target's rounding decides.
+const OF_CHECKPOINTS: [&str; 5] = ["norm_requested", "norm_effective", "gain", "cosine", "survival"];
 
 fn inputs(plan: &Plan, hashed: Option<&[Vec<Option<String>>]>) -> Vec<Value> {
     let file = |input: usize, number: usize| {
@@ -177,6 +194,10 @@ fn inputs(plan: &Plan, hashed: Option<&[Vec<Option<String>>]>) -> Vec<Value> {
         }
         if let Some(adapter) = adapter {
             entry["adapter"] = adapter.to_json();
+        }
+        // A vector that is written from others says how these were made: nothing else would.
+        if let Some(vector) = this.vector.as_ref().filter(|_| plan.inputs.output == Output::Vector) {
+            entry["made"] = vector.made.clone();
         }
         entry["files"] = (0..shards.len()).map(|number| file(input, number)).collect();
         entry

@@ -4,6 +4,7 @@
 //! May import `engine` and what is below it. Anything that an output says about itself goes here.
 
 pub(crate) mod effect;
+pub(crate) mod frames;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 pub mod manifest;
@@ -12,3 +13,4 @@ pub(crate) mod sidecars;
 pub(crate) mod sink;
 pub(crate) mod spool;
 pub(crate) mod staging;
+pub(crate) mod tally;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::blocks;
 use crate::format::header::Header;
 use crate::output::effect::Effect;
-use crate::output::ledger::Ledger;
+use crate::output::ledger::{Ledger, Ordered};
 use crate::output::manifest::{self, FileEntry, Finished};
 use crate::output::sidecars;
 use crate::output::staging::Staging;
@@ -41,8 +41,10 @@ pub fn seal(plan: &Plan, staging: &Staging, ledger: &mut Ledger, card: &str, con
     for input in &plan.inputs.list {
         input.checkpoint.unchanged()?;
     }
-    let counts = ledger.spool.as_ref().map_or(&[][..], |spool| spool.counts());
-    let exceptions = ledger.spool.as_ref().map_or(0, |spool| spool.total());
+    let (exceptions, counts) = match ledger.ordered.exceptions() {
+        Some(tally) => (tally.total(), tally.counts()),
+        None => (0, &[][..]),
+    };
     let finished = Finished {
         stats: &ledger.stats,
         files: &files,
@@ -71,10 +73,17 @@ fn weights(plan: &Plan, staging: &Staging, ledger: &mut Ledger, control: &Contro
                 "does not hold the tensors that were written; make sure that no other program writes to this folder, and run again",
             ));
         }
-        files.push(FileEntry { name: file.name.clone(), size: file.len, xxh3_128: digest.hex(), sha256: None });
+        let (xxh3_128, size) = match &ledger.ordered {
+            // Its blocks have no digests of their own: frames do not end where blocks of the file do.
+            Ordered::Frames(_) => blocks::of_file(&path, control)?,
+            _ => (digest.hex(), file.len),
+        };
+        files.push(FileEntry { name: file.name.clone(), size, xxh3_128, sha256: None });
     }
     let base = plan.inputs.base();
-    if let Some(spool) = ledger.spool.as_mut().filter(|spool| spool.total() > 0) {
+    if let Ordered::Exceptions(spool) = &mut ledger.ordered
+        && spool.tally.total() > 0
+    {
         let name = "vector-exceptions.safetensors";
         let path = staging.path(name);
         let tensor = |place: u32| base.tensors[plan.layout.tensors[place as usize].tensor as usize].name.as_str();

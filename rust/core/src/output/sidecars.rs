@@ -122,7 +122,9 @@ fn index(plan: &Plan) -> Result<Option<(String, Vec<u8>)>> {
             }
         }
         let name = "vector.safetensors.index.json";
-        let value = json!({"metadata": {"total_size": total}, "weight_map": map});
+        // What packed tensors take is known only when they are written.
+        let metadata = if plan.layout.packed { json!({}) } else { json!({"total_size": total}) };
+        let value = json!({"metadata": metadata, "weight_map": map});
         return Ok(Some((name.into(), encode(&value, Path::new(name))?)));
     }
     let Some(index) = &base.index else { return Ok(None) };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
+use crate::system::files::read_exact_at;
 use crate::system::os::{self, DIRECT_ALIGNMENT};
 
 /// An output file that is being written. Several threads write windows to it at the same time.
@@ -15,11 +16,10 @@ pub struct Sink {
     file: File,
     direct: Option<File>,
     refused: AtomicBool,
-    len: u64,
 }
 
 impl Sink {
-    /// Opens (or creates) the file and reserves its space. Bytes written by an interrupted run stay.
+    /// Opens (or creates) the file and reserves `len` bytes for it. Bytes written by an interrupted run stay.
     ///
     /// Windows are written past the page cache even if nobody waits for the disk at the end: a copy into the cache costs
     /// more processor time than the whole sum, and unwritten pages may fill a small cgroup until the kernel kills us.
@@ -32,9 +32,11 @@ impl Sink {
             .truncate(false)
             .open(path)
             .map_err(Error::io(path, "create"))?;
-        os::preallocate(&file, len).map_err(Error::io(path, "reserve space for"))?;
+        if len > 0 {
+            os::preallocate(&file, len).map_err(Error::io(path, "reserve space for"))?;
+        }
         let direct = os::open_direct(path).ok();
-        Ok(Self { path: path.to_owned(), file, direct, refused: AtomicBool::new(false), len })
+        Ok(Self { path: path.to_owned(), file, direct, refused: AtomicBool::new(false) })
     }
 
     /// Writes `len` bytes of `window` at `offset`. `window` has room after them up to an aligned length. A direct write
@@ -50,7 +52,17 @@ impl Sink {
                 Err(error) => return Err(Error::io(&self.path, "write")(error)),
             }
         }
-        write_all_at(&self.file, &window[..len], offset).map_err(Error::io(&self.path, "write"))
+        self.write_small(offset, &window[..len])
+    }
+
+    /// Writes a few bytes at any offset, through the page cache.
+    pub fn write_small(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        write_all_at(&self.file, bytes, offset).map_err(Error::io(&self.path, "write"))
+    }
+
+    /// Reads bytes of an earlier run; returns whether all of them are there.
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> bool {
+        read_exact_at(&self.file, bytes, offset).is_ok()
     }
 
     /// Whether windows bypass the page cache.
@@ -60,8 +72,8 @@ impl Sink {
 
     /// Sets the exact length and, with `sync`, waits until the disk has everything. Returns false if the file system
     /// does not support that.
-    pub fn finish(&self, sync: bool) -> Result<bool> {
-        self.file.set_len(self.len).map_err(Error::io(&self.path, "set the length of"))?;
+    pub fn finish(&self, len: u64, sync: bool) -> Result<bool> {
+        self.file.set_len(len).map_err(Error::io(&self.path, "set the length of"))?;
         if sync { os::sync_file(&self.file).map_err(Error::io(&self.path, "sync")) } else { Ok(true) }
     }
 }

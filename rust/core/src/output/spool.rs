@@ -15,15 +15,16 @@ use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::format::header::Header;
 use crate::numeric::dtype::Dtype;
+use crate::output::tally::Tally;
 use crate::system::os;
 
-/// The spool files and how many exceptions each tensor has so far.
+/// The spool files.
 #[derive(Debug)]
 pub struct Spool {
     index: (PathBuf, File),
     value: (PathBuf, File),
-    /// Tensors by index in the layout, in order, with the number of their exceptions.
-    counts: Vec<(u32, u64)>,
+    /// How many each tensor has.
+    pub tally: Tally,
 }
 
 impl Spool {
@@ -35,22 +36,12 @@ impl Spool {
             let file = options.read(true).write(true).create(true).truncate(false).open(&path);
             Ok((path.clone(), file.map_err(Error::io(&path, "create"))?))
         };
-        Ok(Self { index: open("spool.index")?, value: open("spool.value")?, counts: Vec::new() })
-    }
-
-    fn count(&mut self, found: &Found) -> u64 {
-        for &(tensor, count) in &found.counts {
-            match self.counts.last_mut() {
-                Some((last, sum)) if *last == tensor => *sum += count,
-                _ => self.counts.push((tensor, count)),
-            }
-        }
-        found.counts.iter().map(|(_, count)| count).sum()
+        Ok(Self { index: open("spool.index")?, value: open("spool.value")?, tally: Tally::default() })
     }
 
     /// Adds a window's exceptions.
     pub fn append(&mut self, found: &Found) -> Result<()> {
-        self.count(found);
+        self.tally.add(&found.counts);
         for ((path, file), bytes) in [(&mut self.index, &found.index), (&mut self.value, &found.value)] {
             file.write_all(bytes).map_err(Error::io(path, "write"))?;
         }
@@ -68,29 +59,19 @@ impl Spool {
                 return Ok(false);
             }
         }
-        self.count(digests);
+        self.tally.add(&digests.counts);
         Ok(true)
     }
 
     /// Cuts off what follows the records taken over.
     pub fn cut(&mut self) -> Result<()> {
-        let total = self.total();
+        let total = self.tally.total();
         for ((path, file), size) in [(&mut self.index, 8), (&mut self.value, 4)] {
             file.set_len(total * size)
                 .and_then(|()| file.seek(SeekFrom::Start(total * size)))
                 .map_err(Error::io(path, "write"))?;
         }
         Ok(())
-    }
-
-    /// The number of exceptions so far.
-    pub fn total(&self) -> u64 {
-        self.counts.iter().map(|(_, count)| count).sum()
-    }
-
-    /// The number of exceptions of each tensor that has any, by index in the layout.
-    pub fn counts(&self) -> &[(u32, u64)] {
-        &self.counts
     }
 
     /// Writes the exceptions file. `name` gives a tensor's name from its index in the layout.
@@ -103,7 +84,9 @@ impl Spool {
     ) -> Result<()> {
         let entries: Vec<(String, Dtype, [u64; 1])> = [("index", Dtype::I64), ("value", Dtype::F32)]
             .into_iter()
-            .flat_map(|(part, dtype)| self.counts.iter().map(move |&(tensor, count)| (part, dtype, tensor, count)))
+            .flat_map(|(part, dtype)| {
+                self.tally.counts().iter().map(move |&(tensor, count)| (part, dtype, tensor, count))
+            })
             .map(|(part, dtype, tensor, count)| (format!("{}.{part}", name(tensor)), dtype, [count]))
             .collect();
         let entries: Vec<(&str, Dtype, &[u64])> =

@@ -1,6 +1,9 @@
 //! How the memory budget is spent: `headers + workers × (input buffer + output buffer)`. It does not depend on the size
 //! of a tensor or a shard.
 
+use crate::codec::derived::{Encoded, Made};
+use crate::codec::packed::frame;
+use crate::codec::packed::unpack::UNPACKER;
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::numeric::dtype::Dtype;
@@ -13,6 +16,8 @@ use crate::system::os::DIRECT_ALIGNMENT;
 
 /// Bytes in memory per tensor of an input: its name, its place, and its part of the plan and of the statistics.
 const PER_TENSOR: u64 = 600;
+/// Bytes in memory per frame of a packed output.
+const PER_FRAME: u64 = 24;
 /// Bytes for each worker: stacks, queues, and what the allocator keeps.
 pub const PER_WORKER: u64 = 128 << 10;
 /// Bytes for Python's HTTP client, its connections, and the threads that wait for them.
@@ -29,10 +34,14 @@ pub struct Need {
     pub read: u64,
     /// The most input bytes that one block needs.
     pub block_in: u64,
-    /// The most bytes of exceptions that one block can produce.
-    pub block_exceptions: u64,
+    /// The most bytes that one block of a vector can add to what waits to be written in order: exceptions, or a frame.
+    pub block_waiting: u64,
+    /// Bytes that a worker needs to pack a block.
+    pub packing: u64,
     /// The most bytes of decoded values of one tensor in one block.
     pub made: u64,
+    /// The most packed operands of one tensor.
+    pub packed: u64,
     /// Bytes of a block as delivered to a consumer in memory; 0 if windows go to files.
     pub block_delivered: u64,
     /// Bytes of headers and tables.
@@ -47,21 +56,27 @@ impl Need {
         let tensors: usize = inputs.list.iter().map(|input| input.checkpoint.tensors.len()).sum();
         let headers: u64 = layout.files.iter().map(|file| file.data_start).sum();
         let lanes = inputs.list.iter().filter(|input| input.checkpoint.place.streams()).count() as u64;
-        let mut need = Self { fixed: tensors as u64 * PER_TENSOR + headers, lanes, ..Self::default() };
+        let tables = inputs.list.iter().filter_map(|input| input.checkpoint.made.as_ref()).flatten().map(Made::bytes);
+        // Of an output that is packed: the length of each frame, as a number and as text, in each file once.
+        let frames = if layout.packed { layout.blocks() * PER_FRAME } else { 0 };
+        let fixed = tensors as u64 * PER_TENSOR + headers + tables.sum::<u64>() + frames;
+        let mut need = Self { fixed, lanes, ..Self::default() };
         for file in &layout.files {
             need.read += file.data_start;
             need.block_in = need.block_in.max(file.data_start.min(BLOCK));
             for number in 0..file.blocks() {
-                let (mut block_in, mut exceptions) = (0, 0);
+                let (mut block_in, mut waiting) = (0, 0);
                 for place in layout.overlapping(file, number * BLOCK, (number + 1) * BLOCK) {
-                    let share = in_block(inputs, &layout.tensors[place], number);
+                    let share = in_block(inputs, &layout.tensors[place], layout.packed, number);
                     block_in += share.read;
-                    exceptions += share.exceptions;
+                    waiting += share.waiting;
+                    need.packing = need.packing.max(share.packing);
                     need.made = need.made.max(share.made);
+                    need.packed = need.packed.max(share.packed);
                 }
                 need.read += block_in;
                 need.block_in = need.block_in.max(block_in);
-                need.block_exceptions = need.block_exceptions.max(exceptions);
+                need.block_waiting = need.block_waiting.max(waiting);
             }
         }
         if io != Io::Mmap || lanes > 0 {
@@ -80,8 +95,12 @@ struct Share {
     read: u64,
     /// Decoded values.
     made: u64,
-    /// Exceptions that it can produce.
-    exceptions: u64,
+    /// Operands that are unpacked.
+    packed: u64,
+    /// What it can add to what waits to be written.
+    waiting: u64,
+    /// What packing needs.
+    packing: u64,
 }
 
 /// Adds what the elements of a span need.
@@ -91,21 +110,23 @@ fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, span: Span) {
     if inputs.output == Output::Checkpoint {
         share.read += inputs.base().tensors[plan.base as usize].dtype.bits() * elements / 8;
     }
-    let mut made = 0;
+    let (mut made, mut packed) = (0, 0);
     for (_, term) in plan.reaching(span) {
         for at in [Some(term.minuend), term.subtrahend].into_iter().flatten() {
             let operand = inputs.operand(at, begin, end);
             share.read += operand.read_bytes();
             made += operand.room(elements);
+            packed += u64::from(matches!(operand, Encoded::Packed { .. }));
         }
         let exceptions = term.exceptions.map_or(0, |(index, _)| inputs.tensor(index).elements().min(elements));
         share.read += exceptions * EXCEPTION;
     }
     share.made = share.made.max(made);
+    share.packed = share.packed.max(packed);
 }
 
 /// What a tensor needs in one block.
-fn in_block(inputs: &Inputs, plan: &TensorPlan, number: u64) -> Share {
+fn in_block(inputs: &Inputs, plan: &TensorPlan, packed: bool, number: u64) -> Share {
     let begin = plan.begin.max(number * BLOCK) - plan.begin;
     let end = plan.bytes().min((number + 1) * BLOCK - plan.begin);
     let bits = plan.dtype.bits();
@@ -117,8 +138,12 @@ fn in_block(inputs: &Inputs, plan: &TensorPlan, number: u64) -> Share {
     for span in plan.spans(base).into_iter().map(part).filter(|span| span.begin < span.end) {
         add(&mut share, inputs, plan, span);
     }
-    if inputs.output == Output::Vector && plan.dtype == Dtype::BF16 {
-        share.exceptions = to.saturating_sub(from) * EXCEPTION;
+    let elements = to.saturating_sub(from);
+    if packed {
+        share.waiting = frame::longest(elements);
+        share.packing = frame::packer_bytes(elements);
+    } else if inputs.output == Output::Vector && plan.dtype == Dtype::BF16 {
+        share.waiting = elements * EXCEPTION;
     }
     share
 }
@@ -154,14 +179,16 @@ impl Budget {
     /// # Errors
     /// The budget is too small even for one window of one block.
     pub fn new(need: &Need, bytes: u64, threads: usize) -> Result<Self> {
-        // A finished window's exceptions wait in memory until their turn to be written. Meanwhile its worker computes
-        // another window, so each worker may hold the exceptions of two.
+        // A finished window's exceptions or frames wait in memory until their turn to be written. Meanwhile its worker computes
+        // another window, so each worker may hold those of two.
         let each = |blocks: u64| {
             let edges = 3 * DIRECT_ALIGNMENT as u64;
             PER_WORKER
                 + edges
                 + need.made
-                + blocks * (BLOCK + need.block_in + 2 * need.block_exceptions + need.block_delivered)
+                + need.packed * UNPACKER
+                + need.packing
+                + blocks * (BLOCK + need.block_in + 2 * need.block_waiting + need.block_delivered)
         };
         // Each window in progress has its own packet, and the consumer has a copy of one.
         let fixed = |blocks: u64| need.fixed + blocks * need.block_delivered;

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::checkpoint::open::{self, Kind};
-use crate::checkpoint::vector::VectorInfo;
+use crate::checkpoint::vector::{Encoding, VectorInfo};
 use crate::checkpoint::{Checkpoint, Tensor, descriptions, vector};
 use crate::codec::derived::Made;
 use crate::control::Control;
@@ -41,6 +43,25 @@ pub enum Request {
         /// The factor.
         alpha: Alpha,
     },
+    /// Store a vector with another encoding.
+    Convert {
+        /// The vector.
+        vector: Place,
+    },
+    /// Write `Σ αᵢ·vᵢ` as a vector.
+    Combine {
+        /// Vector folders and their factors, in the order of the sum.
+        vectors: Vec<(Place, Alpha)>,
+    },
+    /// Write random numbers as a vector, in place of the values of another one.
+    Randomize {
+        /// The numbers: a checkpoint with the vector's tensors, already scaled.
+        noise: Place,
+        /// The vector, for the record: none of its values are read.
+        vector: Place,
+        /// What the numbers were drawn from.
+        seed: u64,
+    },
     /// Read a checkpoint's own values, for a consumer that compares them or puts them back.
     Read {
         /// The checkpoint.
@@ -55,6 +76,9 @@ impl Request {
             Self::Extract { .. } => "extract",
             Self::Apply { .. } => "apply",
             Self::Transfer { .. } => "transfer",
+            Self::Convert { .. } => "convert",
+            Self::Combine { .. } => "combine",
+            Self::Randomize { .. } => "randomize",
             Self::Read { .. } => "read",
         }
     }
@@ -76,6 +100,8 @@ pub struct Input {
     pub role: String,
     /// Its files.
     pub checkpoint: Checkpoint,
+    /// Its description, if it is a vector.
+    pub vector: Option<VectorInfo>,
 }
 
 /// Where one summand of the result comes from.
@@ -99,6 +125,15 @@ pub enum Origin {
         /// Whether its manifest says that it is 0 everywhere.
         nothing: bool,
     },
+}
+
+/// What the description of a vector says about the model that it belongs to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Description {
+    /// Whether the output head is tied to the embedding; `None` if unknown.
+    pub tied: Option<bool>,
+    /// The configuration, so that the vector can be checked against a target without its donors.
+    pub config: Option<Value>,
 }
 
 /// Everything a job reads. The first input gives the output its layout.
@@ -125,16 +160,33 @@ impl Inputs {
                 inputs.target(target, control)?;
                 inputs.pair(minuend, subtrahend, Some(alpha.clone()), options, control)?;
             }
+            Request::Convert { vector } => {
+                inputs.output = Output::Vector;
+                inputs.vector(vector, "", None, control)?;
+            }
+            Request::Combine { vectors } => {
+                inputs.output = Output::Vector;
+                if vectors.is_empty() {
+                    return Err(Error::Usage("combine needs at least one vector".into()));
+                }
+                inputs.vectors(vectors, control)?;
+            }
+            Request::Randomize { noise, vector, .. } => {
+                inputs.output = Output::Vector;
+                let dense = inputs.push("noise", Checkpoint::open(noise, control)?);
+                inputs.vector(vector, "", None, control)?;
+                // Only the numbers are read. The vector says what they stand for.
+                let nothing = false;
+                let tied = inputs.described().tied;
+                inputs.origins = vec![(Origin::Vector { dense, exceptions: None, tied, nothing }, None)];
+            }
             Request::Read { target } => drop(inputs.push("target", Checkpoint::open(target, control)?)),
             Request::Apply { target, vectors } => {
                 if vectors.is_empty() {
                     return Err(Error::Usage("apply needs at least one vector".into()));
                 }
                 inputs.target(target, control)?;
-                for (number, (place, alpha)) in vectors.iter().enumerate() {
-                    let number = if vectors.len() > 1 { format!(" {}", number + 1) } else { String::new() };
-                    inputs.vector(place, &number, alpha.clone(), control)?;
-                }
+                inputs.vectors(vectors, control)?;
             }
         }
         let adapters = inputs.list.iter().any(|input| input.checkpoint.adapter.is_some());
@@ -152,8 +204,30 @@ impl Inputs {
         Ok(())
     }
 
+    fn vectors(&mut self, vectors: &[(Place, Alpha)], control: &Control) -> Result<()> {
+        for (number, (place, alpha)) in vectors.iter().enumerate() {
+            let number = if vectors.len() > 1 { format!(" {}", number + 1) } else { String::new() };
+            self.vector(place, &number, Some(alpha.clone()), control)?;
+        }
+        Ok(())
+    }
+
+    /// What the description of a vector that is written takes over: from the minuend, or from the vectors that it is
+    /// computed from. These agree on it; see `matching`.
+    pub fn described(&self) -> Description {
+        match self.list.iter().find_map(|input| input.vector.as_ref()) {
+            Some(vector) => Description { tied: vector.tied, config: vector.config.clone() },
+            None => {
+                let config = &self.base().config;
+                // Python reads a configuration with NaN or Infinity, but it is not JSON; such a one is left out.
+                let text = config.raw.as_ref().and_then(|raw| serde_json::from_slice(raw).ok());
+                Description { tied: config.tied, config: text }
+            }
+        }
+    }
+
     fn push(&mut self, role: impl Into<String>, checkpoint: Checkpoint) -> u32 {
-        self.list.push(Input { role: role.into(), checkpoint });
+        self.list.push(Input { role: role.into(), checkpoint, vector: None });
         u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX)
     }
 
@@ -183,7 +257,7 @@ impl Inputs {
         Ok(())
     }
 
-    fn vector(&mut self, place: &Place, number: &str, alpha: Alpha, control: &Control) -> Result<()> {
+    fn vector(&mut self, place: &Place, number: &str, alpha: Option<Alpha>, control: &Control) -> Result<()> {
         debug_assert!(
             !place.streams(),
             "a vector is not streamed: where its exceptions are is known only from its bytes"
@@ -194,16 +268,22 @@ impl Inputs {
             return Err(Error::corrupt(&place.root, what));
         }
         let info = VectorInfo::read(place)?;
-        let dense = self.push(format!("vector{number}"), Checkpoint::open_weights(place, vector::STEM, control)?);
+        let dense = self.push(format!("vector{number}"), vector::open(place, control)?);
+        let packed = self.list[dense as usize].checkpoint.made.is_some();
+        if packed != (info.encoding == Encoding::Packed) && !self.list[dense as usize].checkpoint.tensors.is_empty() {
+            return Err(info.not_as_described());
+        }
         // Opened also if the description says that there are none: otherwise the file would be ignored silently.
-        let exceptions = if info.exceptions > 0 || place.has("vector-exceptions.safetensors")? {
+        let exceptions = if (!packed && info.exceptions > 0) || place.has("vector-exceptions.safetensors")? {
             let checkpoint = Checkpoint::open_weights(place, "vector-exceptions", control)?;
             info.check_exceptions(&checkpoint, &self.list[dense as usize].checkpoint)?;
             Some(self.push(format!("vector{number} exceptions"), checkpoint))
         } else {
             None
         };
-        self.origins.push((Origin::Vector { dense, exceptions, tied: info.tied, nothing: info.nothing }, Some(alpha)));
+        let (tied, nothing) = (info.tied, info.nothing);
+        self.list[dense as usize].vector = Some(info);
+        self.origins.push((Origin::Vector { dense, exceptions, tied, nothing }, alpha));
         Ok(())
     }
 

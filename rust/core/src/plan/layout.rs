@@ -2,6 +2,8 @@
 //! computed.
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::vector::Encoding;
+use crate::codec::packed::FRAME;
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::format::header::Header;
@@ -11,6 +13,8 @@ use crate::plan::matching::{Match, TermPlan, vector_dtype};
 use crate::plan::options::Options;
 use crate::plan::output::Output;
 
+const _: () = assert!(FRAME == BLOCK, "a block is packed to a frame");
+
 /// Where the header of an output file comes from.
 #[derive(Clone, Debug)]
 pub enum HeaderSource {
@@ -18,6 +22,8 @@ pub enum HeaderSource {
     Shard(u32),
     /// New bytes, because tensors have another type, or some are missing.
     New(Vec<u8>),
+    /// Written at the end: the file is packed, and only then it is known how long its tensors are.
+    Last,
 }
 
 /// One safetensors file of the output.
@@ -25,7 +31,7 @@ pub enum HeaderSource {
 pub struct OutFile {
     /// Its name in the output folder.
     pub name: String,
-    /// Its length in bytes.
+    /// Its length in bytes; of a packed file, that of the grid of its blocks.
     pub len: u64,
     /// Where its header comes from.
     pub header: HeaderSource,
@@ -55,7 +61,7 @@ pub struct TensorPlan {
     pub dtype: Dtype,
     /// The number of its elements.
     pub elements: u64,
-    /// Where it begins in its file.
+    /// Where it begins in its file. In a packed file every tensor begins with a block of its own.
     pub begin: u64,
     /// The summands; empty if the tensor is only copied or converted.
     pub terms: Vec<TermPlan>,
@@ -88,6 +94,11 @@ impl TensorPlan {
     pub fn bytes(&self) -> u64 {
         // A header was accepted, so elements × bits is a whole number of bytes and does not overflow.
         self.elements * self.dtype.bits() / 8
+    }
+
+    /// How many blocks it has in a packed file, which are its frames.
+    pub fn frames(&self) -> u64 {
+        self.bytes().div_ceil(BLOCK)
     }
 
     /// The elements that get arithmetic: those of the longest term.
@@ -125,6 +136,8 @@ pub struct Layout {
     pub tensors: Vec<TensorPlan>,
     /// Whether any tensor's type differs from the first input's. Then headers, index and config are written anew.
     pub converted: bool,
+    /// Whether each block is packed to a frame. Then offsets in files are those of the dense form.
+    pub packed: bool,
 }
 
 impl Layout {
@@ -143,7 +156,8 @@ impl Layout {
             tensors.push(TensorPlan { tensor, base, dtype, elements, begin: 0, terms });
         }
         let converted = tensors.iter().any(|plan| plan.dtype != base.tensors[plan.base as usize].dtype);
-        let mut layout = Self { files: Vec::new(), tensors, converted };
+        let packed = inputs.output == Output::Vector && options.encoding == Encoding::Packed;
+        let mut layout = Self { files: Vec::new(), tensors, converted, packed };
         layout.place(inputs.output, base, converted || inputs.output == Output::Vector);
         Ok(layout)
     }
@@ -160,7 +174,9 @@ impl Layout {
                 continue;
             }
             let plans = &mut self.tensors[start..end];
-            let (header, data_start) = if new_headers {
+            let (header, data_start) = if self.packed {
+                (HeaderSource::Last, 0)
+            } else if new_headers {
                 let shapes: Vec<_> =
                     plans.iter().map(|plan| output.shape(&base.tensors[plan.tensor as usize], plan.elements)).collect();
                 let entries: Vec<_> = plans
@@ -176,6 +192,9 @@ impl Layout {
             };
             let mut at = data_start;
             for plan in plans {
+                if self.packed {
+                    at = at.next_multiple_of(BLOCK);
+                }
                 plan.begin = at;
                 at += plan.bytes();
             }
@@ -219,9 +238,8 @@ fn out_dtype(inputs: &Inputs, found: &Match, options: &Options) -> Result<Dtype>
     let base = &inputs.base().tensors[found.base as usize];
     if inputs.output == Output::Vector {
         let float = |at| inputs.tensor(at).dtype.float().unwrap_or(Float::F32);
-        let term = &found.terms[0];
-        let natural = term.subtrahend.map_or(Float::F32, |s| vector_dtype(float(term.minuend), float(s)));
-        return Ok(natural.dtype());
+        let operands = found.terms.iter().flat_map(|term| [Some(term.minuend), term.subtrahend]).flatten();
+        return Ok(vector_dtype(operands.map(float)).dtype());
     }
     match (options.dtype, base.dtype.float()) {
         (None, _) => Ok(base.dtype),

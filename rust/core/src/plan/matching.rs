@@ -6,17 +6,19 @@
 mod layouts;
 mod prefixes;
 mod unused;
+mod vectors;
 mod views;
 
 use std::collections::HashSet;
 
 use serde::Serialize;
 
+pub use self::vectors::vector_dtype;
 use self::views::{Difference, View};
 use crate::checkpoint::{Tensor, tied};
 use crate::error::Result;
 use crate::format::config;
-use crate::numeric::dtype::{Float, Kind};
+use crate::numeric::dtype::Kind;
 use crate::plan::inputs::{At, Inputs, Origin};
 use crate::plan::layers::{LayerFactor, Scheduled};
 use crate::plan::options::{Alpha, Options, Vocab};
@@ -112,7 +114,7 @@ pub fn match_inputs(inputs: &Inputs, options: &Options) -> Result<Matching> {
     let mut views: Vec<_> = inputs.origins.iter().map(|(origin, _)| matcher.view(origin)).collect();
     match inputs.output {
         Output::Checkpoint => matcher.combine(&mut views),
-        Output::Vector => matcher.extract(&views),
+        Output::Vector => matcher.vector(&views),
     }
     matcher.options_used()?;
     matcher.name_other_layouts();
@@ -359,37 +361,4 @@ impl<'a> Matcher<'a> {
         };
         flag.unwrap_or_else(|| view.keys().any(|name| tied::is_vocabulary(name)))
     }
-
-    fn extract(&mut self, views: &[View<'a>]) {
-        for at in self.tensors(0) {
-            let name = self.options.strip(self.name(at));
-            let Some(difference) = views[0].get(&name).copied().filter(|d| d.minuend == at) else { continue };
-            let tensor = self.inputs.tensor(at);
-            if !self.options.selects(&name) {
-                self.note("tensor(s) not selected by --include/--exclude, not in the vector", &tensor.name);
-            } else if tensor.dtype.kind() == Kind::Integer {
-                if self.looks_quantised(at) {
-                    self.problem(at, format!("its {} values look like codes of a quantised format, and arithmetic on codes has no meaning; use the unquantised checkpoint", tensor.dtype));
-                }
-                self.note("integer tensor(s), not in the vector", &tensor.name);
-            } else if self.floats(&difference) {
-                let whole: Vec<At> = std::iter::once(at).chain(difference.subtrahend).collect();
-                let Some(elements) = self.common_elements(&whole) else { continue };
-                let Difference { minuend, subtrahend, .. } = difference;
-                let term = TermPlan { minuend, subtrahend, exceptions: None, alpha: 1.0, elements };
-                self.found.matches.push(Match { tensor: at.tensor, base: at.tensor, terms: vec![term] });
-            }
-        }
-        if self.found.matches.is_empty() && self.found.problems.is_empty() {
-            let file = self.inputs.base().place.root.display().to_string();
-            let message = "no tensor is left to subtract; include more of them or exclude fewer (--include, --exclude)"
-                .to_owned();
-            self.found.problems.push(Problem { file, tensor: None, message });
-        }
-    }
-}
-
-/// The type in which a vector's tensor is stored: bf16 if both donors are bf16, otherwise f32.
-pub fn vector_dtype(minuend: Float, subtrahend: Float) -> Float {
-    if minuend == Float::Bf16 && subtrahend == Float::Bf16 { Float::Bf16 } else { Float::F32 }
 }

@@ -219,7 +219,8 @@ impl Plan {
             Origin::Vector { tied, .. } => *tied,
         };
         let tied: Vec<_> = self.inputs.origins.iter().map(|(origin, _)| vector_tied(origin)).collect();
-        let id = json!([env!("CARGO_PKG_VERSION"), NUMERIC_SPEC, self.request.verb(), self.recipe(), inputs, tied]);
+        let spec = (env!("CARGO_PKG_VERSION"), NUMERIC_SPEC);
+        let id = json!([spec, self.request.verb(), self.recipe(), inputs, tied, self.layout.packed]);
         xxh3_128(id.to_string().as_bytes())
     }
 
@@ -257,6 +258,9 @@ impl Plan {
         }
         if let Some(schedule) = &options.schedule {
             recipe["schedule"] = schedule.text.as_str().into();
+        }
+        if let Request::Randomize { seed, .. } = self.request {
+            recipe["seed"] = seed.into();
         }
         recipe
     }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use regex::Regex;
 use serde::Deserialize;
 
+use crate::checkpoint::vector::Encoding;
 use crate::error::{Error, Result};
 use crate::numeric::dtype::Float;
 pub use crate::plan::alpha::Alpha;
@@ -131,6 +132,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Element type of every float tensor of the output; by default that of the target's tensor.
     pub dtype: Option<Float>,
+    /// How the values of a vector are stored.
+    pub encoding: Encoding,
     /// How results are rounded.
     pub rounding: RoundingMode,
     /// Seed of stochastic rounding.
@@ -169,6 +172,7 @@ impl Default for Options {
             memory: None,
             threads: None,
             dtype: None,
+            encoding: Encoding::default(),
             rounding: RoundingMode::default(),
             seed: 0,
             vocab: Vocab::default(),

@@ -12,6 +12,7 @@ struct Document {
     memory: Option<u64>,
     threads: Option<usize>,
     dtype: Option<String>,
+    encoding: String,
     rounding: String,
     seed: u64,
     vocab: String,
@@ -57,6 +58,7 @@ impl Options {
             memory: given.memory,
             threads: given.threads,
             dtype: given.dtype.as_deref().map(parse_dtype).transpose()?,
+            encoding: given.encoding.parse()?,
             rounding: given.rounding.parse()?,
             seed: given.seed,
             vocab: given.vocab.parse()?,
@@ -85,7 +87,7 @@ mod tests {
 
     fn whole() -> Value {
         json!({
-            "memory": 1, "threads": null, "dtype": "f16", "rounding": "stochastic", "seed": u64::MAX, "vocab": "common",
+            "memory": 1, "threads": null, "dtype": "f16", "encoding": "dense", "rounding": "stochastic", "seed": u64::MAX, "vocab": "common",
             "include": ["a"], "exclude": [], "schedule": "linear:0,1", "io": "pread", "sync": false, "sha256": true,
             "overwrite": false, "resume": false, "prefixes": ["p."], "base": null,
             "alpha_rules": [{"pattern": "b", "text": "0.1", "number": "0.1"}],

@@ -5,10 +5,10 @@ use serde_json::{Map, Value, json};
 use crate::checkpoint::open;
 use crate::control::{Control, Phase};
 use crate::engine::arrivals::Wanted;
-use crate::engine::gather::{Gather, Sources};
+use crate::engine::gather::Sources;
+use crate::engine::reader::{PART, Reader};
 use crate::error::{Error, Result};
 use crate::numeric::compare::compare;
-use crate::numeric::operand::Operand;
 use crate::numeric::simd::Isa;
 use crate::numeric::stats::Comparison;
 use crate::plan::budget::PER_WORKER;
@@ -16,19 +16,13 @@ use crate::plan::inputs::{At, Input, Inputs};
 use crate::plan::options::Options;
 use crate::plan::output::Output;
 use crate::storage::place::Place;
-use crate::system::buffer::Buffer;
-use crate::system::os::DIRECT_ALIGNMENT;
 use crate::system::parallel::ordered;
-
-/// Elements compared at a time: at most 1 MiB of each input's bytes.
-const PART: u64 = 128 << 10;
-const WIDEST: u64 = 8;
 
 /// Compares two folders and returns the findings as JSON (`taskvec/diff/1`).
 pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Result<Value> {
     let isa = Isa::from_env()?;
     let input = |role: &str, place: &Place| {
-        Ok::<_, Error>(Input { role: role.into(), checkpoint: open::weights(place, control)? })
+        Ok::<_, Error>(Input { role: role.into(), checkpoint: open::weights(place, control)?, vector: None })
     };
     let inputs = Inputs { list: vec![input("a", a)?, input("b", b)?], origins: Vec::new(), output: Output::default() };
     let pairs = Pairs::new(&inputs);
@@ -42,36 +36,33 @@ pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Resul
     for (place, &(at, _)) in pairs.matched.iter().enumerate() {
         parts.extend((0..inputs.tensor(at).elements()).step_by(PART as usize).map(|first| (place, first)));
     }
-    let both = |&(a, b): &(At, At)| inputs.tensor(a).bytes + inputs.tensor(b).bytes;
+    let bits = |&(a, b): &(At, At)| inputs.tensor(a).dtype.bits() + inputs.tensor(b).dtype.bits();
+    let both = |pair: &(At, At)| inputs.tensor(pair.0).elements() * bits(pair) / 8;
     control.begin(Phase::Reading, pairs.matched.iter().map(both).sum());
-    let room = (2 * PART * WIDEST) as usize + 8 * DIRECT_ALIGNMENT;
-    let affordable = (options.budget() / (room as u64 + PER_WORKER)).max(1) as usize;
+    let affordable = (options.budget() / (2 * Reader::BYTES + PER_WORKER)).max(1) as usize;
     let mut found = vec![Comparison::default(); pairs.matched.len()];
-    let work = |item: u64, (buffer, gather): &mut (Buffer, Gather)| {
+    let from = (&inputs, &sources, isa);
+    let work = |item: u64, [left, right]: &mut [Reader; 2]| {
         let (place, first) = parts[item as usize];
         let (a, b) = pairs.matched[place];
-        gather.clear(None);
-        let count = PART.min(inputs.tensor(a).elements() - first);
-        let slots = [a, b].map(|at| {
-            let size = inputs.tensor(at).dtype.bits() / 8;
-            gather.tensor(&inputs, at, first * size, count * size)
-        });
-        let loaded = gather.load(&sources, buffer.bytes())?;
+        let end = inputs.tensor(a).elements().min(first + PART);
         let mut part = Comparison::default();
-        let [left, right] = slots.map(|slot| loaded.bytes(slot));
-        match (inputs.tensor(a).dtype.float(), inputs.tensor(b).dtype.float()) {
-            (Some(x), Some(y)) => {
-                compare(isa, Operand { float: x, bytes: left }, Operand { float: y, bytes: right }, &mut part)
-            }
-            // Without arithmetic on this type, the only finding is whether the bytes of each element are equal.
-            _ => {
-                let size = (inputs.tensor(a).dtype.bits() / 8) as usize;
-                part.elements = count;
-                part.changed = left.chunks(size).zip(right.chunks(size)).filter(|(x, y)| x != y).count() as u64;
-            }
-        }
-        control.add((left.len() + right.len()) as u64);
-        gather.release(&sources)?;
+        left.read(from, a, (first, end), |left| {
+            right.read(from, b, (first, end), |right| {
+                let [x, y] = [a, b].map(|at| inputs.tensor(at).dtype.float());
+                if x.is_some() && y.is_some() {
+                    compare(isa, left, right, &mut part);
+                } else {
+                    // Without arithmetic on this type, the only finding is whether the bytes of each element are equal.
+                    let size = (inputs.tensor(a).dtype.bits() / 8) as usize;
+                    part.elements = end - first;
+                    let pairs = left.bytes.chunks(size).zip(right.bytes.chunks(size));
+                    part.changed = pairs.filter(|(x, y)| x != y).count() as u64;
+                }
+                control.add((end - first) * bits(&(a, b)) / 8);
+                Ok(())
+            })
+        })?;
         Ok(part)
     };
     let workers = (2 * options.threads()?).min(affordable);
@@ -79,7 +70,7 @@ pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Resul
         control,
         workers,
         parts.len() as u64,
-        || (Buffer::new(room), Gather::default()),
+        || [Reader::new(), Reader::new()],
         work,
         |item, part| {
             found[parts[item as usize].0].add(&part);

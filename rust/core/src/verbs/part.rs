@@ -7,7 +7,7 @@ use crate::engine::{arrivals, pool};
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::numeric::simd::Isa;
-use crate::output::ledger::Ledger;
+use crate::output::ledger::{Ledger, Ordered};
 use crate::output::sidecars;
 use crate::output::sink::Sink;
 use crate::output::staging::Staging;
@@ -39,7 +39,7 @@ pub fn run<'p>(
     let resumed = (ledger.blocks * BLOCK).min(plan.layout.bytes());
     require_space(plan, staging)?;
     let mut sinks = Vec::with_capacity(plan.layout.files.len());
-    for file in &plan.layout.files {
+    for file in plan.layout.files.iter().filter(|_| !plan.layout.packed) {
         sinks.push(Sink::open(&staging.path(&file.name), file.len)?);
     }
     let windows = ledger.windows();
@@ -53,23 +53,33 @@ pub fn run<'p>(
     let work = |window: Window, worker: &mut Worker<'p>| {
         let outcome = window::compute(&shared, window, worker, None)?;
         let (begin, end) = window.range(&plan.layout.files[window.file]);
-        sinks[window.file].write(begin, worker.output(), (end - begin) as usize)?;
+        // Frames are written in order, by the ledger.
+        if let Some(sink) = sinks.get(window.file) {
+            sink.write(begin, worker.output(), (end - begin) as usize)?;
+        }
         control.add(end - begin);
         Ok(outcome)
     };
     pool::run(&shared, &windows, control, work, |outcome| ledger.append(&outcome))?;
-    let direct = sinks.iter().all(Sink::is_direct);
     control.begin(Phase::Syncing, 0);
+    if let Ordered::Frames(frames) = &mut ledger.ordered {
+        let synced = frames.finish(sync)?;
+        return Ok(Computed { resumed, direct: frames.is_direct(), synced });
+    }
     let mut synced = true;
-    for sink in &sinks {
-        synced &= sink.finish(sync)?;
+    for (sink, file) in sinks.iter().zip(&plan.layout.files) {
+        synced &= sink.finish(file.len, sync)?;
         control.check()?;
     }
-    Ok(Computed { resumed, direct, synced })
+    Ok(Computed { resumed, direct: sinks.iter().all(Sink::is_direct), synced })
 }
 
-/// Fails, before anything is computed, if the disk has too little free space for the output.
+/// Fails, before anything is computed, if the disk has too little free space for the output. How much a packed output
+/// takes is known only in the end.
 fn require_space(plan: &Plan, staging: &Staging) -> Result<()> {
+    if plan.layout.packed {
+        return Ok(());
+    }
     let mut missing = 0;
     for file in &plan.layout.files {
         let path = staging.path(&file.name);

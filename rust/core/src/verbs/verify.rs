@@ -12,6 +12,7 @@ use crate::control::{Control, Phase};
 use crate::error::{Error, Result};
 use crate::format::blocks::{self, BLOCK, FileDigest};
 use crate::format::header::Header;
+use crate::format::packed_table;
 use crate::output::manifest;
 use crate::plan::output::{MANIFEST, MANIFEST_SCHEMA};
 use crate::system::files::read_exact_at;
@@ -175,18 +176,24 @@ fn tensors(path: &Path, document: &Document, whole: &[(&Entry, File)], problems:
     let undamaged = problems.0.is_empty();
     let is_weights = |name: &str| name.ends_with(".safetensors") && !name.starts_with("vector-exceptions");
     for (entry, file) in whole.iter().filter(|(entry, _)| is_weights(&entry.name)) {
-        match Header::read(file, &path.with_file_name(&entry.name)) {
-            Ok((header, _)) => {
-                for tensor in &header.tensors {
-                    if wanted.remove(tensor.name.as_str()) != Some(tensor.dtype.name()) {
-                        problems.add(
-                            &entry.name,
-                            format!("tensor `{}` ({}) does not match the manifest", tensor.name, tensor.dtype),
-                        );
-                    }
-                }
+        let header = match Header::read(file, &path.with_file_name(&entry.name)) {
+            Ok((header, _)) => header,
+            Err(error) => {
+                problems.add(&entry.name, error.to_string());
+                continue;
             }
-            Err(error) => problems.add(&entry.name, error.to_string()),
+        };
+        let table = packed_table::read(&header.tensors, &header.metadata).unwrap_or_else(|what| {
+            problems.add(&entry.name, what);
+            None
+        });
+        for (number, tensor) in header.tensors.iter().enumerate() {
+            let packed = table.as_ref().map(|entries| entries[number].float.dtype());
+            let dtype = packed.unwrap_or(tensor.dtype);
+            if wanted.remove(tensor.name.as_str()) != Some(dtype.name()) {
+                let what = format!("tensor `{}` ({dtype}) does not match the manifest", tensor.name);
+                problems.add(&entry.name, what);
+            }
         }
     }
     if undamaged {

@@ -4,29 +4,33 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::codec::packed::palette::{Histogram, Palette, Ranks};
 use crate::codec::packed::section::{Compressor, write_number};
-use crate::codec::packed::{gaps, kind};
+use crate::codec::packed::{FRAME, gaps, kind};
 use crate::numeric::dtype::Float;
 use crate::numeric::simd::Isa;
 use crate::numeric::sparse::{self, SLACK, WORD, places};
 
-/// A block of dense elements. They are little-endian bfloat16 or float32, and are changed while they are packed.
+/// A block of exact values: float32, little-endian.
+#[derive(Clone, Copy)]
 pub struct Block<'a> {
-    /// Their type.
+    /// The type of the dense form of its tensor, bfloat16 or float32. It decides how many elements a block has.
     pub float: Float,
-    /// Their bytes; at most 1 MiB.
-    pub bytes: &'a mut [u8],
-    /// Elements that bfloat16 cannot hold: place in the block, ascending, and exact value.
-    pub misfits: &'a [(u32, f32)],
+    /// The values.
+    pub exact: &'a [u8],
 }
 
 /// Packs block after block; one for each thread.
 pub struct Packer {
     compressor: Compressor,
     histogram: Histogram,
+    /// The elements that are not zero.
     mask: Vec<u64>,
+    /// Those whose lower half is not zero.
+    with_low: Vec<u64>,
+    /// One half of every element.
+    halves: Vec<u8>,
     /// Upper halves of the values, and space for whole registers after them.
     high: Vec<u16>,
-    /// Lower halves of the values of a float32 block.
+    /// Lower halves, of all values or of those in `with_low`, and space after them.
     low: Vec<u16>,
     ranks: Vec<u8>,
     plane: Vec<u8>,
@@ -37,8 +41,16 @@ pub struct Packer {
     last: (Palette, Ranks),
 }
 
-/// Bytes of memory that a packer needs, with what zstd needs.
-pub const PACKER: u64 = 6 << 20;
+/// Bytes of memory that a packer needs for blocks of so many elements: the exact values and lists of
+/// them, what zstd keeps, and two tables.
+pub const fn packer_bytes(elements: u64) -> u64 {
+    17 * elements + (2 << 20)
+}
+
+/// The most bytes of a frame: its elements as they are, its first byte and its checksum.
+pub const fn longest(elements: u64) -> u64 {
+    4 * elements + 9
+}
 
 /// Of so many values of a frame one may miss its palette before the frame tries one of its own.
 const MISSES: usize = 64;
@@ -47,40 +59,31 @@ const MISS: usize = 14;
 
 impl Default for Packer {
     fn default() -> Self {
-        let last = Palette::default();
-        let ranks = Ranks::of(&last);
-        Self {
-            compressor: Compressor::new(1 << 20),
-            histogram: Histogram::default(),
-            mask: Vec::new(),
-            high: Vec::new(),
-            low: Vec::new(),
-            ranks: Vec::new(),
-            plane: Vec::new(),
-            places: Vec::new(),
-            gaps: Vec::new(),
-            last: (last, ranks),
-        }
+        let (mask, with_low, halves, high, low, ranks, plane, places, gaps) = Default::default();
+        let last = (Palette::default(), Ranks::of(&Palette::default()));
+        let (compressor, histogram) = (Compressor::new(FRAME as usize / 2), Histogram::default());
+        Self { compressor, histogram, mask, with_low, halves, high, low, ranks, plane, places, gaps, last }
     }
 }
 
 impl Packer {
-    /// The palette for a tensor of `frames` frames, of which this block is one.
-    pub fn palette(&mut self, isa: Isa, block: Block, frames: u64) -> Palette {
-        let changed = self.split(isa, block);
+    /// The palette for a tensor of several frames, of which this block is one.
+    pub fn palette(&mut self, isa: Isa, block: Block) -> Palette {
+        let (changed, _) = self.split(isa, block);
         self.histogram.count(&self.high[..changed]);
-        // A magnitude takes about three bytes of the header. A value costs about two if it is not in the palette.
-        self.histogram.palette(if frames > 1 { 1 } else { 2 })
+        // Even a magnitude that occurs once here occurs in other frames too.
+        self.histogram.palette(1)
     }
 
-    /// Appends the frame of a block to `out`: nothing at all if every element is +0.
-    pub fn pack(&mut self, isa: Isa, block: Block, palette: &Palette, seed: u64, out: &mut Vec<u8>) {
-        let Block { float, bytes, misfits } = block;
-        let elements = bytes.len() / float.size();
+    /// Appends the frame of a block to `out`: nothing at all if every element is +0. `seed` is its
+    /// [`frame_seed`](crate::codec::packed::frame_seed). Returns how many elements bfloat16
+    /// cannot hold.
+    pub fn pack(&mut self, isa: Isa, block: Block, palette: &Palette, seed: u64, out: &mut Vec<u8>) -> u64 {
+        let elements = block.exact.len() / 4;
         let start = out.len();
-        let changed = self.split(isa, Block { float, bytes: &mut *bytes, misfits });
+        let (changed, any_low) = self.split(isa, block);
         if changed == 0 {
-            return;
+            return 0;
         }
         out.push(0);
         let mut kind = kind::EVERY;
@@ -89,42 +92,30 @@ impl Packer {
             kind = self.positions(elements, changed, out);
         }
         kind |= self.values(changed, palette, out);
-        kind |= self.low_halves(float, changed, misfits, out);
+        // Where there are none, the upper halves stay in `halves`.
+        let (low, wide) = if any_low { self.low_halves(isa, block, changed, out) } else { (kind::LOW_NONE, 0) };
+        kind |= low;
         out[start] = kind;
-        let dense_size = if misfits.is_empty() { float.size() } else { 4 };
-        if out.len() - start > elements * dense_size {
+        if out.len() - start > elements * if wide > 0 { 4 } else { 2 } {
             out.truncate(start);
-            self.dense(float, bytes, misfits, out);
+            out.push(kind::DENSE | if wide > 0 { kind::LOW_ALL } else { kind::LOW_NONE });
+            out.extend_from_slice(if wide > 0 { block.exact } else { &self.halves });
         }
         let sum = xxh3_64_with_seed(&out[start..], seed);
         out.extend_from_slice(&sum.to_le_bytes());
+        wide as u64
     }
 
-    /// Fills the mask and the lists of the values; returns how many there are.
-    fn split(&mut self, isa: Isa, Block { float, bytes, misfits }: Block) -> usize {
-        let elements = bytes.len() / float.size();
+    /// Fills the mask and the list of upper halves. Returns how many values there are, and whether any has a lower half.
+    fn split(&mut self, isa: Isa, Block { exact, .. }: Block) -> (usize, bool) {
+        let elements = exact.len() / 4;
         self.mask.resize(elements.div_ceil(WORD), 0);
-        sparse::mark(isa, float.size(), bytes, &mut self.mask);
-        for &(place, value) in misfits {
-            let place = place as usize;
-            // Cut off, not rounded: the rest of the value goes to the lower halves.
-            let high = (value.to_bits() >> 16) as u16;
-            bytes[2 * place..2 * place + 2].copy_from_slice(&high.to_le_bytes());
-            self.mask[place / WORD] |= 1 << (place % WORD);
-        }
-        let changed = sparse::count(&self.mask);
+        self.halves.resize(2 * elements, 0);
+        let any_low = sparse::part(isa, exact, &mut self.halves, &mut self.mask);
+        let changed = sparse::count(isa, &self.mask);
         self.high.resize(changed + SLACK, 0);
-        if float.size() == 2 {
-            sparse::squeeze(isa, bytes, &self.mask, &mut self.high);
-        } else {
-            self.low.resize(changed, 0);
-            let words = bytes.as_chunks::<4>().0;
-            for ((place, high), low) in places(&self.mask).zip(&mut self.high).zip(&mut self.low) {
-                let [a, b, c, d] = words[place];
-                (*low, *high) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
-            }
-        }
-        changed
+        sparse::squeeze(isa, &self.halves, &self.mask, &mut self.high);
+        (changed, any_low)
     }
 
     /// Appends where the changed elements are, in the shorter of two ways.
@@ -135,20 +126,21 @@ impl Packer {
             *bytes = word.to_le_bytes();
         }
         plane.truncate(elements.div_ceil(8));
-        let stored = compressor.compress(plane);
-        gaps.clear();
         // Where more is changed, gaps are not shorter.
-        if 6 * changed < elements {
+        if 8 * changed < elements {
+            gaps.clear();
             list.clear();
             places(mask).for_each(|place| list.push(place as u32));
             gaps::write(list, gaps);
             // Gaps take longer to read: they have to be shorter by more than a few bytes.
-            if gaps.len() + gaps.len() / 32 < stored.len() {
+            let worth = gaps.len() + gaps.len() / 32;
+            if worth < compressor.estimate(plane) || worth < compressor.compress(plane).len() {
                 write_number(gaps.len(), out);
                 out.extend_from_slice(gaps);
                 return kind::GAPS;
             }
         }
+        let stored = compressor.compress(plane);
         write_number(stored.len(), out);
         out.extend_from_slice(stored);
         kind::MASK
@@ -182,50 +174,27 @@ impl Packer {
         kind
     }
 
-    /// Appends the lower halves.
-    fn low_halves(&mut self, float: Float, changed: usize, misfits: &[(u32, f32)], out: &mut Vec<u8>) -> u8 {
-        let Self { compressor, plane, places: list, gaps, mask, low, .. } = self;
-        if float == Float::F32 {
-            planes(compressor, plane, || low.iter().copied(), out);
-            return kind::LOW_ALL;
+    /// Appends the lower halves, and returns how many of them are not zero.
+    fn low_halves(&mut self, isa: Isa, block: Block, changed: usize, out: &mut Vec<u8>) -> (u8, usize) {
+        let Self { compressor, plane, places: list, gaps, mask, with_low, halves, low, .. } = self;
+        with_low.resize(mask.len(), 0);
+        sparse::lower(block.exact, halves, with_low);
+        let wide = sparse::count(isa, with_low);
+        let (kind, mask, count) =
+            if 4 * wide > changed { (kind::LOW_ALL, mask, changed) } else { (kind::LOW_SOME, with_low, wide) };
+        low.resize(count + SLACK, 0);
+        sparse::squeeze(isa, halves, mask, low);
+        if kind == kind::LOW_SOME {
+            list.clear();
+            places(mask).for_each(|place| list.push(place as u32));
+            gaps.clear();
+            gaps::write(list, gaps);
+            write_number(wide, out);
+            write_number(gaps.len(), out);
+            out.extend_from_slice(gaps);
         }
-        if misfits.is_empty() {
-            return kind::LOW_NONE;
-        }
-        let low = |&(_, value): &(u32, f32)| value.to_bits() as u16;
-        if 4 * misfits.len() > changed {
-            let mut misfits = misfits.iter().peekable();
-            let halves: Vec<u16> = places(mask)
-                .map(|place| misfits.next_if(|(misfit, _)| *misfit as usize == place).map_or(0, low))
-                .collect();
-            planes(compressor, plane, || halves.iter().copied(), out);
-            return kind::LOW_ALL;
-        }
-        write_number(misfits.len(), out);
-        list.clear();
-        list.extend(misfits.iter().map(|(place, _)| place));
-        gaps.clear();
-        gaps::write(list, gaps);
-        write_number(gaps.len(), out);
-        out.extend_from_slice(gaps);
-        planes(compressor, plane, || misfits.iter().map(low), out);
-        kind::LOW_SOME
-    }
-
-    /// Appends the elements as they are.
-    fn dense(&mut self, float: Float, bytes: &[u8], misfits: &[(u32, f32)], out: &mut Vec<u8>) {
-        if misfits.is_empty() {
-            out.push(kind::DENSE | if float == Float::F32 { kind::LOW_ALL } else { kind::LOW_NONE });
-            out.extend_from_slice(bytes);
-            return;
-        }
-        out.push(kind::DENSE | kind::LOW_ALL);
-        let start = out.len();
-        out.extend(bytes.as_chunks::<2>().0.iter().flat_map(|&[a, b]| [0, 0, a, b]));
-        for &(place, value) in misfits {
-            let at = start + 4 * place as usize;
-            out[at..at + 4].copy_from_slice(&value.to_le_bytes());
-        }
+        planes(compressor, plane, || low[..count].iter().copied(), out);
+        (kind, wide)
     }
 }
 

@@ -32,6 +32,8 @@ const MANY: usize = 8192;
 #[derive(Clone, Copy)]
 struct Code {
     m: u32,
+    /// 2⁴⁰ divided by `m`, rounded up: multiplying by it takes less time than dividing, and is exact for all gaps.
+    inverse: u64,
     /// One bit less than the longest remainder has.
     short: u32,
     /// How many remainders have only so many bits.
@@ -41,7 +43,7 @@ struct Code {
 impl Code {
     fn new(m: u32) -> Self {
         let bits = m.next_power_of_two().ilog2().max(1);
-        Self { m, short: bits - 1, cut: (1 << bits) - m }
+        Self { m, inverse: (1 << 40) / u64::from(m) + 1, short: bits - 1, cut: (1 << bits) - m }
     }
 
     /// The code for gaps whose sum over a group is known: `m` is `ln 2 · (mean + ½)`, which is best if gaps are
@@ -53,7 +55,8 @@ impl Code {
 
     /// A gap's code and its length in bits.
     fn of(self, gap: u32) -> (u64, u32) {
-        let (quotient, rest) = (gap / self.m, gap % self.m);
+        let quotient = ((u64::from(gap) * self.inverse) >> 40) as u32;
+        let rest = gap - quotient * self.m;
         if quotient >= MOST {
             return ((1 | u64::from(gap) << 1) << MOST, MOST + 1 + FULL);
         }

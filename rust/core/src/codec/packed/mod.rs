@@ -16,7 +16,8 @@ pub mod palette;
 mod section;
 pub mod unpack;
 
-use crate::codec::packed::palette::Palette;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use crate::codec::ranges::Read;
 use crate::numeric::dtype::Float;
 
@@ -38,8 +39,8 @@ pub struct Packed {
     pub elements: u64,
     /// Where each frame ends, counted from `begin`.
     pub ends: Vec<u64>,
-    /// The palette of the frames that have none of their own.
-    pub palette: Palette,
+    /// How many magnitudes the palette has that stands before the first frame, for frames that have none of their own.
+    pub magnitudes: u8,
     /// Stands for its name in the checksums of its frames.
     pub seed: u64,
 }
@@ -51,13 +52,8 @@ impl Packed {
     }
 
     /// The type in which its elements are unpacked.
-    pub fn unpacked(&self) -> Float {
+    pub const fn unpacked(&self) -> Float {
         if self.wide { Float::F32 } else { self.float }
-    }
-
-    /// What the checksum of a frame starts from. Each frame has its own, so that frames cannot change places.
-    pub fn frame_seed(&self, frame: usize) -> u64 {
-        self.seed.wrapping_add(frame as u64)
     }
 
     /// The frames that hold elements `[first, end)`: the first, and one past the last.
@@ -71,12 +67,20 @@ impl Packed {
         (if frame == 0 { 0 } else { self.ends[frame - 1] }, self.ends[frame])
     }
 
-    /// What elements `[first, end)` are unpacked from; at least one element.
-    pub fn read(&self, first: u64, end: u64) -> Read {
+    /// What elements `[first, end)` are unpacked from, at least one element: the palette, and the frames.
+    pub fn reads(&self, first: u64, end: u64) -> [Read; 2] {
         let (from, to) = self.frames(first, end);
         let (begin, end) = (self.range(from).0, self.range(to - 1).1);
-        Read { shard: self.shard, begin: self.begin + begin, len: end - begin }
+        let palette = 2 * u64::from(self.magnitudes);
+        let read = |begin, len| Read { shard: self.shard, begin, len };
+        [read(self.begin - palette, palette), read(self.begin + begin, end - begin)]
     }
+}
+
+/// What the checksum of a frame starts from: the name's seed, the palette and the number of the frame, so that neither
+/// can be exchanged.
+pub fn frame_seed(seed: u64, palette: &[u8], frame: u64) -> u64 {
+    xxh3_64_with_seed(palette, seed).wrapping_add(frame)
 }
 
 /// What is stored of a frame, in its first byte.

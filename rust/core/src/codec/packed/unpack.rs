@@ -4,22 +4,24 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 use zstd_safe::DCtx;
 
-use crate::codec::packed::palette::{ESCAPE, MOST, Palette, escapes};
+use crate::codec::packed::palette::{ESCAPE, Palette, escapes};
 use crate::codec::packed::section::Rest;
-use crate::codec::packed::{Packed, gaps, kind};
+use crate::codec::packed::{FRAME, Packed, frame_seed, gaps, kind};
 use crate::numeric::dtype::Float;
 use crate::numeric::simd::Isa;
 use crate::numeric::sparse::{self, SLACK, Values, WORD, places};
 
 /// Bytes of memory that an unpacker needs, with what zstd needs.
-pub const UNPACKER: u64 = 4 << 20;
+pub const UNPACKER: u64 = 5 << 20;
 /// Bytes of the checksum at the end of a frame.
 const CHECKSUM: usize = 8;
 
 /// Unpacks frame after frame; one for each thread. It keeps the last frame, because neighbouring pieces of a tensor end
 /// in the middle of one.
+#[derive(Default)]
 pub struct Unpacker {
-    context: DCtx<'static>,
+    /// Made with the first frame.
+    context: Option<DCtx<'static>>,
     /// The frame that the rest belongs to: the address of its tensor, and its number.
     key: Option<(usize, usize)>,
     form: Form,
@@ -34,8 +36,9 @@ pub struct Unpacker {
 }
 
 /// What the last frame holds.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Default, PartialEq)]
 enum Form {
+    #[default]
     Zero,
     /// Elements of this type, in the frame itself.
     Dense(Float),
@@ -43,26 +46,17 @@ enum Form {
     Sparse(u8),
 }
 
-impl Default for Unpacker {
-    fn default() -> Self {
-        Self {
-            context: DCtx::create(),
-            key: None,
-            form: Form::Zero,
-            mask: Vec::new(),
-            with_low: Vec::new(),
-            high: Vec::new(),
-            low: Vec::new(),
-            places: Vec::new(),
-            plane: Vec::new(),
-        }
-    }
-}
-
 impl Unpacker {
     /// Writes elements of a tensor from element `first` on to `out`, in the type [`Packed::unpacked`]. `bytes` are those
-    /// of [`Packed::read`] for these elements. `None` if a frame is not what a packer writes.
-    pub fn unpack(&mut self, isa: Isa, tensor: &Packed, first: u64, bytes: &[u8], out: &mut [u8]) -> Option<()> {
+    /// of [`Packed::reads`] for these elements. `None` if a frame is not what a packer writes.
+    pub fn unpack(
+        &mut self,
+        isa: Isa,
+        tensor: &Packed,
+        first: u64,
+        [palette, bytes]: [&[u8]; 2],
+        out: &mut [u8],
+    ) -> Option<()> {
         let size = tensor.unpacked().size();
         let end = first + (out.len() / size) as u64;
         let each = Packed::frame_elements(tensor.float);
@@ -80,7 +74,7 @@ impl Unpacker {
             let key = (std::ptr::from_ref(tensor).addr(), frame);
             if self.key != Some(key) {
                 self.key = None;
-                self.open(tensor, frame, elements, bytes)?;
+                self.open(isa, tensor, palette, (frame, elements), bytes)?;
                 self.key = Some(key);
             }
             self.write(isa, tensor, (begin - start) as usize, bytes, mine);
@@ -124,14 +118,27 @@ impl Unpacker {
         }
     }
 
-    /// Reads a frame of `elements` elements up to mask and values.
-    fn open(&mut self, tensor: &Packed, frame: usize, elements: usize, bytes: &[u8]) -> Option<()> {
+    /// Reads the frame of this number and with so many elements, up to mask and values.
+    fn open(
+        &mut self,
+        isa: Isa,
+        tensor: &Packed,
+        palette: &[u8],
+        (frame, elements): (usize, usize),
+        bytes: &[u8],
+    ) -> Option<()> {
         if bytes.is_empty() {
             self.form = Form::Zero;
             return Some(());
         }
+        // All the space that any frame of this tensor needs, so that lists do not grow beyond what the budget counts on.
+        let most = (FRAME as usize / tensor.float.size()).min(tensor.elements as usize);
+        self.high.reserve_exact((most + SLACK).saturating_sub(self.high.len()));
+        self.low.reserve_exact((most + SLACK).saturating_sub(self.low.len()));
+        self.places.reserve_exact(most.saturating_sub(self.places.len()));
+        self.plane.reserve_exact(most.saturating_sub(self.plane.len()));
         let (content, sum) = bytes.split_last_chunk::<CHECKSUM>()?;
-        if xxh3_64_with_seed(content, tensor.frame_seed(frame)).to_le_bytes() != *sum {
+        if xxh3_64_with_seed(content, frame_seed(tensor.seed, palette, frame as u64)).to_le_bytes() != *sum {
             return None;
         }
         let wide = tensor.unpacked() == Float::F32;
@@ -148,14 +155,15 @@ impl Unpacker {
             return good.then_some(());
         }
         self.form = Form::Sparse(low);
-        let changed = self.positions(kind & kind::WHERE, elements, &mut rest)?;
-        self.values(tensor, kind & kind::PALETTE != 0, changed, &mut rest)?;
+        let changed = self.positions(isa, kind & kind::WHERE, elements, &mut rest)?;
+        self.values(palette, kind & kind::PALETTE != 0, changed, &mut rest)?;
         self.low_halves(low, elements, changed, &mut rest)?;
         rest.0.is_empty().then_some(())
     }
 
     /// Reads the mask; returns how many elements have a value.
-    fn positions(&mut self, place: u8, elements: usize, rest: &mut Rest) -> Option<usize> {
+    fn positions(&mut self, isa: Isa, place: u8, elements: usize, rest: &mut Rest) -> Option<usize> {
+        let context = self.context.get_or_insert_with(DCtx::create);
         self.mask.clear();
         self.mask.resize(elements.div_ceil(WORD), 0);
         if place == kind::EVERY {
@@ -168,13 +176,13 @@ impl Unpacker {
         let changed = rest.number(elements - 1).filter(|&changed| changed > 0)?;
         if place == kind::MASK {
             self.plane.resize(elements.div_ceil(8), 0);
-            rest.section(&mut self.context, &mut self.plane)?;
+            rest.section(context, &mut self.plane)?;
             self.plane.resize(8 * self.mask.len(), 0);
             for (word, bytes) in self.mask.iter_mut().zip(self.plane.as_chunks::<8>().0) {
                 *word = u64::from_le_bytes(*bytes);
             }
             let past = !elements.is_multiple_of(WORD) && self.mask[elements / WORD] >> (elements % WORD) != 0;
-            return (!past && sparse::count(&self.mask) == changed).then_some(changed);
+            return (!past && sparse::count(isa, &self.mask) == changed).then_some(changed);
         }
         let len = rest.number(usize::MAX)?;
         gaps::read(rest.bytes(len)?, changed, elements, &mut self.mask)?;
@@ -182,17 +190,18 @@ impl Unpacker {
     }
 
     /// Reads the upper halves of the values.
-    fn values(&mut self, tensor: &Packed, own: bool, changed: usize, rest: &mut Rest) -> Option<()> {
-        let own = if own {
-            let count = usize::from(rest.byte()?);
-            Some(Palette::from_bytes(rest.bytes(2 * count.min(MOST + 1))?)?)
+    fn values(&mut self, palette: &[u8], own: bool, changed: usize, rest: &mut Rest) -> Option<()> {
+        let context = self.context.get_or_insert_with(DCtx::create);
+        let palette = if own {
+            let magnitudes = usize::from(rest.byte()?);
+            rest.bytes(2 * magnitudes)?
         } else {
-            None
+            palette
         };
-        let palette = own.as_ref().unwrap_or(&tensor.palette);
+        let palette = Palette::from_bytes(palette)?;
         let ranks = &mut self.plane;
         ranks.resize(changed, 0);
-        rest.section(&mut self.context, ranks)?;
+        rest.section(context, ranks)?;
         let known = palette.ranks();
         let strange = ranks.iter().fold(false, |strange, &rank| strange | (rank >= known) & (rank != ESCAPE));
         let missed = &mut self.places;
@@ -207,7 +216,7 @@ impl Unpacker {
         if !missed.is_empty() {
             for shift in [8, 0] {
                 self.plane.resize(missed.len(), 0);
-                rest.section(&mut self.context, &mut self.plane)?;
+                rest.section(context, &mut self.plane)?;
                 for (&at, &byte) in missed.iter().zip(&self.plane) {
                     self.high[at as usize] |= u16::from(byte) << shift;
                 }
@@ -218,6 +227,7 @@ impl Unpacker {
 
     /// Reads the lower halves.
     fn low_halves(&mut self, low: u8, elements: usize, changed: usize, rest: &mut Rest) -> Option<()> {
+        let context = self.context.get_or_insert_with(DCtx::create);
         let mut count = changed;
         match low {
             kind::LOW_ALL => {}
@@ -240,7 +250,7 @@ impl Unpacker {
         self.low.resize(count + SLACK, 0);
         for shift in [8, 0] {
             self.plane.resize(count, 0);
-            rest.section(&mut self.context, &mut self.plane)?;
+            rest.section(context, &mut self.plane)?;
             for (low, &byte) in self.low.iter_mut().zip(&self.plane) {
                 *low |= u16::from(byte) << shift;
             }

@@ -7,7 +7,7 @@
 //!             elements = those of the span with bytes in the block
 //!             copy:     ask for the first input's own bytes
 //!             combine:  ask for them, and for the operands of every term that reaches this far
-//!             subtract: ask for the operands of minuend and subtrahend (the output is a vector)
+//!             add:      ask for the operands of every term (the output is a vector)
 //! ```
 //!
 //! An element may be cut by the edge of a block. Then both blocks compute it whole, and only the block in which it
@@ -27,12 +27,12 @@ use crate::plan::matching::TermPlan;
 use crate::plan::output::Output;
 
 /// Elements of one tensor in one block (or bytes, if an element has less than one byte).
-pub(super) struct Piece<'p> {
+pub(super) struct Piece {
     /// Number of the block in its window.
     pub block: usize,
     /// Index in the layout.
     pub tensor: usize,
-    pub work: Work<'p>,
+    pub work: Work,
     /// The first element. It may begin in the previous block.
     pub first: u64,
     /// The first element that begins in this block. Figures are counted from here on.
@@ -44,7 +44,7 @@ pub(super) struct Piece<'p> {
 }
 
 /// What is done with a piece, and where its inputs will be loaded.
-pub(super) enum Work<'p> {
+pub(super) enum Work {
     /// The first input's own bytes are copied.
     Copy(Slot),
     /// Terms are added to the first input's own values. Without a term, the values only change their type.
@@ -53,24 +53,27 @@ pub(super) enum Work<'p> {
         /// The indices of its terms among the terms of the window.
         terms: Range<usize>,
     },
-    /// The difference of two donors.
-    Subtract { minuend: Encoded<'p, Slot>, subtrahend: Encoded<'p, Slot> },
+    /// The terms alone are added: the output is a vector. These are their indices among those of the window.
+    Add(Range<usize>),
 }
 
-impl Work<'_> {
+impl Work {
     /// The first input's own values; `None` for a difference, which has none.
     pub fn own(&self) -> Option<Slot> {
         match self {
             Self::Copy(own) | Self::Combine { own, .. } => Some(*own),
-            Self::Subtract { .. } => None,
+            Self::Add(_) => None,
         }
     }
 }
 
 /// One term of a piece.
 pub(super) struct TermSlots<'p> {
+    /// The tensor of the minuend.
+    pub at: At,
     pub minuend: Encoded<'p, Slot>,
-    pub subtrahend: Option<Encoded<'p, Slot>>,
+    /// The subtrahend and its tensor.
+    pub subtrahend: Option<(Encoded<'p, Slot>, At)>,
     /// Indices and values of the exceptions, if the term has any and they were looked up.
     pub exceptions: Option<[Slot; 2]>,
     pub alpha: f32,
@@ -82,7 +85,7 @@ pub(super) struct Collect<'a, 'p, 's> {
     /// Where exceptions are looked up. If `None`, exceptions are skipped.
     pub sources: Option<&'a Sources<'s>>,
     pub gather: &'a mut Gather,
-    pub pieces: &'a mut Vec<Piece<'p>>,
+    pub pieces: &'a mut Vec<Piece>,
     pub terms: &'a mut Vec<TermSlots<'p>>,
     /// Exceptions, looked up once for each tensor of the window and each of its terms.
     pub looked_up: HashMap<(usize, usize), LookedUp>,
@@ -134,33 +137,36 @@ impl<'p> Collect<'_, 'p, '_> {
     }
 
     /// Asks for the inputs of elements `[start, stop)`. The end of their span tells which terms reach this far.
-    fn work(&mut self, tensor: usize, span: Span, elements: Range<u64>, window_end: u64) -> Result<Work<'p>> {
+    fn work(&mut self, tensor: usize, span: Span, elements: Range<u64>, window_end: u64) -> Result<Work> {
         let Range { start, end: stop } = elements;
         let Self { plan, .. } = *self;
         let (this, inputs) = (&plan.layout.tensors[tensor], &plan.inputs);
         if inputs.output == Output::Vector {
-            let term = &this.terms[0];
-            let minuend = self.gather.operand(inputs, term.minuend, start, stop);
-            let Some(subtrahend) = term.subtrahend else {
-                return Err(Error::Usage("a vector is the difference of two donors".into()));
-            };
-            return Ok(Work::Subtract { minuend, subtrahend: self.gather.operand(inputs, subtrahend, start, stop) });
+            return Ok(Work::Add(self.terms(tensor, span, start..stop, window_end)?));
         }
         let own = self.gather.stored(inputs, At { input: 0, tensor: this.base }, start, stop);
         if span.action == Action::Copy {
             return Ok(Work::Copy(own));
         }
+        Ok(Work::Combine { own, terms: self.terms(tensor, span, start..stop, window_end)? })
+    }
+
+    /// Asks for the operands of every term that reaches as far as this span.
+    fn terms(&mut self, tensor: usize, span: Span, elements: Range<u64>, window_end: u64) -> Result<Range<usize>> {
+        let Range { start, end: stop } = elements;
+        let plan = self.plan;
+        let inputs = &plan.inputs;
         let first = self.terms.len();
-        for (number, term) in this.reaching(span) {
+        for (number, term) in plan.layout.tensors[tensor].reaching(span) {
             let minuend = self.gather.operand(inputs, term.minuend, start, stop);
-            let subtrahend = term.subtrahend.map(|at| self.gather.operand(inputs, at, start, stop));
+            let subtrahend = term.subtrahend.map(|at| (self.gather.operand(inputs, at, start, stop), at));
             let exceptions = match self.sources.filter(|_| term.exceptions.is_some()) {
                 Some(sources) => Some(self.exceptions(sources, (tensor, number), term, start..stop, window_end)?),
                 None => None,
             };
-            self.terms.push(TermSlots { minuend, subtrahend, exceptions, alpha: term.alpha });
+            self.terms.push(TermSlots { at: term.minuend, minuend, subtrahend, exceptions, alpha: term.alpha });
         }
-        Ok(Work::Combine { own, terms: first..self.terms.len() })
+        Ok(first..self.terms.len())
     }
 
     /// The exceptions of a term for the whole window. They are looked up with the first piece of the tensor; later

@@ -3,17 +3,21 @@
 use super::pieces::{Piece, TermSlots, Work};
 use super::{Shared, Variant};
 use crate::codec::derived::Encoded;
+use crate::codec::packed::unpack::Unpacker;
 use crate::engine::gather::{Loaded, Slot};
+use crate::error::{Error, Result};
+use crate::numeric::add::add;
 use crate::numeric::combine::combine;
 use crate::numeric::dtype::Float;
 use crate::numeric::operand::{Exceptions, Operand, Rounding, Term};
 use crate::numeric::philox;
 use crate::numeric::simd::Isa;
 use crate::numeric::stats::Stats;
-use crate::numeric::subtract::subtract;
 use crate::plan::Plan;
+use crate::plan::inputs::{At, Inputs};
 use crate::plan::operands::float;
 use crate::plan::options::RoundingMode;
+use crate::text::quote;
 
 /// A piece whose operands are decoded, ready to be computed.
 pub(super) struct Run<'v> {
@@ -28,48 +32,60 @@ pub(super) struct Run<'v> {
 enum Values<'v> {
     Copy(&'v [u8]),
     Sum { target: Operand<'v>, terms: Vec<Term<'v>> },
-    Difference { minuend: Operand<'v>, subtrahend: Operand<'v> },
+    Vector { terms: Vec<Term<'v>> },
 }
 
 impl<'v> Run<'v> {
-    /// Decodes the operands of a piece. Values that are not simply the loaded bytes are put into `room`.
+    /// Decodes the operands of a piece. Values that are not simply the loaded bytes are put into `room`. There is an
+    /// unpacker for each operand, because each keeps the last frame of one.
     pub fn new(
         shared: &Shared,
         piece: &Piece,
         terms: &[TermSlots],
         loaded: &'v Loaded,
         mut room: &'v mut [u8],
-    ) -> Self {
+        unpackers: &mut Vec<Unpacker>,
+    ) -> Result<Self> {
         let (plan, isa) = (shared.plan, shared.isa);
         let this = &plan.layout.tensors[piece.tensor];
         let base = &plan.inputs.base().tensors[this.base as usize];
-        let mut decoded = |encoded: &Encoded<Slot>| {
+        let mut number = 0;
+        let mut decoded = |encoded: &Encoded<Slot>, at: At| {
             let bytes = encoded.room(piece.end - piece.first) as usize;
             let (mine, rest) = std::mem::take(&mut room).split_at_mut(bytes);
             room = rest;
-            encoded.map(|&slot| loaded.bytes(slot)).decode(isa, piece.first, mine)
+            if unpackers.len() <= number {
+                unpackers.push(Unpacker::default());
+            }
+            let unpacker = &mut unpackers[number];
+            number += 1;
+            let operand = encoded.map(|&slot| loaded.bytes(slot)).decode(isa, piece.first, mine, unpacker);
+            operand.ok_or_else(|| damaged(&plan.inputs, at))
+        };
+        let term = |term: &TermSlots| {
+            let subtrahend = term.subtrahend.as_ref();
+            Ok(Term {
+                minuend: decoded(&term.minuend, term.at)?,
+                subtrahend: subtrahend.map(|(encoded, at)| decoded(encoded, *at)).transpose()?,
+                exceptions: term.exceptions.map_or(Exceptions::NONE, |[index, value]| Exceptions {
+                    index: loaded.bytes(index),
+                    value: loaded.bytes(value),
+                }),
+                alpha: term.alpha,
+            })
         };
         let values = match &piece.work {
             Work::Copy(own) => Values::Copy(loaded.bytes(*own)),
-            Work::Subtract { minuend, subtrahend } => {
-                Values::Difference { minuend: decoded(minuend), subtrahend: decoded(subtrahend) }
-            }
+            Work::Add(mine) => Values::Vector { terms: terms[mine.clone()].iter().map(term).collect::<Result<_>>()? },
             Work::Combine { own, terms: mine } => {
                 let target = Operand { float: float(base.dtype), bytes: loaded.bytes(*own) };
-                let term = |term: &TermSlots| Term {
-                    minuend: decoded(&term.minuend),
-                    subtrahend: term.subtrahend.as_ref().map(&mut decoded),
-                    exceptions: term.exceptions.map_or(Exceptions::NONE, |[index, value]| Exceptions {
-                        index: loaded.bytes(index),
-                        value: loaded.bytes(value),
-                    }),
-                    alpha: term.alpha,
-                };
-                Values::Sum { target, terms: terms[mine.clone()].iter().map(term).collect() }
+                Values::Sum { target, terms: terms[mine.clone()].iter().map(term).collect::<Result<_>>()? }
             }
         };
         let rounding = rounding(plan, piece, plan.options.rounding);
-        Self { isa, first: piece.first, to: float(this.dtype), rounding, values }
+        // What is packed is the exact difference.
+        let to = if plan.layout.packed { Float::F32 } else { float(this.dtype) };
+        Ok(Self { isa, first: piece.first, to, rounding, values })
     }
 
     /// Takes another factor for every term, and another rounding.
@@ -100,23 +116,30 @@ impl<'v> Run<'v> {
 
     fn elements(&self, from: u64, to: u64, out: &mut [u8], misfits: &mut Vec<(u64, f32)>, stats: Option<&mut Stats>) {
         let (begin, end) = ((from - self.first) as usize, (to - self.first) as usize);
+        let part = |term: &Term<'v>| Term {
+            minuend: term.minuend.part(begin, end),
+            subtrahend: term.subtrahend.map(|subtrahend| subtrahend.part(begin, end)),
+            ..*term
+        };
         match &self.values {
             Values::Copy(_) => {}
-            Values::Difference { minuend, subtrahend } => {
-                let (minuend, subtrahend) = (minuend.part(begin, end), subtrahend.part(begin, end));
-                subtract(self.isa, minuend, subtrahend, from, self.to, out, misfits, stats);
+            Values::Vector { terms } => {
+                let terms: Vec<Term> = terms.iter().map(part).collect();
+                add(self.isa, &terms, from, self.to, out, misfits, stats);
             }
             Values::Sum { target, terms } => {
-                let part = |term: &Term<'v>| Term {
-                    minuend: term.minuend.part(begin, end),
-                    subtrahend: term.subtrahend.map(|subtrahend| subtrahend.part(begin, end)),
-                    ..*term
-                };
                 let terms: Vec<Term> = terms.iter().map(part).collect();
                 combine(self.isa, target.part(begin, end), &terms, from, self.to, &self.rounding, out, stats);
             }
         }
     }
+}
+
+/// The error for a tensor whose stored bytes cannot be decoded.
+pub fn damaged(inputs: &Inputs, at: At) -> Error {
+    let name = quote(&inputs.tensor(at).name);
+    let what = format!("the packed values of tensor {name} are damaged; download or extract the vector again");
+    Error::corrupt(inputs.path(at), what)
 }
 
 fn rounding(plan: &Plan, piece: &Piece, mode: RoundingMode) -> Rounding {

@@ -86,7 +86,8 @@ impl<'a> Matcher<'a> {
     /// dropped.
     fn repeats_embedding(&mut self, at: At) -> bool {
         let checkpoint = &self.inputs.list[at.input as usize].checkpoint;
-        let embedding = tied::like_embedding(checkpoint, at.tensor).filter(|_| checkpoint.made.is_none());
+        // An adapter's ΔW of a head says nothing about the head.
+        let embedding = tied::like_embedding(checkpoint, at.tensor).filter(|_| checkpoint.adapter.is_none());
         let Some(tensor) = embedding else { return false };
         self.found.same.push(SameBytes { head: at, embedding: At { tensor, ..at } });
         true

@@ -1,10 +1,10 @@
 //! Packed frames: what was packed comes back, from any place of the tensor, and strange bytes are refused.
 
 use proptest::prelude::*;
-use taskvec_core::codec::packed::Packed;
 use taskvec_core::codec::packed::frame::{Block, Packer};
 use taskvec_core::codec::packed::palette::Palette;
 use taskvec_core::codec::packed::unpack::Unpacker;
+use taskvec_core::codec::packed::{Packed, frame_seed};
 use taskvec_core::numeric::dtype::Float;
 use taskvec_core::numeric::philox::block;
 use taskvec_core::numeric::simd::Isa;
@@ -42,33 +42,31 @@ impl Tensor {
         Self { float, exact: exact.collect() }
     }
 
-    /// The dense form of a frame, and the elements that it cannot hold.
-    fn block(&self, frame: usize) -> (Vec<u8>, Vec<(u32, f32)>) {
+    /// The exact values of a frame.
+    fn block(&self, frame: usize) -> Vec<u8> {
         let each = FRAME / self.float.size();
         let exact = &self.exact[frame * each..self.exact.len().min((frame + 1) * each)];
-        if self.float == Float::F32 {
-            return (exact.iter().flat_map(|bits| bits.to_le_bytes()).collect(), Vec::new());
-        }
-        let wide = exact.iter().zip(0..).filter(|(bits, _)| **bits & 0xFFFF != 0);
-        let misfits = wide.map(|(&bits, place)| (place, f32::from_bits(bits))).collect();
-        // What is stored for the others is of no importance: here it is rounded up.
-        let rounded = exact.iter().map(|&bits| (bits >> 16) as u16 + u16::from(bits & 0xFFFF != 0));
-        (rounded.flat_map(u16::to_le_bytes).collect(), misfits)
+        exact.iter().flat_map(|bits| bits.to_le_bytes()).collect()
     }
 
     fn pack(&self, isa: Isa, palette: &Palette) -> (Packed, Vec<u8>) {
         let each = FRAME / self.float.size();
         let (mut packer, mut out, mut ends) = (Packer::default(), Vec::new(), Vec::new());
         for frame in 0..self.exact.len().div_ceil(each) {
-            let (mut bytes, misfits) = self.block(frame);
-            let block = Block { float: self.float, bytes: &mut bytes, misfits: &misfits };
-            packer.pack(isa, block, palette, SEED + frame as u64, &mut out);
+            let exact = self.block(frame);
+            let block = Block { float: self.float, exact: &exact };
+            let seed = frame_seed(SEED, &palette.to_bytes(), frame as u64);
+            let wide = packer.pack(isa, block, palette, seed, &mut out);
+            assert_eq!(wide, exact.as_chunks::<4>().0.iter().filter(|x| x[..2] != [0, 0]).count() as u64);
             ends.push(out.len() as u64);
         }
         let wide = self.float == Float::Bf16 && self.exact.iter().any(|bits| bits & 0xFFFF != 0);
         let elements = self.exact.len() as u64;
-        let palette = palette.clone();
-        (Packed { shard: 0, begin: 0, float: self.float, wide, elements, ends, palette, seed: SEED }, out)
+        let before = palette.to_bytes();
+        let magnitudes = palette.ranks() / 2;
+        let begin = before.len() as u64;
+        let packed = Packed { shard: 0, begin, float: self.float, wide, elements, ends, magnitudes, seed: SEED };
+        (packed, [before, out].concat())
     }
 
     /// The bytes of elements as they are unpacked.
@@ -81,8 +79,7 @@ impl Tensor {
     }
 
     fn palette(&self) -> Palette {
-        let (mut bytes, misfits) = self.block(0);
-        Packer::default().palette(Isa::Scalar, Block { float: self.float, bytes: &mut bytes, misfits: &misfits }, 2)
+        Packer::default().palette(Isa::Scalar, Block { float: self.float, exact: &self.block(0) })
     }
 }
 
@@ -94,9 +91,9 @@ fn unpack(
     first: usize,
     end: usize,
 ) -> Option<Vec<u8>> {
-    let read = packed.read(first as u64, end as u64);
     let mut out = vec![0xAA; (end - first) * packed.unpacked().size()];
-    let stored = &bytes[read.begin as usize..(read.begin + read.len) as usize];
+    let reads = packed.reads(first as u64, end as u64);
+    let stored = reads.map(|read| &bytes[read.begin as usize..(read.begin + read.len) as usize]);
     unpacker.unpack(isa, packed, first as u64, stored, &mut out)?;
     Some(out)
 }
@@ -181,7 +178,7 @@ proptest! {
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()) + 1);
         }
-        bytes.extend(xxh3_64_with_seed(&bytes, SEED).to_le_bytes());
+        bytes.extend(xxh3_64_with_seed(&bytes, frame_seed(SEED, &[], 0)).to_le_bytes());
         packed.ends = vec![bytes.len() as u64];
         packed.wide &= !narrow;
         let _ = unpack(&mut Unpacker::default(), Isa::detect(), &packed, &bytes, 0, 5000);
@@ -224,7 +221,7 @@ fn nothing_takes_nothing_and_a_block_is_never_much_longer_than_its_dense_form() 
         for float in [Float::Bf16, Float::F32] {
             let elements = FRAME / float.size();
             let (_, bytes) = Tensor::new(float, elements, mix, number as u32).pack(Isa::detect(), &Palette::default());
-            let exact_size = if mix.wide > 0 { 4 } else { float.size() };
+            let exact_size = if mix.wide > 0 { 4 } else { 2 };
             assert!(bytes.len() <= elements * exact_size + 9, "{mix:?}");
             assert_eq!(bytes.is_empty(), mix.changed == 0);
         }

@@ -1,14 +1,15 @@
-//! Subtracting and comparing, with every instruction set.
+//! Adding and comparing, with every instruction set.
 
 use crate::numeric::values::{FLOATS, load, store, tame, wild};
+use taskvec_core::numeric::add::add;
 use taskvec_core::numeric::compare::compare;
-use taskvec_core::numeric::operand::Operand;
+use taskvec_core::numeric::dtype::Float;
+use taskvec_core::numeric::operand::{Exceptions, Operand, Term};
 use taskvec_core::numeric::simd::Isa;
 use taskvec_core::numeric::stats::{Comparison, Stats};
-use taskvec_core::numeric::subtract::subtract;
 
 #[test]
-fn subtract_loses_nothing() {
+fn a_difference_loses_nothing() {
     let n = 4096 + 100;
     for (g, s, to) in
         FLOATS.into_iter().flat_map(|g| FLOATS.map(|s| (g, s))).flat_map(|(g, s)| FLOATS.map(|to| (g, s, to)))
@@ -27,7 +28,8 @@ fn subtract_loses_nothing() {
             for isa in Isa::available() {
                 let (mut out, mut exceptions, mut stats) = (vec![0; n * to.size()], Vec::new(), Stats::default());
                 let (a, b) = (Operand { float: g, bytes: &a }, Operand { float: s, bytes: &b });
-                subtract(isa, a, b, 100, to, &mut out, &mut exceptions, Some(&mut stats));
+                let pair = Term { minuend: a, subtrahend: Some(b), exceptions: Exceptions::NONE, alpha: 1.0 };
+                add(isa, &[pair], 100, to, &mut out, &mut exceptions, Some(&mut stats));
                 assert!(out == expected, "{g:?} − {s:?} → {to:?}");
                 assert!(exceptions.iter().map(|(i, d)| (*i, d.to_bits())).eq(exact.iter().copied()));
                 let finite = |i: &usize| d[*i].is_finite();
@@ -44,6 +46,38 @@ fn subtract_loses_nothing() {
             }
         }
     }
+}
+
+/// Terms are added in their order, each step rounded; a single one with α = 1 keeps its bits, −0 included.
+#[test]
+fn a_sum_is_that_of_its_terms_in_order() {
+    let n = 4096 + 100;
+    let float = Float::F32;
+    let of: Vec<Vec<u8>> = (1..4).map(|stream| tame(float, n, stream, 20)).collect();
+    let alphas = [0.7, -1.0, 1.0 / 3.0];
+    let term = |i: usize, alpha: f32| Term {
+        minuend: Operand { float, bytes: &of[i] },
+        subtrahend: None,
+        exceptions: Exceptions::NONE,
+        alpha,
+    };
+    for count in 1..=3 {
+        let terms: Vec<Term> = (0..count).map(|i| term(i, alphas[i])).collect();
+        let values: Vec<Vec<f32>> = of.iter().map(|bytes| load(float, bytes)).collect();
+        let sum = |at: usize| (1..count).fold(alphas[0] * values[0][at], |sum, i| sum + alphas[i] * values[i][at]);
+        let expected = store(float, &(0..n).map(sum).collect::<Vec<f32>>());
+        for isa in Isa::available() {
+            let mut out = vec![0; n * 4];
+            add(isa, &terms, 0, float, &mut out, &mut Vec::new(), None);
+            assert!(out == expected, "{count} terms with {}", isa.name());
+        }
+    }
+    let zeros: Vec<u8> = [0.0_f32, -0.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let mut out = vec![1; 8];
+    let zeros_term =
+        Term { minuend: Operand { float, bytes: &zeros }, subtrahend: None, exceptions: Exceptions::NONE, alpha: 1.0 };
+    add(Isa::detect(), &[zeros_term], 0, float, &mut out, &mut Vec::new(), None);
+    assert_eq!(out, zeros);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use taskvec_core::Error;
 use taskvec_core::codec::derived::{Encoded, Made};
 use taskvec_core::codec::lora_product::{Factor, Product};
+use taskvec_core::codec::packed::unpack::Unpacker;
 use taskvec_core::control::Control;
 use taskvec_core::numeric::dtype::Float;
 use taskvec_core::numeric::simd::Isa;
@@ -90,7 +91,7 @@ fn check(shape: [usize; 3], floats: [Float; 2], ranges: impl Fn(usize) -> Vec<(u
             });
             for isa in Isa::available() {
                 let mut made = vec![0xAA; encoded.room((stop - start) as u64) as usize];
-                encoded.decode(isa, start as u64, &mut made);
+                encoded.decode(isa, start as u64, &mut made, &mut Unpacker::default()).unwrap();
                 let made: Vec<u32> = made.as_chunks::<4>().0.iter().map(|&x| u32::from_le_bytes(x)).collect();
                 let want: Vec<u32> = want[start..stop].iter().map(|x| x.to_bits()).collect();
                 assert!(made == want, "{shape:?} {floats:?} transposed {transposed} [{start}, {stop}) {}", isa.name());
