@@ -11,7 +11,8 @@ use crate::plan::matching::SameBytes;
 
 /// Starts to download every shard that the job will read: first for the comparison of tied heads, then for these
 /// windows.
-pub fn begin(plan: &Plan, windows: &[Window]) -> Result<()> {
+pub fn begin(plans: &[&Plan], windows: &[Window]) -> Result<()> {
+    let plan = plans[0];
     let mut wanted = Wanted::of(&plan.inputs);
     for at in plan.same.iter().flat_map(|&SameBytes { head, embedding }| [head, embedding]) {
         wanted.add(at.input as usize, plan.inputs.tensor(at).shard as usize)?;
@@ -23,7 +24,7 @@ pub fn begin(plan: &Plan, windows: &[Window]) -> Result<()> {
             (0..shards).try_for_each(|shard| wanted.add(input as usize, shard))?;
         }
     }
-    let mut reads = Reads::of(plan, windows);
+    let mut reads = Reads::of(plans, windows);
     while wanted.left > 0
         && let Some((_, runs)) = reads.next()?
     {

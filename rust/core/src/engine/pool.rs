@@ -9,20 +9,22 @@ use crate::numeric::simd::Isa;
 use crate::plan::Plan;
 use crate::system::parallel::{Permits, ordered};
 
-/// Opens the inputs for these windows, and compares the tensors that the plan takes for equal.
+/// Opens the inputs for these windows, and compares the tensors that the plans take for equal. The plans share their
+/// inputs and windows.
 ///
 /// # Errors
 /// An input that cannot be opened, or tensors that differ.
 pub fn open<'p: 'a, 'a>(
-    plan: &'p Plan,
+    plans: &[&'p Plan],
     windows: &'a [Window],
     isa: Isa,
     control: &'a Control,
 ) -> Result<Shared<'p, 'a>> {
-    let sources = schedule::sources(plan, windows, control)?;
+    let plan = plans[0];
+    let sources = schedule::sources(plans, windows, control)?;
     tied_heads::compare(plan, &sources, isa, control)?;
     let (permits, palettes) = (Permits::new(plan.budget.threads), Palettes::new(plan));
-    Ok(Shared { plan, sources, isa, permits, palettes })
+    Ok(Shared { plans: plans.to_vec(), sources, isa, permits, palettes })
 }
 
 /// Does `work` on every window, several at a time, and hands the outcomes to `commit` in the order of the windows.
@@ -36,7 +38,7 @@ pub fn run<'p, T: Send>(
     work: impl Fn(Window, &mut Worker<'p>) -> Result<T> + Sync,
     mut commit: impl FnMut(T) -> Result<()> + Send,
 ) -> Result<()> {
-    let budget = &shared.plan.budget;
+    let budget = &shared.plan().budget;
     let count = windows.len() as u64;
     let item = |item: u64, worker: &mut Worker<'p>| work(windows[item as usize], worker);
     shared

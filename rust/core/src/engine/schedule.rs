@@ -9,15 +9,16 @@ use crate::plan::Plan;
 use crate::source::lane::{Lane, Reading};
 use crate::source::lanes::Lanes;
 
-/// Opens a job's inputs. `windows` are those that the job will compute, in this order.
-pub fn sources<'a>(plan: &'a Plan, windows: &'a [Window], control: &'a Control) -> Result<Sources<'a>> {
+/// Opens the inputs that these plans share. `windows` are those that the job will compute, in this order.
+pub fn sources<'p: 'a, 'a>(plans: &[&'p Plan], windows: &'a [Window], control: &'a Control) -> Result<Sources<'a>> {
+    let plan = plans[0];
     let sources = Sources::open(&plan.inputs, plan.io, control)?;
-    let checkpoints = || plan.inputs.list.iter().map(|input| &input.checkpoint).enumerate();
+    let checkpoints = || plan.inputs.list.iter().map(|input| &*input.checkpoint).enumerate();
     if !checkpoints().any(|(_, checkpoint)| checkpoint.place.streams()) {
         return Ok(sources);
     }
     let lane = |input: usize| {
-        let mut reads = Reads::of(plan, windows);
+        let mut reads = Reads::of(plans, windows);
         let schedule = move || {
             let Some((window, runs)) = reads.next()? else { return Ok(None) };
             let mine = runs.iter().filter(|run| run.input == input);

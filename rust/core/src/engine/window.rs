@@ -52,15 +52,18 @@ impl Window {
         (begin, (begin + self.blocks * BLOCK).min(file.len))
     }
 
-    /// The windows of a plan from block `done` on, in order.
-    pub fn from(plan: &Plan, done: u64) -> Vec<Self> {
+    /// The windows of a plan, in order, for outputs of which so many blocks are done: from the first block that one of
+    /// them still needs. An output needs a window as a whole or not at all.
+    pub fn from(plan: &Plan, done: &[u64]) -> Vec<Self> {
         let size = plan.budget.window_blocks;
+        let first = done.iter().copied().min().unwrap_or(0);
         let mut windows = Vec::new();
         for (place, file) in plan.layout.files.iter().enumerate() {
             let end = file.first_block + file.blocks();
-            let mut block = file.first_block.max(done);
+            let mut block = file.first_block.max(first);
             while block < end {
-                let blocks = size.min(end - block);
+                let next = done.iter().copied().filter(|&done| done > block).min();
+                let blocks = size.min(end - block).min(next.unwrap_or(end) - block);
                 windows.push(Self { file: place, block, blocks });
                 block += blocks;
             }
@@ -100,6 +103,18 @@ pub struct Found {
     pub value: Vec<u8>,
 }
 
+impl Found {
+    /// Takes over what was found in one tensor.
+    fn add(&mut self, tensor: u32, misfits: &mut Vec<(u64, f32)>) {
+        if !misfits.is_empty() {
+            self.counts.push((tensor, misfits.len() as u64));
+            self.index.extend(misfits.iter().flat_map(|(index, _)| index.to_le_bytes()));
+            self.value.extend(misfits.iter().flat_map(|(_, value)| value.to_le_bytes()));
+            misfits.clear();
+        }
+    }
+}
+
 /// The outcome of one window. Outcomes are taken over in the order of the windows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
@@ -113,8 +128,8 @@ pub struct Outcome {
 
 /// What all workers of a job share.
 pub struct Shared<'p, 's> {
-    /// The plan of the job.
-    pub plan: &'p Plan,
+    /// A plan for each output that is computed. They share inputs and layout, and differ in their factors.
+    pub plans: Vec<&'p Plan>,
     /// Its open inputs.
     pub sources: Sources<'s>,
     /// The instruction set of the kernels.
@@ -125,10 +140,18 @@ pub struct Shared<'p, 's> {
     pub palettes: Palettes,
 }
 
+impl<'p> Shared<'p, '_> {
+    /// The plan to ask for what all of them share.
+    pub fn plan(&self) -> &'p Plan {
+        self.plans[0]
+    }
+}
+
 /// What one worker keeps from window to window.
 pub struct Worker<'p> {
     input: Buffer,
-    output: Buffer,
+    /// One for each plan.
+    outputs: Vec<Buffer>,
     /// Decoded values of one piece.
     made: Buffer,
     tools: Tools,
@@ -146,13 +169,13 @@ struct Tools {
 }
 
 impl Worker<'_> {
-    /// Allocates the buffers as the budget says. The output buffer has a spare page before and after the window: for
+    /// Allocates the buffers as the budget says. An output buffer has a spare page before and after the window: for
     /// elements that are cut by its edges, and for the padding of the last direct write.
     pub fn new(budget: &Budget) -> Self {
         let output = (budget.window_blocks * BLOCK) as usize + 2 * DIRECT_ALIGNMENT;
         Self {
             input: Buffer::new(budget.window_in as usize),
-            output: Buffer::new(output),
+            outputs: (0..budget.outputs).map(|_| Buffer::new(output)).collect(),
             made: Buffer::new(budget.made as usize),
             tools: Tools::default(),
             gather: Gather::default(),
@@ -161,75 +184,79 @@ impl Worker<'_> {
         }
     }
 
-    /// The window's bytes, with room after them up to an aligned length.
-    pub fn output(&mut self) -> &mut [u8] {
-        &mut self.output.bytes()[DIRECT_ALIGNMENT..]
+    /// The window's bytes as one of the plans has them, with room after them up to an aligned length.
+    pub fn output(&mut self, plan: usize) -> &mut [u8] {
+        &mut self.outputs[plan].bytes()[DIRECT_ALIGNMENT..]
     }
 }
 
-/// Computes a window into the worker's output buffer. If the values go to a consumer in memory, they are also put into
-/// `packet`, and no digests are computed.
+/// Computes a window for some of the plans, named by their places in ascending order: into the worker's output buffers,
+/// with an outcome for each. What they read is loaded once. If the values go to a consumer in memory, those of the first
+/// plan are also put into `packet`, and no digests are computed.
 pub fn compute<'p>(
     shared: &Shared<'p, '_>,
     window: Window,
     worker: &mut Worker<'p>,
+    wanted: &[usize],
     packet: Option<&mut Packet>,
-) -> Result<Outcome> {
-    let plan = shared.plan;
-    let file = &plan.layout.files[window.file];
+) -> Result<Vec<Outcome>> {
+    let file = &shared.plan().layout.files[window.file];
     let (begin, end) = window.range(file);
-    if plan.layout.packed {
-        for tensor in plan.layout.overlapping(file, begin, end) {
+    let packed = shared.plan().layout.packed;
+    if packed {
+        for tensor in shared.plan().layout.overlapping(file, begin, end) {
             packing::find_palette(shared, tensor, worker)?;
         }
     }
-    load(shared, window, Some(window.block), worker, |Filled { header, loaded, pieces, terms, out, made, tools }| {
-        let place = |offset: u64| DIRECT_ALIGNMENT + offset as usize - begin as usize;
-        match (&file.header, header) {
-            (_, Some(slot)) => {
-                let bytes = loaded.bytes(slot);
-                out[DIRECT_ALIGNMENT..DIRECT_ALIGNMENT + bytes.len()].copy_from_slice(bytes);
-            }
-            (HeaderSource::New(bytes), None) if begin < file.data_start => {
-                let part = &bytes[begin as usize..end.min(file.data_start) as usize];
-                out[DIRECT_ALIGNMENT..DIRECT_ALIGNMENT + part.len()].copy_from_slice(part);
-            }
-            _ => {}
-        }
-        let mut outcome =
-            Outcome { blocks: vec![BlockRecord::default(); window.blocks as usize], ..Outcome::default() };
-        let mut misfits = Vec::new();
-        for piece in pieces {
+    load(
+        shared,
+        window,
+        Some(window.block),
+        worker,
+        |Filled { header, loaded, pieces, terms, outputs, made, tools }| {
             // An element that is cut by the start of the window begins in the spare page before it.
-            let from = (DIRECT_ALIGNMENT as u64 + piece.at - begin) as usize;
-            let run = Run::new(shared, piece, terms, loaded, made, &mut tools.unpackers)?;
-            let stats = if plan.layout.packed {
-                let packing = tools.packing.get_or_insert_default();
-                Some(packing::pack(shared, piece, &run, packing, &mut outcome))
-            } else {
-                run.compute(piece, &mut out[from..], &mut misfits)
-            };
-            outcome.blocks[piece.block].stats.extend(stats.map(|stats| (piece.tensor as u32, stats)));
-            if !misfits.is_empty() {
-                outcome.found.counts.push((piece.tensor as u32, misfits.len() as u64));
-                outcome.found.index.extend(misfits.iter().flat_map(|(index, _)| index.to_le_bytes()));
-                outcome.found.value.extend(misfits.iter().flat_map(|(_, value)| value.to_le_bytes()));
-                misfits.clear();
+            let place = |offset: u64| (DIRECT_ALIGNMENT as u64 + offset - begin) as usize;
+            let header = header_bytes(file, begin, end, header.map(|slot| loaded.bytes(slot)));
+            let blocks = vec![BlockRecord::default(); window.blocks as usize];
+            let mut outcomes = vec![Outcome { blocks, ..Outcome::default() }; wanted.len()];
+            for &plan in wanted {
+                outputs[plan].bytes()[DIRECT_ALIGNMENT..][..header.len()].copy_from_slice(header);
             }
-        }
-        if let Some(packet) = packet {
-            packet.fill(plan, pieces, |piece, own| {
-                let from = (DIRECT_ALIGNMENT as u64 + piece.at - begin) as usize;
-                (&out[from..], loaded.bytes(own))
-            });
-            return Ok(outcome);
-        }
-        for (block, record) in (0u64..).zip(&mut outcome.blocks).filter(|_| !plan.layout.packed) {
-            let from = begin + block * BLOCK;
-            record.digest = blocks::block(&out[place(from)..place((from + BLOCK).min(end))]);
-        }
-        Ok(outcome)
-    })
+            let mut misfits = Vec::new();
+            for piece in pieces {
+                let mut run = Run::new(shared, piece, terms, loaded, made, &mut tools.unpackers)?;
+                for (&plan, outcome) in wanted.iter().zip(&mut outcomes) {
+                    if !piece.is_of(&shared.plans, plan) {
+                        continue;
+                    }
+                    // With several plans there is one vector, and a tensor has one term.
+                    if let [term] = shared.plans[plan].layout.tensors[piece.tensor].terms[..] {
+                        run.scale(term.alpha);
+                    }
+                    let stats = if packed {
+                        let packing = tools.packing.get_or_insert_default();
+                        Some(packing::pack(shared, piece, &run, packing, outcome))
+                    } else {
+                        run.compute(piece, &mut outputs[plan].bytes()[place(piece.at)..], &mut misfits)
+                    };
+                    outcome.blocks[piece.block].stats.extend(stats.map(|stats| (piece.tensor as u32, stats)));
+                    outcome.found.add(piece.tensor as u32, &mut misfits);
+                }
+            }
+            if let Some(packet) = packet {
+                let out = &*outputs[0].bytes();
+                packet.fill(shared.plan(), pieces, |piece, own| (&out[place(piece.at)..], loaded.bytes(own)));
+                return Ok(outcomes);
+            }
+            for (&plan, outcome) in wanted.iter().zip(&mut outcomes).filter(|_| !packed) {
+                for (block, record) in (0u64..).zip(&mut outcome.blocks) {
+                    let from = begin + block * BLOCK;
+                    record.digest = blocks::block(&outputs[plan].bytes()[place(from)..place((from + BLOCK).min(end))]);
+                }
+            }
+            Ok(outcomes)
+        },
+    )
 }
 
 /// A variant of a job with one vector: another factor, another rounding.
@@ -249,23 +276,30 @@ pub fn survey<'p>(
     worker: &mut Worker<'p>,
     variants: &[Variant],
 ) -> Result<Vec<(u32, Vec<Stats>)>> {
-    load(shared, window, Some(window.block), worker, |Filled { loaded, pieces, terms, out, made, tools, .. }| {
-        let mut found = Vec::new();
-        for piece in pieces {
-            let mut run = Run::new(shared, piece, terms, loaded, made, &mut tools.unpackers)?;
-            let figures: Vec<_> = variants
-                .iter()
-                .filter_map(|&variant| {
-                    run.vary(shared.plan, piece, variant);
-                    run.compute(piece, out, &mut Vec::new())
-                })
-                .collect();
-            if !figures.is_empty() {
-                found.push((piece.tensor as u32, figures));
+    load(
+        shared,
+        window,
+        Some(window.block),
+        worker,
+        |Filled { loaded, pieces, terms, outputs, made, tools, .. }| {
+            let out = outputs[0].bytes();
+            let mut found = Vec::new();
+            for piece in pieces {
+                let mut run = Run::new(shared, piece, terms, loaded, made, &mut tools.unpackers)?;
+                let figures: Vec<_> = variants
+                    .iter()
+                    .filter_map(|&variant| {
+                        run.vary(shared.plan(), piece, variant);
+                        run.compute(piece, out, &mut Vec::new())
+                    })
+                    .collect();
+                if !figures.is_empty() {
+                    found.push((piece.tensor as u32, figures));
+                }
             }
-        }
-        Ok(found)
-    })
+            Ok(found)
+        },
+    )
 }
 
 /// What a window takes, once it is loaded, and where its results go.
@@ -274,7 +308,7 @@ struct Filled<'a, 'p> {
     loaded: &'a Loaded<'a>,
     pieces: &'a [Piece],
     terms: &'a [TermSlots<'p>],
-    out: &'a mut [u8],
+    outputs: &'a mut [Buffer],
     /// Room for decoded values.
     made: &'a mut [u8],
     tools: &'a mut Tools,
@@ -289,17 +323,17 @@ fn load<'p, R>(
     worker: &mut Worker<'p>,
     work: impl FnOnce(Filled<'_, 'p>) -> Result<R>,
 ) -> Result<R> {
-    let Worker { input, output, made, tools, gather, pieces, terms } = worker;
+    let Worker { input, outputs, made, tools, gather, pieces, terms } = worker;
     gather.clear(number);
-    let (header, looked_up) = collect(shared.plan, Some(&shared.sources), window, (gather, pieces, terms))?;
+    let (header, looked_up) = collect(&shared.plans, Some(&shared.sources), window, (gather, pieces, terms))?;
     let loaded = &gather.load(&shared.sources, input.bytes())?;
     for LookedUp { at, slots, start, stop } in looked_up.values() {
         if !vector::ascend(loaded.bytes(slots[0]), *start, *stop) {
-            return Err(disordered(shared.plan, *at));
+            return Err(disordered(shared.plan(), *at));
         }
     }
-    let (out, made) = (output.bytes(), made.bytes());
-    let done = shared.permits.run(|| work(Filled { header, loaded, pieces, terms, out, made, tools }))?;
+    let made = made.bytes();
+    let done = shared.permits.run(|| work(Filled { header, loaded, pieces, terms, outputs, made, tools }))?;
     gather.release(&shared.sources)?;
     Ok(done)
 }
@@ -309,17 +343,17 @@ type Collected = (Option<Slot>, HashMap<(usize, usize), LookedUp>);
 
 /// Works out what a window is made of and what it reads.
 fn collect<'p>(
-    plan: &'p Plan,
+    plans: &[&'p Plan],
     sources: Option<&Sources>,
     window: Window,
     (gather, pieces, terms): (&mut Gather, &mut Vec<Piece>, &mut Vec<TermSlots<'p>>),
 ) -> Result<Collected> {
-    let file = &plan.layout.files[window.file];
+    let file = &plans[0].layout.files[window.file];
     let (begin, end) = window.range(file);
     pieces.clear();
     terms.clear();
     let header = header(gather, file, begin, end);
-    let mut collect = Collect { plan, sources, gather, pieces, terms, looked_up: HashMap::new() };
+    let mut collect = Collect { plans, sources, gather, pieces, terms, looked_up: HashMap::new() };
     for block in 0..window.blocks {
         collect.block(file, block as usize, begin + block * BLOCK, end)?;
     }
@@ -328,26 +362,26 @@ fn collect<'p>(
 
 /// The reads of windows in advance. Exceptions are left out: which of them a window reads is known only from their
 /// file.
-pub struct Reads<'a> {
-    plan: &'a Plan,
-    windows: std::slice::Iter<'a, Window>,
+pub struct Reads<'p, 'w> {
+    plans: Vec<&'p Plan>,
+    windows: std::slice::Iter<'w, Window>,
     gather: Gather,
     pieces: Vec<Piece>,
-    terms: Vec<TermSlots<'a>>,
+    terms: Vec<TermSlots<'p>>,
 }
 
-impl<'a> Reads<'a> {
+impl<'p, 'w> Reads<'p, 'w> {
     /// The reads of these windows, in this order.
-    pub fn of(plan: &'a Plan, windows: &'a [Window]) -> Self {
+    pub fn of(plans: &[&'p Plan], windows: &'w [Window]) -> Self {
         let (gather, pieces, terms) = Default::default();
-        Self { plan, windows: windows.iter(), gather, pieces, terms }
+        Self { plans: plans.to_vec(), windows: windows.iter(), gather, pieces, terms }
     }
 
     /// The next window and its reads; `None` after the last.
     pub fn next(&mut self) -> Result<Option<(Window, &[gather::Run])>> {
         let Some(&window) = self.windows.next() else { return Ok(None) };
         self.gather.clear(Some(window.block));
-        collect(self.plan, None, window, (&mut self.gather, &mut self.pieces, &mut self.terms))?;
+        collect(&self.plans, None, window, (&mut self.gather, &mut self.pieces, &mut self.terms))?;
         Ok(Some((window, self.gather.runs())))
     }
 }
@@ -359,5 +393,16 @@ fn header(gather: &mut Gather, file: &OutFile, begin: u64, end: u64) -> Option<S
             Some(gather.range(0, shard as usize, begin, end.min(file.data_start) - begin))
         }
         _ => None,
+    }
+}
+
+/// The part of a file's header that is in `[begin, end)`; `copied` is what was loaded of it, if it is the first input's.
+fn header_bytes<'a>(file: &'a OutFile, begin: u64, end: u64, copied: Option<&'a [u8]>) -> &'a [u8] {
+    match (&file.header, copied) {
+        (_, Some(bytes)) => bytes,
+        (HeaderSource::New(bytes), None) if begin < file.data_start => {
+            &bytes[begin as usize..end.min(file.data_start) as usize]
+        }
+        _ => &[],
     }
 }

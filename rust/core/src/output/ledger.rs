@@ -167,11 +167,6 @@ impl<'a> Ledger<'a> {
         take_over(self.plan, &mut self.digests, &mut self.stats, &mut self.blocks, outcome);
         Ok(())
     }
-
-    /// The windows that are still to do.
-    pub fn windows(&self) -> Vec<Window> {
-        Window::from(self.plan, self.blocks)
-    }
 }
 
 fn take_over(plan: &Plan, digests: &mut [FileDigest], stats: &mut [Stats], blocks: &mut u64, outcome: &Outcome) {

@@ -168,7 +168,7 @@ const OF_CHECKPOINTS: [&str; 5] = ["norm_requested", "norm_effective", "gain", "
 
 fn inputs(plan: &Plan, hashed: Option<&[Vec<Option<String>>]>) -> Vec<Value> {
     let file = |input: usize, number: usize| {
-        let Checkpoint { place, shards, .. } = &plan.inputs.list[input].checkpoint;
+        let Checkpoint { place, shards, .. } = &*plan.inputs.list[input].checkpoint;
         let shard = &shards[number];
         let mut entry =
             json!({"name": shard.name, "size": shard.size, "header_xxh3_128": format!("{:032x}", shard.header_digest)});
@@ -180,7 +180,7 @@ fn inputs(plan: &Plan, hashed: Option<&[Vec<Option<String>>]>) -> Vec<Value> {
         entry
     };
     let entry = |(input, this): (usize, &crate::plan::inputs::Input)| {
-        let Checkpoint { place, shards, label, adapter, .. } = &this.checkpoint;
+        let Checkpoint { place, shards, label, adapter, .. } = &*this.checkpoint;
         let mut entry = json!({"role": this.role, "name": label});
         if let Some(origin) = &place.origin {
             entry["repo"] = origin.repo.as_str().into();

@@ -3,6 +3,7 @@
 //!
 //! May import `engine` and what is below it. Anything that an output says about itself goes here.
 
+pub(crate) mod draft;
 pub(crate) mod effect;
 pub(crate) mod frames;
 pub(crate) mod journal;

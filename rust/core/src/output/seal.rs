@@ -1,5 +1,5 @@
-//! Completes a staged folder once all windows are computed: checks the weights, builds the other files, writes the
-//! manifest.
+//! Completes the staged folders of a job once all windows are computed: checks the weights, builds the other files,
+//! writes the manifests.
 
 use std::path::PathBuf;
 
@@ -8,12 +8,11 @@ use crate::control::{Control, Phase};
 use crate::error::{Error, Result};
 use crate::format::blocks;
 use crate::format::header::Header;
+use crate::output::draft::Draft;
 use crate::output::effect::Effect;
-use crate::output::ledger::{Ledger, Ordered};
+use crate::output::ledger::Ordered;
 use crate::output::manifest::{self, FileEntry, Finished};
 use crate::output::sidecars;
-use crate::output::staging::Staging;
-use crate::plan::Plan;
 use crate::storage::place::Place;
 use crate::system::parallel::ordered;
 
@@ -29,28 +28,35 @@ pub struct Sealed {
     pub written: u64,
 }
 
-/// Seals a folder whose weights are all written. `card` is the text of its `README.md`.
+/// Seals the folders of a job, whose weights are all written.
 ///
 /// # Errors
 /// A weight file is not what was planned, an input changed while it was read, or the disk fails.
-pub fn seal(plan: &Plan, staging: &Staging, ledger: &mut Ledger, card: &str, control: &Control) -> Result<Sealed> {
-    let mut files = weights(plan, staging, ledger, control)?;
-    files.extend(sidecars::build(plan, staging, card, plan.options.sync, control)?);
-    let written = files.iter().map(|file| file.size).sum();
-    let input_sha256 = if plan.options.sha256 { Some(sha256(plan, staging, &mut files, control)?) } else { None };
+pub fn seal(drafts: &mut [Draft], control: &Control) -> Result<Vec<Sealed>> {
+    let mut files = Vec::with_capacity(drafts.len());
+    for draft in &mut *drafts {
+        let mut mine = weights(draft, control)?;
+        let Draft { plan, staging, card, .. } = *draft;
+        mine.extend(sidecars::build(plan, staging, card, plan.options.sync, control)?);
+        files.push(mine);
+    }
+    let plan = drafts[0].plan;
+    let input_sha256 = if plan.options.sha256 { Some(sha256(drafts, &mut files, control)?) } else { None };
     for input in &plan.inputs.list {
         input.checkpoint.unchanged()?;
     }
+    drafts.iter().zip(files).map(|(draft, files)| finish(draft, files, input_sha256.as_deref())).collect()
+}
+
+/// Writes the manifest.
+fn finish(draft: &Draft, files: Vec<FileEntry>, input_sha256: Option<&[Vec<Option<String>>]>) -> Result<Sealed> {
+    let Draft { plan, staging, ledger, .. } = draft;
+    let written = files.iter().map(|file| file.size).sum();
     let (exceptions, counts) = match ledger.ordered.exceptions() {
         Some(tally) => (tally.total(), tally.counts()),
         None => (0, &[][..]),
     };
-    let finished = Finished {
-        stats: &ledger.stats,
-        files: &files,
-        input_sha256: input_sha256.as_deref(),
-        exceptions: (exceptions, counts),
-    };
+    let finished = Finished { stats: &ledger.stats, files: &files, input_sha256, exceptions: (exceptions, counts) };
     let name = plan.inputs.output.manifest();
     let bytes =
         manifest::write(plan, &finished).map_err(|error| Error::io(&staging.path(name), "write")(error.into()))?;
@@ -61,7 +67,8 @@ pub fn seal(plan: &Plan, staging: &Staging, ledger: &mut Ledger, card: &str, con
 }
 
 /// The entries of the weight files, exceptions included. Each header is read again and its tensors are counted.
-fn weights(plan: &Plan, staging: &Staging, ledger: &mut Ledger, control: &Control) -> Result<Vec<FileEntry>> {
+fn weights(draft: &mut Draft, control: &Control) -> Result<Vec<FileEntry>> {
+    let Draft { plan, staging, ledger, .. } = draft;
     let mut files = Vec::new();
     for (file, digest) in plan.layout.files.iter().zip(&ledger.digests) {
         let path = staging.path(&file.name);
@@ -94,14 +101,10 @@ fn weights(plan: &Plan, staging: &Staging, ledger: &mut Ledger, control: &Contro
     Ok(files)
 }
 
-/// Computes SHA-256 in a separate pass: of every output file, into its entry, and of every input shard on this machine.
-/// A downloaded shard is skipped if it was checked against the Hub's SHA-256 when it arrived.
-fn sha256(
-    plan: &Plan,
-    staging: &Staging,
-    files: &mut [FileEntry],
-    control: &Control,
-) -> Result<Vec<Vec<Option<String>>>> {
+/// Computes SHA-256 in a separate pass: of every file of all outputs, into its entry, and of every input shard on this
+/// machine. A downloaded shard is skipped if it was checked against the Hub's SHA-256 when it arrived.
+fn sha256(drafts: &[Draft], files: &mut [Vec<FileEntry>], control: &Control) -> Result<Vec<Vec<Option<String>>>> {
+    let plan = drafts[0].plan;
     let checkpoints = || plan.inputs.list.iter().map(|input| &input.checkpoint);
     let unknown = |shard: &Shard, place: &Place| {
         let checked = place.remote.is_some() && place.sha256(&shard.name).is_some();
@@ -109,7 +112,10 @@ fn sha256(
     };
     let inputs: Vec<Vec<_>> =
         checkpoints().map(|c| c.shards.iter().map(|shard| unknown(shard, &c.place)).collect()).collect();
-    let outputs = files.iter().map(|file| staging.path(&file.name));
+    let of_draft = |(draft, files): (&Draft, &Vec<FileEntry>)| -> Vec<PathBuf> {
+        files.iter().map(|file| draft.staging.path(&file.name)).collect()
+    };
+    let outputs = drafts.iter().zip(&*files).flat_map(of_draft);
     let paths: Vec<_> = inputs.iter().flatten().flatten().cloned().chain(outputs).collect();
     let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum();
     control.begin(Phase::Hashing, bytes);
@@ -129,7 +135,7 @@ fn sha256(
     let mut sums = sums.into_iter();
     let mut found = |path: Option<PathBuf>| path.and_then(|_| sums.next());
     let inputs = inputs.into_iter().map(|paths| paths.into_iter().map(&mut found).collect()).collect();
-    for (file, sum) in files.iter_mut().zip(sums) {
+    for (file, sum) in files.iter_mut().flatten().zip(sums) {
         file.sha256 = Some(sum);
     }
     Ok(inputs)

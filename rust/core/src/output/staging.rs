@@ -19,6 +19,7 @@ use crate::system::os;
 pub const PARTIAL: &str = ".taskvec-partial";
 const COMMIT: &str = "commit.json";
 const LOCK: &str = "lock";
+const JOURNAL: &str = "journal";
 
 /// An output that is being written; locked against a second run.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub struct Staging {
 #[derive(Serialize, Deserialize)]
 struct Commit {
     plan: String,
+    job: String,
     files: Vec<String>,
 }
 
@@ -106,7 +108,7 @@ impl Staging {
 
     /// The path of the journal.
     pub fn journal(&self) -> PathBuf {
-        self.folder.join("journal")
+        self.folder.join(JOURNAL)
     }
 
     /// Whether an earlier run of this plan was interrupted during its renames.
@@ -121,15 +123,20 @@ impl Staging {
         fs::create_dir_all(&files).map_err(Error::io(&files, "create"))
     }
 
+    /// Removes everything but the lock; the note of a commit last, because it says that the output is in place.
     fn clear_but_lock(&self) -> Result<()> {
         for entry in fs::read_dir(&self.folder).map_err(Error::io(&self.folder, "list"))?.flatten() {
             let path = entry.path();
-            if entry.file_name() != LOCK {
+            if entry.file_name() != LOCK && entry.file_name() != COMMIT {
                 let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
                 removed.map_err(Error::io(&path, "remove"))?;
             }
         }
-        Ok(())
+        let commit = self.folder.join(COMMIT);
+        match fs::remove_file(&commit) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(&commit, "remove")(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Writes a small file of the output.
@@ -156,16 +163,20 @@ impl Staging {
     /// Removes the staging folder. No file in it may be open by then, not even the lock: on Windows and on NFS the name
     /// of an open file stays, and so does its folder. The lock is closed last, so that the folder is unlocked only
     /// briefly.
-    fn remove(self) -> Result<()> {
+    ///
+    /// After a commit this waits until all outputs of the job are in place. Up to then a second run must be able to tell
+    /// that this one is.
+    pub fn remove(self) -> Result<()> {
         self.clear_but_lock()?;
         drop(self.lock);
         fs::remove_dir_all(&self.folder).map_err(Error::io(&self.folder, "remove"))
     }
 
-    /// Moves `files` into place in the order given, which ends with the manifest.
-    pub fn commit(self, plan: u128, files: Vec<String>) -> Result<()> {
+    /// Moves `files` into place in the order given, which ends with the manifest. `job` stands for the plans of all
+    /// outputs of the job.
+    pub fn commit(&self, plan: u128, job: u128, files: Vec<String>) -> Result<()> {
         self.sync_tree(&self.folder.join("files"))?;
-        let commit = Commit { plan: format!("{plan:032x}"), files };
+        let commit = Commit { plan: hex(plan), job: hex(job), files };
         let path = self.folder.join(COMMIT);
         let bytes = serde_json::to_vec(&commit).map_err(|error| Error::io(&path, "write")(error.into()))?;
         let mut file = File::create(&path).map_err(Error::io(&path, "create"))?;
@@ -178,12 +189,12 @@ impl Staging {
     }
 
     /// Finishes a commit that an earlier run began.
-    pub fn resume_commit(self, plan: u128) -> Result<()> {
+    pub fn resume_commit(&self, plan: u128) -> Result<()> {
         let files = read_commit(&self.folder, plan).unwrap_or_default();
         self.finish_commit(&files)
     }
 
-    fn finish_commit(self, files: &[String]) -> Result<()> {
+    fn finish_commit(&self, files: &[String]) -> Result<()> {
         self.remove_stale(files)?;
         let (manifest, others) = files.split_last().map_or((None, files), |(last, others)| (Some(last), others));
         let mut folders = BTreeSet::from([self.out.clone()]);
@@ -198,7 +209,7 @@ impl Staging {
             self.put_in_place(name)?;
             self.sync_folder(&self.out)?;
         }
-        self.remove()
+        Ok(())
     }
 
     /// Renames one file into the output and returns the folder it is in now.
@@ -268,6 +279,17 @@ impl Staging {
     }
 }
 
+/// Whether a run of this job has moved this output into place and has not removed its staging folder yet.
+pub fn is_committed(out: &Path, job: u128) -> bool {
+    parse_commit(&out.join(PARTIAL)).is_some_and(|commit| commit.job == hex(job))
+}
+
+/// Whether this output is in place and its staging folder is removed, or as good as removed.
+pub fn is_in_place(out: &Path) -> bool {
+    let folder = out.join(PARTIAL);
+    out.join(MANIFEST).exists() && !folder.join(JOURNAL).exists() && !folder.join(COMMIT).exists()
+}
+
 /// Whether locking failed because the file system has no locks. NFS without its lock service answers ENOLCK.
 fn locks_are_not_offered(error: &io::Error) -> bool {
     #[cfg(unix)]
@@ -277,13 +299,20 @@ fn locks_are_not_offered(error: &io::Error) -> bool {
     os::not_offered(error)
 }
 
+fn hex(id: u128) -> String {
+    format!("{id:032x}")
+}
+
+fn parse_commit(folder: &Path) -> Option<Commit> {
+    serde_json::from_slice(&fs::read(folder.join(COMMIT)).ok()?).ok()
+}
+
 fn read_commit(folder: &Path, plan: u128) -> Option<Vec<String>> {
-    let commit: Commit = serde_json::from_slice(&fs::read(folder.join(COMMIT)).ok()?).ok()?;
-    (commit.plan == format!("{plan:032x}")).then_some(commit.files)
+    parse_commit(folder).filter(|commit| commit.plan == hex(plan)).map(|commit| commit.files)
 }
 
 /// Refuses an output that is, is inside or contains an input, because writing it could destroy what is being read.
-fn apart_from_inputs(out: &Path, inputs: &[&Path]) -> Result<()> {
+pub fn apart_from_inputs(out: &Path, inputs: &[&Path]) -> Result<()> {
     if out.exists() && !out.is_dir() {
         return Err(Error::Usage(format!("{} is a file, but the output has to be a folder", out.display())));
     }

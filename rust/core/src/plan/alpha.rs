@@ -31,6 +31,11 @@ impl Alpha {
         Ok(Self { text: text.to_owned(), value: narrow, number: value })
     }
 
+    /// How far the number is from 0.
+    pub fn size(&self) -> f64 {
+        self.number.abs()
+    }
+
     /// α times a factor, in f64 and rounded once to f32.
     pub fn times(&self, factor: f64) -> f32 {
         rounded(self.number * factor)

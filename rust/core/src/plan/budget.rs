@@ -1,4 +1,4 @@
-//! How the memory budget is spent: `headers + workers × (input buffer + output buffer)`. It does not depend on the size
+//! How the memory budget is spent: `headers + workers × (input buffer + output buffers)`. It does not depend on the size
 //! of a tensor or a shard.
 
 use crate::codec::derived::{Encoded, Made};
@@ -42,6 +42,8 @@ pub struct Need {
     pub made: u64,
     /// The most packed operands of one tensor.
     pub packed: u64,
+    /// How many outputs are computed from one read: each worker has a buffer for each.
+    pub outputs: u64,
     /// Bytes of a block as delivered to a consumer in memory; 0 if windows go to files.
     pub block_delivered: u64,
     /// Bytes of headers and tables.
@@ -60,7 +62,7 @@ impl Need {
         // Of an output that is packed: the length of each frame, as a number and as text, in each file once.
         let frames = if layout.packed { layout.blocks() * PER_FRAME } else { 0 };
         let fixed = tensors as u64 * PER_TENSOR + headers + tables.sum::<u64>() + frames;
-        let mut need = Self { fixed, lanes, ..Self::default() };
+        let mut need = Self { fixed, lanes, outputs: 1, ..Self::default() };
         for file in &layout.files {
             need.read += file.data_start;
             need.block_in = need.block_in.max(file.data_start.min(BLOCK));
@@ -163,6 +165,8 @@ pub struct Budget {
     pub workers: usize,
     /// Blocks of one window.
     pub window_blocks: u64,
+    /// Output buffers of each worker.
+    pub outputs: usize,
     /// Bytes of input buffer for each window.
     pub window_in: u64,
     /// Chunks that each streamed input may hold ahead of the windows.
@@ -182,13 +186,13 @@ impl Budget {
         // A finished window's exceptions or frames wait in memory until their turn to be written. Meanwhile its worker computes
         // another window, so each worker may hold those of two.
         let each = |blocks: u64| {
-            let edges = 3 * DIRECT_ALIGNMENT as u64;
+            let edges = (1 + 2 * need.outputs) * DIRECT_ALIGNMENT as u64;
             PER_WORKER
                 + edges
                 + need.made
                 + need.packed * UNPACKER
                 + need.packing
-                + blocks * (BLOCK + need.block_in + 2 * need.block_waiting + need.block_delivered)
+                + blocks * (need.outputs * BLOCK + need.block_in + 2 * need.block_waiting + need.block_delivered)
         };
         // Each window in progress has its own packet, and the consumer has a copy of one.
         let fixed = |blocks: u64| need.fixed + blocks * need.block_delivered;
@@ -219,6 +223,7 @@ impl Budget {
             threads: threads.min(usize::try_from(workers).unwrap_or(threads)),
             workers: usize::try_from(workers).unwrap_or(1),
             window_blocks,
+            outputs: usize::try_from(need.outputs).unwrap_or(1),
             window_in: window_blocks * need.block_in,
             lane_chunks,
             streaming,

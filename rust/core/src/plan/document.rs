@@ -98,7 +98,7 @@ impl Plan {
     /// None that can happen: all keys are text.
     pub fn to_json<'a>(&'a self, out: Option<&Path>) -> Result<Value> {
         let input = |input: &'a inputs::Input| {
-            let Checkpoint { label, shards, tensors, place, .. } = &input.checkpoint;
+            let Checkpoint { label, shards, tensors, place, .. } = &*input.checkpoint;
             let bytes = shards.iter().map(|shard| shard.size).sum();
             let (files, tensors, remote) = (shards.len(), tensors.len(), place.remote.is_some());
             Input { role: &input.role, name: label, files, tensors, bytes, remote }
@@ -110,7 +110,7 @@ impl Plan {
             tensors,
         };
         let Budget { bytes: budget, planned, least, threads, workers, window_blocks, streaming, .. } = self.budget;
-        let needed = self.layout.bytes();
+        let needed = self.layout.bytes() * self.budget.outputs as u64;
         let document = Document {
             schema: "taskvec/plan/1",
             verb: self.request.verb(),

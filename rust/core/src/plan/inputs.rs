@@ -1,6 +1,7 @@
 //! The opened checkpoints and vectors of one job, each with its role.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -82,6 +83,18 @@ impl Request {
             Self::Read { .. } => "read",
         }
     }
+
+    /// The same request with another factor for its vectors.
+    #[must_use]
+    pub fn with_alpha(&self, new: &Alpha) -> Self {
+        let mut request = self.clone();
+        match &mut request {
+            Self::Apply { vectors, .. } => vectors.iter_mut().for_each(|(_, alpha)| *alpha = new.clone()),
+            Self::Transfer { alpha, .. } => *alpha = new.clone(),
+            _ => {}
+        }
+        request
+    }
 }
 
 /// A tensor of one of a job's inputs.
@@ -93,15 +106,15 @@ pub struct At {
     pub tensor: u32,
 }
 
-/// One opened input.
-#[derive(Debug)]
+/// One opened input. A clone shares what was opened.
+#[derive(Clone, Debug)]
 pub struct Input {
     /// `target`, `minuend`, `subtrahend`, `vector` or `vector exceptions`; numbered if there are several vectors.
     pub role: String,
     /// Its files.
-    pub checkpoint: Checkpoint,
+    pub checkpoint: Arc<Checkpoint>,
     /// Its description, if it is a vector.
-    pub vector: Option<VectorInfo>,
+    pub vector: Option<Arc<VectorInfo>>,
 }
 
 /// Where one summand of the result comes from.
@@ -136,8 +149,8 @@ pub struct Description {
     pub config: Option<Value>,
 }
 
-/// Everything a job reads. The first input gives the output its layout.
-#[derive(Debug)]
+/// Everything a job reads. The first input gives the output its layout. A clone shares what was opened.
+#[derive(Clone, Debug)]
 pub struct Inputs {
     /// All open inputs.
     pub list: Vec<Input>,
@@ -196,6 +209,13 @@ impl Inputs {
         Ok(inputs)
     }
 
+    /// The same inputs, with another factor for every vector.
+    #[must_use]
+    pub fn with_alpha(&self, new: &Alpha) -> Self {
+        let origins = self.origins.iter().map(|(origin, _)| (origin.clone(), Some(new.clone()))).collect();
+        Self { origins, ..self.clone() }
+    }
+
     /// Opens the target: the checkpoint whose other files are copied to the output.
     fn target(&mut self, place: &Place, control: &Control) -> Result<()> {
         let mut target = Checkpoint::open(place, control)?;
@@ -227,7 +247,7 @@ impl Inputs {
     }
 
     fn push(&mut self, role: impl Into<String>, checkpoint: Checkpoint) -> u32 {
-        self.list.push(Input { role: role.into(), checkpoint, vector: None });
+        self.list.push(Input { role: role.into(), checkpoint: checkpoint.into(), vector: None });
         u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX)
     }
 
@@ -241,7 +261,7 @@ impl Inputs {
     ) -> Result<()> {
         // How an adapter's weights are stored is told by the layers of its base; for two adapters, by those of the
         // target.
-        let target = self.list.first().map(|input| &input.checkpoint);
+        let target = self.list.first().map(|input| &*input.checkpoint);
         let (mut minuend, mut subtrahend) = if Kind::of(subtrahend)? == Kind::Adapter {
             let minuend = open::donor(minuend, target, control)?;
             let like = if minuend.adapter.is_none() { Some(&minuend) } else { target };
@@ -282,7 +302,7 @@ impl Inputs {
             None
         };
         let (tied, nothing) = (info.tied, info.nothing);
-        self.list[dense as usize].vector = Some(info);
+        self.list[dense as usize].vector = Some(info.into());
         self.origins.push((Origin::Vector { dense, exceptions, tied, nothing }, alpha));
         Ok(())
     }

@@ -16,6 +16,7 @@ pub mod operands;
 pub mod options;
 mod options_json;
 pub mod output;
+pub mod sweep;
 
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_128;
@@ -30,7 +31,7 @@ use crate::numeric::stats::Stats;
 use crate::plan::budget::{Budget, Need};
 use crate::plan::inputs::{Input, Inputs, Origin, Request};
 use crate::plan::layers::LayerFactor;
-use crate::plan::layout::Layout;
+use crate::plan::layout::{HeaderSource, Layout, OutFile};
 use crate::plan::matching::{Problem, SameBytes};
 use crate::plan::options::{Options, RoundingMode};
 use crate::plan::output::Output;
@@ -39,13 +40,19 @@ use crate::source::Io;
 /// The warning about a vector that is 0 everywhere.
 pub const NOTHING: &str = "the vector is 0 everywhere, so nothing changes: both donors hold the same values, or an adapter was never trained; check that these are the folders that you meant";
 
-/// Memory that a job takes beside its windows, in bytes.
-#[derive(Clone, Copy, Debug, Default)]
+/// What a job takes that its layout does not tell.
+#[derive(Clone, Copy, Debug)]
 struct Beside {
-    /// For each block of a window.
+    /// How many outputs are computed from one read.
+    outputs: usize,
+    /// Bytes for each block of a window.
     block: u64,
-    /// For each tensor of the output.
+    /// Bytes for each tensor of the output.
     tensor: u64,
+}
+
+impl Beside {
+    const NOTHING: Self = Self { outputs: 1, block: 0, tensor: 0 };
 }
 
 /// How many tensors get which treatment.
@@ -103,7 +110,8 @@ impl Plan {
     /// Malformed inputs, impossible options, or too small a memory budget. Inputs that do not fit together are not an
     /// error here: see [`Plan::require_fit`].
     pub fn new(request: Request, options: Options, control: &Control) -> Result<Self> {
-        Self::build(request, options, Beside::default(), control)
+        let inputs = Self::open(&request, &options, control)?;
+        Self::build(request, options, inputs, Beside::NOTHING)
     }
 
     /// As [`Plan::new`], for a job that delivers its windows to a consumer in memory (a live model). The buffers that
@@ -115,8 +123,9 @@ impl Plan {
         if options.dtype.is_some() {
             return Err(Error::Usage("a live model keeps its dtype; leave dtype out".into()));
         }
+        let inputs = Self::open(&request, &options, control)?;
         // Each packet has the results and the originals.
-        Self::build(request, options, Beside { block: 2 * BLOCK, tensor: 0 }, control)
+        Self::build(request, options, inputs, Beside { block: 2 * BLOCK, ..Beside::NOTHING })
     }
 
     /// As [`Plan::new`], for a job that keeps the figures of so many variants for every tensor. They are part of the
@@ -125,12 +134,15 @@ impl Plan {
     /// # Errors
     /// As [`Plan::new`].
     pub fn survey(request: Request, options: Options, variants: usize, control: &Control) -> Result<Self> {
-        Self::build(request, options, Beside { block: 0, tensor: (variants * size_of::<Stats>()) as u64 }, control)
+        let inputs = Self::open(&request, &options, control)?;
+        let tensor = (variants * size_of::<Stats>()) as u64;
+        Self::build(request, options, inputs, Beside { tensor, ..Beside::NOTHING })
     }
 
-    fn build(request: Request, options: Options, beside: Beside, control: &Control) -> Result<Self> {
+    /// Opens the inputs, after the checks that need none of them.
+    fn open(request: &Request, options: &Options, control: &Control) -> Result<Inputs> {
         options.check()?;
-        if let Request::Apply { vectors, .. } = &request
+        if let Request::Apply { vectors, .. } = request
             && vectors.len() > 1
             && !options.alpha_rules.is_empty()
         {
@@ -139,16 +151,20 @@ impl Plan {
                     .into(),
             ));
         }
-        let inputs = Inputs::open(&request, &options, control)?;
+        Inputs::open(request, options, control)
+    }
+
+    fn build(request: Request, options: Options, inputs: Inputs, beside: Beside) -> Result<Self> {
         let mut found = matching::match_inputs(&inputs, &options)?;
         found.problems.extend(claims::problems(&options.claims, &inputs, &found));
         let matches = if found.problems.is_empty() { std::mem::take(&mut found.matches) } else { Vec::new() };
         let layout = Layout::new(&inputs, matches, &options)?;
-        let checkpoints: Vec<_> = inputs.list.iter().map(|input| &input.checkpoint).collect();
+        let checkpoints: Vec<_> = inputs.list.iter().map(|input| &*input.checkpoint).collect();
         let (io, io_reason) = options.io.resolve(&checkpoints);
         let mut need = Need::of(&inputs, &layout, io);
+        need.outputs = beside.outputs as u64;
         need.block_delivered = beside.block;
-        need.fixed += layout.tensors.len() as u64 * beside.tensor;
+        need.fixed += layout.tensors.len() as u64 * beside.tensor + (need.outputs - 1) * new_headers(&layout);
         let budget = Budget::new(&need, options.budget(), options.threads()?)?;
         found.notes.extend(streamed(&inputs));
         let mut plan = Self {
@@ -264,6 +280,15 @@ impl Plan {
         }
         recipe
     }
+}
+
+/// Bytes of the headers that a plan holds, because they are not copied from a file.
+fn new_headers(layout: &Layout) -> u64 {
+    let header = |file: &OutFile| match &file.header {
+        HeaderSource::New(bytes) => bytes.len() as u64,
+        _ => 0,
+    };
+    layout.files.iter().map(header).sum()
 }
 
 /// A warning for each summand that is known to be 0 everywhere.

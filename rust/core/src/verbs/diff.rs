@@ -22,7 +22,7 @@ use crate::system::parallel::ordered;
 pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Result<Value> {
     let isa = Isa::from_env()?;
     let input = |role: &str, place: &Place| {
-        Ok::<_, Error>(Input { role: role.into(), checkpoint: open::weights(place, control)?, vector: None })
+        Ok::<_, Error>(Input { role: role.into(), checkpoint: open::weights(place, control)?.into(), vector: None })
     };
     let inputs = Inputs { list: vec![input("a", a)?, input("b", b)?], origins: Vec::new(), output: Output::default() };
     let pairs = Pairs::new(&inputs);

@@ -135,13 +135,14 @@ struct Job<'a> {
 impl<'p> Job<'p> {
     fn run(&self, empty: Receiver<Packet>, fill: &Sender<Packet>) -> Result<Value> {
         let Self { plan, control, .. } = *self;
-        let windows: Vec<Window> = Window::from(plan, 0).into_iter().filter(|&window| self.needs(window)).collect();
-        arrivals::begin(plan, &windows)?;
-        let shared = pool::open(plan, &windows, Isa::from_env()?, control)?;
+        let windows: Vec<Window> = Window::from(plan, &[]).into_iter().filter(|&window| self.needs(window)).collect();
+        arrivals::begin(&[plan], &windows)?;
+        let shared = pool::open(&[plan], &windows, Isa::from_env()?, control)?;
         let empty = Mutex::new(empty);
         let mut stats = vec![Stats::default(); plan.layout.tensors.len()];
-        let commit = |outcome: window::Outcome| {
-            for (tensor, figures) in outcome.blocks.iter().flat_map(|block| &block.stats) {
+        let commit = |outcomes: Vec<window::Outcome>| {
+            let blocks = outcomes.iter().flat_map(|outcome| &outcome.blocks);
+            for (tensor, figures) in blocks.flat_map(|block| &block.stats) {
                 stats[*tensor as usize].add(figures);
             }
             Ok(())
@@ -150,9 +151,9 @@ impl<'p> Job<'p> {
             // Fails if the consumer is gone; then the job ends.
             let packet = empty.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let mut packet = packet.map_err(|_| Error::Cancelled)?;
-            let outcome = window::compute(&shared, window, worker, Some(&mut packet))?;
+            let outcomes = window::compute(&shared, window, worker, &[0], Some(&mut packet))?;
             fill.send(packet).map_err(|_| Error::Cancelled)?;
-            Ok(outcome)
+            Ok(outcomes)
         };
         pool::run(&shared, &windows, control, work, commit)?;
         for input in &plan.inputs.list {

@@ -1,20 +1,20 @@
-//! The computing part of a writing job: computes the windows that are not in its ledger yet, and writes them to the
+//! The computing part of a writing job: computes the windows that are not in its ledgers yet, and writes them to the
 //! staged files.
 
 use crate::control::{Control, Phase};
-use crate::engine::window::{self, Window, Worker};
+use crate::engine::window::{self, Outcome, Window, Worker};
 use crate::engine::{arrivals, pool};
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::numeric::simd::Isa;
-use crate::output::ledger::{Ledger, Ordered};
+use crate::output::draft::Draft;
+use crate::output::ledger::Ordered;
 use crate::output::sidecars;
 use crate::output::sink::Sink;
-use crate::output::staging::Staging;
 use crate::plan::Plan;
 use crate::system::os;
 
-/// What a run computed, and how.
+/// What a run computed of one output, and how.
 pub struct Computed {
     /// Bytes that were kept from an earlier, interrupted run.
     pub resumed: u64,
@@ -24,75 +24,89 @@ pub struct Computed {
     pub synced: bool,
 }
 
-/// Computes and writes the windows, records them in the journal in order, and waits until the disk has them.
+/// Computes and writes the windows that a draft still needs, records them in the journals in order, and waits until the
+/// disk has them. The drafts have the same inputs, and what a window reads is loaded once for all of them.
 ///
 /// # Errors
-/// Whatever stops the job. The windows that are in the journal by then need not be computed again.
-pub fn run<'p>(
-    plan: &'p Plan,
-    staging: &Staging,
-    ledger: &mut Ledger,
-    isa: Isa,
-    control: &Control,
-) -> Result<Computed> {
-    let sync = plan.options.sync;
-    let resumed = (ledger.blocks * BLOCK).min(plan.layout.bytes());
-    require_space(plan, staging)?;
-    let mut sinks = Vec::with_capacity(plan.layout.files.len());
-    for file in plan.layout.files.iter().filter(|_| !plan.layout.packed) {
-        sinks.push(Sink::open(&staging.path(&file.name), file.len)?);
-    }
-    let windows = ledger.windows();
+/// Whatever stops the job. The windows that are in the journals by then need not be computed again.
+pub fn run<'p>(drafts: &mut [Draft<'p>], isa: Isa, control: &Control) -> Result<Vec<Computed>> {
+    let plans: Vec<&'p Plan> = drafts.iter().map(|draft| draft.plan).collect();
+    let plan = plans[0];
+    let done: Vec<u64> = drafts.iter().map(|draft| draft.ledger.blocks).collect();
+    let resumed: Vec<u64> = done.iter().map(|blocks| (blocks * BLOCK).min(plan.layout.bytes())).collect();
+    require_space(drafts)?;
+    let sinks = drafts.iter().map(sinks).collect::<Result<Vec<_>>>()?;
+    let windows = Window::from(plan, &done);
     // Only after the output's space is reserved, so that a check for free space before the downloads takes it into
     // account.
-    arrivals::begin(plan, &windows)?;
+    arrivals::begin(&plans, &windows)?;
     sidecars::want(plan)?;
-    let shared = pool::open(plan, &windows, isa, control)?;
-    control.begin(Phase::Writing, plan.layout.bytes());
-    control.add(resumed);
+    let shared = pool::open(&plans, &windows, isa, control)?;
+    control.begin(Phase::Writing, plan.layout.bytes() * plans.len() as u64);
+    control.add(resumed.iter().sum());
     let work = |window: Window, worker: &mut Worker<'p>| {
-        let outcome = window::compute(&shared, window, worker, None)?;
+        let wanted: Vec<usize> = (0..done.len()).filter(|&draft| done[draft] <= window.block).collect();
+        let outcomes = window::compute(&shared, window, worker, &wanted, None)?;
         let (begin, end) = window.range(&plan.layout.files[window.file]);
-        // Frames are written in order, by the ledger.
-        if let Some(sink) = sinks.get(window.file) {
-            sink.write(begin, worker.output(), (end - begin) as usize)?;
+        for &draft in &wanted {
+            // Frames are written in order, by the ledger.
+            if let Some(sink) = sinks[draft].get(window.file) {
+                sink.write(begin, worker.output(draft), (end - begin) as usize)?;
+            }
+            control.add(end - begin);
         }
-        control.add(end - begin);
-        Ok(outcome)
+        Ok((wanted, outcomes))
     };
-    pool::run(&shared, &windows, control, work, |outcome| ledger.append(&outcome))?;
+    let commit = |(wanted, outcomes): (Vec<usize>, Vec<Outcome>)| {
+        wanted.into_iter().zip(outcomes).try_for_each(|(draft, outcome)| drafts[draft].ledger.append(&outcome))
+    };
+    pool::run(&shared, &windows, control, work, commit)?;
     control.begin(Phase::Syncing, 0);
-    if let Ordered::Frames(frames) = &mut ledger.ordered {
-        let synced = frames.finish(sync)?;
-        return Ok(Computed { resumed, direct: frames.is_direct(), synced });
-    }
-    let mut synced = true;
-    for (sink, file) in sinks.iter().zip(&plan.layout.files) {
-        synced &= sink.finish(file.len, sync)?;
-        control.check()?;
-    }
-    Ok(Computed { resumed, direct: sinks.iter().all(Sink::is_direct), synced })
+    let finish = |((draft, sinks), resumed): ((&mut Draft, &Vec<Sink>), u64)| {
+        let Ordered::Frames(frames) = &mut draft.ledger.ordered else {
+            let mut synced = true;
+            for (sink, file) in sinks.iter().zip(&plan.layout.files) {
+                synced &= sink.finish(file.len, plan.options.sync)?;
+                control.check()?;
+            }
+            return Ok(Computed { resumed, direct: sinks.iter().all(Sink::is_direct), synced });
+        };
+        let synced = frames.finish(plan.options.sync)?;
+        Ok(Computed { resumed, direct: frames.is_direct(), synced })
+    };
+    drafts.iter_mut().zip(&sinks).zip(resumed).map(finish).collect()
 }
 
-/// Fails, before anything is computed, if the disk has too little free space for the output. How much a packed output
+/// Opens the files of a draft whose windows are written as they come.
+fn sinks(draft: &Draft) -> Result<Vec<Sink>> {
+    let Draft { plan, staging, .. } = draft;
+    let files = plan.layout.files.iter().filter(|_| !plan.layout.packed);
+    files.map(|file| Sink::open(&staging.path(&file.name), file.len)).collect()
+}
+
+/// Fails, before anything is computed, if the disk has too little free space for the drafts. How much a packed output
 /// takes is known only in the end.
-fn require_space(plan: &Plan, staging: &Staging) -> Result<()> {
-    if plan.layout.packed {
+fn require_space(drafts: &[Draft]) -> Result<()> {
+    if drafts[0].plan.layout.packed {
         return Ok(());
     }
     let mut missing = 0;
-    for file in &plan.layout.files {
-        let path = staging.path(&file.name);
-        let there = std::fs::File::open(&path).and_then(|file| os::allocated(&file)).unwrap_or(0);
-        missing += file.len.saturating_sub(there);
+    for Draft { plan, staging, .. } in drafts {
+        for file in &plan.layout.files {
+            let path = staging.path(&file.name);
+            let there = std::fs::File::open(&path).and_then(|file| os::allocated(&file)).unwrap_or(0);
+            missing += file.len.saturating_sub(there);
+        }
     }
-    match os::free_space(staging.scratch()) {
+    // The drafts are on one disk.
+    let scratch = drafts[0].staging.scratch();
+    match os::free_space(scratch) {
         Some(free) if free < missing => {
             let what = format!(
                 "{missing} bytes are still needed but only {free} are free; free some space and run the same command again"
             );
             let full = std::io::Error::new(std::io::ErrorKind::StorageFull, what);
-            Err(Error::io(staging.scratch(), "write the output")(full))
+            Err(Error::io(scratch, "write the output")(full))
         }
         _ => Ok(()),
     }

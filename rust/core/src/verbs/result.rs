@@ -1,4 +1,4 @@
-//! What a writing verb returns (`taskvec/result/1`).
+//! What a writing verb returns (`taskvec/result/1`), and with several α (`taskvec/sweep/1`).
 
 use std::path::Path;
 use std::time::Instant;
@@ -34,6 +34,28 @@ pub struct Written<'a> {
     notes: &'a [String],
     /// What should make the user stop and look.
     pub warnings: Vec<String>,
+}
+
+/// The result of a sweep: the results of its outputs, and what they share.
+#[derive(Serialize)]
+pub struct Sweep<'a> {
+    schema: &'static str,
+    verb: &'static str,
+    out: String,
+    bytes: Bytes,
+    seconds: f64,
+    results: Vec<Written<'a>>,
+}
+
+impl<'a> Sweep<'a> {
+    /// The results of outputs in the folder `out`.
+    pub fn new(plan: &Plan, out: &Path, results: Vec<Written<'a>>, started: Instant) -> Self {
+        // Each tells what it takes; one that takes the most takes all that the others do.
+        let read = results.iter().map(|written| written.bytes.read).max().unwrap_or(0);
+        let bytes = Bytes { read, written: results.iter().map(|written| written.bytes.written).sum() };
+        let (verb, out, seconds) = (plan.request.verb(), out.display().to_string(), started.elapsed().as_secs_f64());
+        Self { schema: "taskvec/sweep/1", verb, out, bytes, seconds, results }
+    }
 }
 
 #[derive(Serialize)]

@@ -38,12 +38,12 @@ impl Palettes {
 /// Finds the palette of a tensor, unless it is known.
 pub(super) fn find_palette<'p>(shared: &Shared<'p, '_>, tensor: usize, worker: &mut Worker<'p>) -> Result<()> {
     let cell = &shared.palettes.0[tensor];
-    let this = &shared.plan.layout.tensors[tensor];
+    let this = &shared.plan().layout.tensors[tensor];
     // A tensor of one frame has its palette there.
     if this.frames() < 2 || cell.get().is_some() {
         return Ok(());
     }
-    let layout = &shared.plan.layout;
+    let layout = &shared.plan().layout;
     let file = layout.files.partition_point(|file| file.tensors.1 <= tensor);
     let block = layout.files[file].first_block + this.begin / BLOCK + this.frames() / 2;
     let window = Window { file, block, blocks: 1 };
@@ -62,7 +62,7 @@ pub(super) fn find_palette<'p>(shared: &Shared<'p, '_>, tensor: usize, worker: &
 
 /// Packs a piece, which is all of its block. Returns its figures.
 pub(super) fn pack(shared: &Shared, piece: &Piece, run: &Run, packing: &mut Packing, outcome: &mut Outcome) -> Stats {
-    let plan = shared.plan;
+    let plan = shared.plan();
     let this = &plan.layout.tensors[piece.tensor];
     let name = &plan.inputs.base().tensors[this.tensor as usize].name;
     let float = float(this.dtype);

@@ -30,6 +30,8 @@ use crate::plan::output::Output;
 pub(super) struct Piece {
     /// Number of the block in its window.
     pub block: usize,
+    /// The first of the plans that have it.
+    pub plan: usize,
     /// Index in the layout.
     pub tensor: usize,
     pub work: Work,
@@ -57,6 +59,19 @@ pub(super) enum Work {
     Add(Range<usize>),
 }
 
+impl Piece {
+    /// Whether one of the plans has this piece. Plans with the same terms for a tensor have the same pieces of it.
+    pub fn is_of(&self, plans: &[&Plan], plan: usize) -> bool {
+        alike(plans, self.tensor, self.plan, plan)
+    }
+}
+
+/// Whether two plans have the same terms for a tensor, whatever their factors. A factor of 0 has no term.
+fn alike(plans: &[&Plan], tensor: usize, a: usize, b: usize) -> bool {
+    let terms = |plan: usize| plans[plan].layout.tensors[tensor].terms.len();
+    terms(a) == terms(b)
+}
+
 impl Work {
     /// The first input's own values; `None` for a difference, which has none.
     pub fn own(&self) -> Option<Slot> {
@@ -81,7 +96,8 @@ pub(super) struct TermSlots<'p> {
 
 /// Works out the pieces of a window and asks for what they read.
 pub(super) struct Collect<'a, 'p, 's> {
-    pub plan: &'p Plan,
+    /// They share inputs and layout, and differ in their factors.
+    pub plans: &'a [&'p Plan],
     /// Where exceptions are looked up. If `None`, exceptions are skipped.
     pub sources: Option<&'a Sources<'s>>,
     pub gather: &'a mut Gather,
@@ -106,55 +122,85 @@ pub(super) struct LookedUp {
 impl<'p> Collect<'_, 'p, '_> {
     /// Adds the pieces of the block that begins at byte `begin` of a file.
     pub fn block(&mut self, file: &OutFile, block: usize, begin: u64, window_end: u64) -> Result<()> {
-        let plan = self.plan;
+        let Self { plans, .. } = *self;
         let end = (begin + BLOCK).min(window_end);
-        for tensor in plan.layout.overlapping(file, begin, end) {
-            let this = &plan.layout.tensors[tensor];
-            let base = plan.inputs.base().tensors[this.base as usize].dtype;
-            let unit = this.dtype.unit();
-            // Bytes of the tensor in this block.
-            let (from, to) = (begin.max(this.begin) - this.begin, end.min(this.begin + this.bytes()) - this.begin);
-            for span in this.spans(base) {
-                let units = |elements: u64| elements * this.dtype.bits() / 8 / unit;
-                let span = Span { begin: units(span.begin), end: units(span.end), ..span };
-                let (start, stop) = ((from / unit).max(span.begin), to.div_ceil(unit).min(span.end));
-                if start >= stop {
-                    continue;
+        for tensor in plans[0].layout.overlapping(file, begin, end) {
+            for plan in 0..plans.len() {
+                if !(0..plan).any(|earlier| alike(plans, tensor, earlier, plan)) {
+                    self.tensor(plan, tensor, block, begin..end, window_end)?;
                 }
-                let work = self.work(tensor, span, start..stop, window_end)?;
-                self.pieces.push(Piece {
-                    block,
-                    tensor,
-                    work,
-                    first: start,
-                    counted: from.div_ceil(unit).max(start),
-                    end: stop,
-                    at: this.begin + start * unit,
-                });
             }
         }
         Ok(())
     }
 
+    /// Adds the pieces that a tensor has in one block in a plan, and in those that have the same terms for it.
+    fn tensor(
+        &mut self,
+        plan: usize,
+        tensor: usize,
+        block: usize,
+        Range { start: begin, end }: Range<u64>,
+        window_end: u64,
+    ) -> Result<()> {
+        let (this, inputs) = (&self.plans[plan].layout.tensors[tensor], &self.plans[plan].inputs);
+        let base = inputs.base().tensors[this.base as usize].dtype;
+        let unit = this.dtype.unit();
+        // Bytes of the tensor in this block.
+        let (from, to) = (begin.max(this.begin) - this.begin, end.min(this.begin + this.bytes()) - this.begin);
+        for span in this.spans(base) {
+            let units = |elements: u64| elements * this.dtype.bits() / 8 / unit;
+            let span = Span { begin: units(span.begin), end: units(span.end), ..span };
+            let (start, stop) = ((from / unit).max(span.begin), to.div_ceil(unit).min(span.end));
+            if start >= stop {
+                continue;
+            }
+            let work = self.work(self.plans[plan], tensor, span, start..stop, window_end)?;
+            self.pieces.push(Piece {
+                block,
+                plan,
+                tensor,
+                work,
+                first: start,
+                counted: from.div_ceil(unit).max(start),
+                end: stop,
+                at: this.begin + start * unit,
+            });
+        }
+        Ok(())
+    }
+
     /// Asks for the inputs of elements `[start, stop)`. The end of their span tells which terms reach this far.
-    fn work(&mut self, tensor: usize, span: Span, elements: Range<u64>, window_end: u64) -> Result<Work> {
+    fn work(
+        &mut self,
+        plan: &'p Plan,
+        tensor: usize,
+        span: Span,
+        elements: Range<u64>,
+        window_end: u64,
+    ) -> Result<Work> {
         let Range { start, end: stop } = elements;
-        let Self { plan, .. } = *self;
         let (this, inputs) = (&plan.layout.tensors[tensor], &plan.inputs);
         if inputs.output == Output::Vector {
-            return Ok(Work::Add(self.terms(tensor, span, start..stop, window_end)?));
+            return Ok(Work::Add(self.terms(plan, tensor, span, start..stop, window_end)?));
         }
         let own = self.gather.stored(inputs, At { input: 0, tensor: this.base }, start, stop);
         if span.action == Action::Copy {
             return Ok(Work::Copy(own));
         }
-        Ok(Work::Combine { own, terms: self.terms(tensor, span, start..stop, window_end)? })
+        Ok(Work::Combine { own, terms: self.terms(plan, tensor, span, start..stop, window_end)? })
     }
 
     /// Asks for the operands of every term that reaches as far as this span.
-    fn terms(&mut self, tensor: usize, span: Span, elements: Range<u64>, window_end: u64) -> Result<Range<usize>> {
+    fn terms(
+        &mut self,
+        plan: &'p Plan,
+        tensor: usize,
+        span: Span,
+        elements: Range<u64>,
+        window_end: u64,
+    ) -> Result<Range<usize>> {
         let Range { start, end: stop } = elements;
-        let plan = self.plan;
         let inputs = &plan.inputs;
         let first = self.terms.len();
         for (number, term) in plan.layout.tensors[tensor].reaching(span) {
@@ -182,7 +228,7 @@ impl<'p> Collect<'_, 'p, '_> {
         if let Some(found) = self.looked_up.get(&key) {
             return Ok(found.slots);
         }
-        let this = &self.plan.layout.tensors[key.0];
+        let this = &self.plans[0].layout.tensors[key.0];
         let bytes = window_end.min(this.begin + this.bytes()) - this.begin;
         let last = bytes.div_ceil(this.dtype.bits() / 8);
         let found = self.look_up(sources, term, elements.start, last.max(elements.end))?;
@@ -197,7 +243,7 @@ impl<'p> Collect<'_, 'p, '_> {
     /// covers the whole file. So neighbouring windows agree on where one share ends and the next begins, even if the
     /// indices are unordered, and no index is left unchecked.
     fn look_up(&mut self, sources: &Sources, term: &TermPlan, start: u64, stop: u64) -> Result<LookedUp> {
-        let plan = self.plan;
+        let plan = self.plans[0];
         let inputs = &plan.inputs;
         let Some((at, value)) = term.exceptions else { return Err(Error::Usage("no exceptions to look up".into())) };
         let count = inputs.tensor(at).elements();

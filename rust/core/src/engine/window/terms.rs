@@ -46,7 +46,7 @@ impl<'v> Run<'v> {
         mut room: &'v mut [u8],
         unpackers: &mut Vec<Unpacker>,
     ) -> Result<Self> {
-        let (plan, isa) = (shared.plan, shared.isa);
+        let (plan, isa) = (shared.plan(), shared.isa);
         let this = &plan.layout.tensors[piece.tensor];
         let base = &plan.inputs.base().tensors[this.base as usize];
         let mut number = 0;
@@ -91,8 +91,13 @@ impl<'v> Run<'v> {
     /// Takes another factor for every term, and another rounding.
     pub fn vary(&mut self, plan: &Plan, piece: &Piece, variant: Variant) {
         self.rounding = rounding(plan, piece, variant.rounding);
+        self.scale(variant.alpha);
+    }
+
+    /// Takes another factor for every term.
+    pub fn scale(&mut self, alpha: f32) {
         if let Values::Sum { terms, .. } = &mut self.values {
-            terms.iter_mut().for_each(|term| term.alpha = variant.alpha);
+            terms.iter_mut().for_each(|term| term.alpha = alpha);
         }
     }
 

@@ -3,3 +3,4 @@
 mod job;
 mod live;
 mod lora;
+mod sweep;

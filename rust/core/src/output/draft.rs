@@ -1,0 +1,17 @@
+//! One output of a job while it is being written. A job has one, or with several α one for each.
+
+use crate::output::ledger::Ledger;
+use crate::output::staging::Staging;
+use crate::plan::Plan;
+
+/// An output that is not finished yet.
+pub struct Draft<'a> {
+    /// What is written.
+    pub plan: &'a Plan,
+    /// The text of its `README.md`.
+    pub card: &'a str,
+    /// Where its files are built.
+    pub staging: &'a Staging,
+    /// What of it is done.
+    pub ledger: Ledger<'a>,
+}
