@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from .check_result import CheckResult
     from .dry_run import check
     from .live.inject import transferred
-    from .results import Applied, DiffResult, InspectResult, VerifyResult, WriteResult
+    from .results import Applied, DiffResult, InspectResult, SweepResult, VerifyResult, WriteResult
     from .upload import PushResult, push
     from .vector import Vector
-    from .verbs import apply, diff, extract, inspect, transfer, verify
+    from .verbs import apply, diff, extract, inspect, sweep_apply, sweep_transfer, transfer, verify
 
 # Where the public names are. They are imported when they are first used, so that no command waits for
 # what only others need.
@@ -40,10 +40,19 @@ _HOMES = {
     "check_result": ("CheckResult",),
     "dry_run": ("check",),
     "live.inject": ("transferred",),
-    "results": ("Applied", "DiffResult", "InspectResult", "VerifyResult", "WriteResult"),
+    "results": ("Applied", "DiffResult", "InspectResult", "SweepResult", "VerifyResult", "WriteResult"),
     "upload": ("PushResult", "push"),
     "vector": ("Vector",),
-    "verbs": ("apply", "diff", "extract", "inspect", "transfer", "verify"),
+    "verbs": (
+        "apply",
+        "diff",
+        "extract",
+        "inspect",
+        "sweep_apply",
+        "sweep_transfer",
+        "transfer",
+        "verify",
+    ),
 }
 
 
@@ -74,6 +83,7 @@ __all__ = [
     "MismatchError",
     "PushResult",
     "StorageError",
+    "SweepResult",
     "TaskvecError",
     "UsageError",
     "Vector",
@@ -91,6 +101,8 @@ __all__ = [
     "push",
     "randomize",
     "study",
+    "sweep_apply",
+    "sweep_transfer",
     "transfer",
     "transferred",
     "verify",

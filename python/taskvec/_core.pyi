@@ -44,6 +44,9 @@ class Remote(Protocol):
 Progress = Callable[[str, int, int], None]
 """Called with (phase, bytes done, bytes in all) some ten times a second, on the calling thread."""
 
+Variant = tuple[tuple[str, float], str]
+"""One output of a sweep: its alpha and its card."""
+
 Buffer = Any
 """Writable bytes in one piece, such as a NumPy array; typing has a name for it from Python 3.12 on."""
 
@@ -79,6 +82,17 @@ def transfer(
 ) -> str:
     """Writes target + α·(minuend − subtrahend) to the folder `out`: a `taskvec/result/1`."""
 
+def sweep_transfer(
+    target: Place,
+    minuend: Place,
+    subtrahend: Place,
+    out: str,
+    variants: list[Variant],
+    options: Options,
+    progress: Progress | None,
+) -> str:
+    """Writes a checkpoint for each variant to a folder in `out`: a `taskvec/sweep/1`."""
+
 def advise(
     target: Place,
     donors: Sequence[Place],
@@ -98,6 +112,16 @@ def apply(
     progress: Progress | None,
 ) -> str:
     """Writes target + Σ αᵢ·vᵢ to the folder `out`: a `taskvec/result/1`."""
+
+def sweep_apply(
+    target: Place,
+    vectors: Sequence[Place],
+    out: str,
+    variants: list[Variant],
+    options: Options,
+    progress: Progress | None,
+) -> str:
+    """Writes a checkpoint for each variant to a folder in `out`: a `taskvec/sweep/1`."""
 
 def extract(
     minuend: Place, subtrahend: Place, out: str, options: Options, card: str, progress: Progress | None
@@ -154,6 +178,25 @@ def check_apply(
     options: Options,
 ) -> str:
     """What `apply` would do, from headers and configs alone: a `taskvec/plan/1`."""
+
+def check_sweep_transfer(
+    target: Place,
+    minuend: Place,
+    subtrahend: Place,
+    out: str | None,
+    alphas: list[tuple[str, float]],
+    options: Options,
+) -> str:
+    """What `sweep_transfer` would do, from headers and configs alone: a `taskvec/plan/1` of all outputs."""
+
+def check_sweep_apply(
+    target: Place,
+    vectors: Sequence[Place],
+    out: str | None,
+    alphas: list[tuple[str, float]],
+    options: Options,
+) -> str:
+    """What `sweep_apply` would do, from headers and configs alone: a `taskvec/plan/1` of all outputs."""
 
 def check_extract(minuend: Place, subtrahend: Place, out: str | None, options: Options) -> str:
     """What `extract` would do, from headers and configs alone: a `taskvec/plan/1`."""

@@ -164,7 +164,7 @@ def advise(
         MismatchError, CorruptError, StorageError: as `transfer`.
     """
     refuse_options(options, _WRITING, "advice")
-    opts, wanted = make_options(options), alpha_list(alphas)
+    opts, wanted = make_options(options), list(dict.fromkeys(alpha_list(alphas)))
     with opened(target, donors, opts, progress) as inputs:
         vectors = [donor.is_vector for donor in inputs.donors]
         if vectors not in ([True], [False, False]):

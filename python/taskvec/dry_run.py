@@ -1,9 +1,8 @@
 """Plans what the writing verbs would do, and whether they can; reads headers, no weights, and writes nothing.
 
-`extract`, `apply`, `transfer`, `convert` and `combine` take the arguments of the verbs of the same names,
-except `progress`. They raise the same errors, with two exceptions: if inputs do not fit together, they do
-not raise `MismatchError` but list the reasons in the `problems` of what they return; and they do not ask
-whether `out` may be written.
+Each function but `check` takes the arguments of the verb of the same name, except `progress`. They raise
+the same errors, with two exceptions: if inputs do not fit together, they do not raise `MismatchError` but
+list the reasons in the `problems` of what they return; and they do not ask whether `out` may be written.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from .inputs.session import Session
 from .options import (
     Alpha,
     Keywords,
+    alpha_list,
     make_options,
     output_path,
     parse_alpha,
@@ -96,6 +96,39 @@ def transfer(
     with opened(target, (minuend, subtrahend), opts) as inputs:
         first, second = inputs.donors
         answer = _core.check_transfer(inputs.target, first, second, where, scale, inputs.options)
+        return _merge(inputs, answer)
+
+
+def sweep_apply(
+    target: Folder,
+    vectors: Folder | Iterable[Folder],
+    out: Folder,
+    *,
+    alphas: Alpha | Iterable[Alpha],
+    **options: Unpack[Keywords],
+) -> CheckResult:
+    """Plans what `taskvec.sweep_apply` would do: one plan, with memory and disk for all α."""
+    opts, where = make_options(options), output_path(out)
+    names, wanted = vector_list(vectors), alpha_list(alphas)
+    with opened(target, names, opts) as inputs:
+        answer = _core.check_sweep_apply(inputs.target, inputs.donors, where, wanted, inputs.options)
+        return _merge(inputs, answer)
+
+
+def sweep_transfer(
+    target: Folder,
+    minuend: Folder,
+    subtrahend: Folder,
+    out: Folder,
+    *,
+    alphas: Alpha | Iterable[Alpha],
+    **options: Unpack[Keywords],
+) -> CheckResult:
+    """Plans what `taskvec.sweep_transfer` would do: one plan, with memory and disk for all α."""
+    opts, where, wanted = make_options(options), output_path(out), alpha_list(alphas)
+    with opened(target, (minuend, subtrahend), opts) as inputs:
+        first, second = inputs.donors
+        answer = _core.check_sweep_transfer(inputs.target, first, second, where, wanted, inputs.options)
         return _merge(inputs, answer)
 
 

@@ -237,11 +237,11 @@ def spread_alphas(alpha: Alpha | Iterable[Alpha], vectors: int) -> list[tuple[st
 
 
 def alpha_list(alphas: Alpha | Iterable[Alpha]) -> list[tuple[str, float]]:
-    """Several α, as a list or as text with commas; each once."""
+    """Several α, as a list or as text with commas."""
     if isinstance(alphas, int | float):
         alphas = [alphas]
     given = alphas.split(",") if isinstance(alphas, str) else list(alphas)
-    parsed = list(dict.fromkeys(parse_alpha(one) for one in given))
+    parsed = [parse_alpha(one) for one in given]
     if not parsed:
         raise UsageError("the list of alphas is empty; write it as 0.5,1")
     return parsed

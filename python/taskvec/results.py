@@ -90,12 +90,8 @@ class Applied(Result):
     @classmethod
     def from_json(cls, json: Json) -> Self:
         """Reads a JSON object of schema `taskvec/applied/1`."""
-        return cls.of(
-            json,
-            _json=json,
-            effect=Effect.of(json["effect"]),
-            tensors=TensorEffect.of_all(json["tensors"]),
-        )
+        effect, tensors = Effect.of(json["effect"]), TensorEffect.of_all(json["tensors"])
+        return cls.of(json, _json=json, effect=effect, tensors=tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +125,26 @@ class WriteResult(Result):
             effect=Effect.of(json["effect"]),
             exceptions=json.get("exceptions"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult(Result):
+    """What `sweep_apply` or `sweep_transfer` wrote: an output for each α, from one read of the inputs."""
+
+    verb: str
+    out: str
+    """The folder that holds the outputs."""
+    bytes: Traffic
+    """Read for all of them, and written in all."""
+    seconds: float
+    results: tuple[WriteResult, ...]
+    """In the order of the α. The bytes read are those that the output would take alone."""
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Reads a JSON object of schema `taskvec/sweep/1`."""
+        results = tuple(map(WriteResult.from_json, json["results"]))
+        return cls.of(json, _json=json, bytes=Traffic.of(json["bytes"]), results=results)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +208,8 @@ class InspectResult(Result):
     def from_json(cls, json: Json) -> Self:
         """Reads a JSON object of schema `taskvec/inspect/1`."""
         dtypes = {name: DtypeCount.of(count) for name, count in json["dtypes"].items()}
-        return cls.of(
-            json,
-            _json=json,
-            files=WeightFile.of_all(json["files"]),
-            dtypes=MappingProxyType(dtypes),
-            tensors=TensorInfo.of_all(json["tensors"]),
-        )
+        files, tensors = WeightFile.of_all(json["files"]), TensorInfo.of_all(json["tensors"])
+        return cls.of(json, _json=json, files=files, dtypes=MappingProxyType(dtypes), tensors=tensors)
 
 
 @dataclass(frozen=True, slots=True)

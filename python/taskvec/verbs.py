@@ -28,6 +28,7 @@ from .inputs.session import Session
 from .options import (
     Alpha,
     Keywords,
+    alpha_list,
     make_options,
     output_path,
     parse_alpha,
@@ -35,7 +36,7 @@ from .options import (
     vector_list,
     vector_options,
 )
-from .results import DiffResult, InspectResult, VerifyResult, WriteResult
+from .results import DiffResult, InspectResult, SweepResult, VerifyResult, WriteResult
 from .vector import Vector
 
 if TYPE_CHECKING:
@@ -91,12 +92,9 @@ def apply(
     alphas = spread_alphas(alpha, len(names))
     with opened(target, names, opts, progress) as inputs:
         base, added, opts = inputs.target, inputs.donors, inputs.options
-        command = ["taskvec", "apply", base.pinned, *(one.pinned for one in added)]
-        for text, _ in alphas:
-            command += ["--alpha", text]
-        formula = "target" + "".join(f" + ({text})·v{at}" for at, (text, _) in enumerate(alphas, 1))
-        card = merge_card(base, [(f"v{at}", one) for at, one in enumerate(added, 1)], command, formula, opts)
-        return _merged(inputs, card, _core.apply(base, added, where, alphas, opts, card.text, progress))
+        card = _apply_card(inputs, alphas)
+        answer = _core.apply(base, added, where, alphas, opts, card.text, progress)
+        return _merged(json.loads(answer), inputs, card)
 
 
 def transfer(
@@ -116,11 +114,53 @@ def transfer(
     opts, where, scale = make_options(options), output_path(out), parse_alpha(alpha)
     with opened(target, (minuend, subtrahend), opts, progress) as inputs:
         base, (first, second), opts = inputs.target, inputs.donors, inputs.options
-        command = ["taskvec", "transfer", base.pinned, first.pinned, second.pinned, "--alpha", scale[0]]
-        formula = f"target + ({scale[0]})·(minuend − subtrahend)"
-        card = merge_card(base, [("minuend", first), ("subtrahend", second)], command, formula, opts)
+        card = _transfer_card(inputs, scale)
         answer = _core.transfer(base, first, second, where, scale, opts, card.text, progress)
-        return _merged(inputs, card, answer)
+        return _merged(json.loads(answer), inputs, card)
+
+
+def sweep_apply(
+    target: Folder,
+    vectors: Folder | Iterable[Folder],
+    out: Folder,
+    *,
+    alphas: Alpha | Iterable[Alpha],
+    progress: _core.Progress | None = None,
+    **options: Unpack[Keywords],
+) -> SweepResult:
+    """Writes what `apply` does for each of several α, from one read of the inputs.
+
+    `alphas` is a list, or text with commas. The output of α = 0.5 is the folder `alpha-0.5` in `out`, where α
+    is as it was written. It is byte for byte what `apply` writes with this α, manifest and model card
+    included. An α rule keeps its own α in every output; a schedule scales each α. There can be one vector
+    only, and `out` may hold nothing but such folders.
+    """
+    opts, where = make_options(options), output_path(out)
+    names, wanted = vector_list(vectors), alpha_list(alphas)
+    with opened(target, names, opts, progress) as inputs:
+        cards = [_apply_card(inputs, [alpha] * len(names)) for alpha in wanted]
+        base, added, opts = inputs.target, inputs.donors, inputs.options
+        answer = _core.sweep_apply(base, added, where, _variants(wanted, cards), opts, progress)
+        return _swept(inputs, cards, answer)
+
+
+def sweep_transfer(
+    target: Folder,
+    minuend: Folder,
+    subtrahend: Folder,
+    out: Folder,
+    *,
+    alphas: Alpha | Iterable[Alpha],
+    progress: _core.Progress | None = None,
+    **options: Unpack[Keywords],
+) -> SweepResult:
+    """Writes what `transfer` does for each of several α, from one read of the inputs; see `sweep_apply`."""
+    opts, where, wanted = make_options(options), output_path(out), alpha_list(alphas)
+    with opened(target, (minuend, subtrahend), opts, progress) as inputs:
+        cards = [_transfer_card(inputs, alpha) for alpha in wanted]
+        base, (first, second), opts = inputs.target, inputs.donors, inputs.options
+        answer = _core.sweep_transfer(base, first, second, where, _variants(wanted, cards), opts, progress)
+        return _swept(inputs, cards, answer)
 
 
 def inspect(path: Folder, **options: Unpack[Keywords]) -> InspectResult:
@@ -155,8 +195,36 @@ def verify(
         return VerifyResult.from_json(json.loads(_core.verify(session.whole(out).path, opts, progress)))
 
 
-def _merged(inputs: Inputs, card: Card, answer: str) -> WriteResult:
-    result: Json = json.loads(answer)
+def _apply_card(inputs: Inputs, alphas: list[tuple[str, float]]) -> Card:
+    target, vectors = inputs.target, inputs.donors
+    command = ["taskvec", "apply", target.pinned, *(one.pinned for one in vectors)]
+    for text, _ in alphas:
+        command += ["--alpha", text]
+    formula = "target" + "".join(f" + ({text})·v{at}" for at, (text, _) in enumerate(alphas, 1))
+    named = [(f"v{at}", one) for at, one in enumerate(vectors, 1)]
+    return merge_card(target, named, command, formula, inputs.options)
+
+
+def _transfer_card(inputs: Inputs, alpha: tuple[str, float]) -> Card:
+    target, (minuend, subtrahend), text = inputs.target, inputs.donors, alpha[0]
+    command = ["taskvec", "transfer", target.pinned, minuend.pinned, subtrahend.pinned, "--alpha", text]
+    formula = f"target + ({text})·(minuend − subtrahend)"
+    named = [("minuend", minuend), ("subtrahend", subtrahend)]
+    return merge_card(target, named, command, formula, inputs.options)
+
+
+def _variants(alphas: list[tuple[str, float]], cards: list[Card]) -> list[_core.Variant]:
+    return [(alpha, card.text) for alpha, card in zip(alphas, cards, strict=True)]
+
+
+def _swept(inputs: Inputs, cards: list[Card], answer: str) -> SweepResult:
+    found: Json = json.loads(answer)
+    for result, card in zip(found["results"], cards, strict=True):
+        _merged(result, inputs, card)
+    return SweepResult.from_json(found)
+
+
+def _merged(result: Json, inputs: Inputs, card: Card) -> WriteResult:
     result["warnings"] += inputs.found.warnings
     result["notes"] += inputs.found.notes
     return _result(result, inputs.session, card)

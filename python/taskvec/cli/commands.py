@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..advice import AdviceResult
     from ..check_result import CheckResult
-    from ..results import DiffResult, InspectResult, WriteResult
+    from ..results import DiffResult, InspectResult, SweepResult, WriteResult
     from ..vector import Vector
 
 
@@ -47,33 +47,53 @@ def extract(minuend: str, subtrahend: str, out: str, **given: Any) -> int:
 @cli.command()
 @click.argument("target")
 @click.argument("vectors", nargs=-1, required=True)
-@with_options(
-    flags.ALPHAS, flags.OUTPUT, flags.VALUES, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK
-)
-def apply(target: str, vectors: tuple[str, ...], out: str, alpha: tuple[str, ...], **given: Any) -> int:
+@with_options(flags.ALPHAS, flags.SWEEP, flags.OUTPUT, flags.VALUES, flags.MATCHING)
+@with_options(flags.STREAM, flags.ENGINE, flags.TALK)
+def apply(
+    target: str,
+    vectors: tuple[str, ...],
+    out: str,
+    alpha: tuple[str, ...],
+    alphas: str | None,
+    **given: Any,
+) -> int:
     """Write TARGET + α·VECTOR, or the sum over several vectors."""
-    return _write({"alpha": alpha, **given}, taskvec.dry_run.apply, taskvec.apply, target, vectors, out)
+    inputs = target, vectors, out
+    if alphas is None:
+        given["alpha"] = alpha
+        return _write(given, taskvec.dry_run.apply, taskvec.apply, *inputs)
+    _only_alphas(alpha)
+    given["alphas"] = alphas
+    return _write(given, taskvec.dry_run.sweep_apply, taskvec.sweep_apply, *inputs)
 
 
 @cli.command()
 @click.argument("target")
 @click.argument("minuend")
 @click.argument("subtrahend")
-@with_options(flags.ALPHA, flags.OUTPUT, flags.VALUES, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK)
-def transfer(target: str, minuend: str, subtrahend: str, out: str, alpha: str, **given: Any) -> int:
+@with_options(flags.ALPHA, flags.SWEEP, flags.OUTPUT, flags.VALUES, flags.MATCHING)
+@with_options(flags.STREAM, flags.ENGINE, flags.TALK)
+def transfer(
+    target: str,
+    minuend: str,
+    subtrahend: str,
+    out: str,
+    alpha: str | None,
+    alphas: str | None,
+    **given: Any,
+) -> int:
     """Write TARGET + α·(MINUEND − SUBTRAHEND).
 
     It takes one pass and does not store the vector; the output is that of extract and apply, byte for byte.
     """
-    return _write(
-        {"alpha": alpha, **given},
-        taskvec.dry_run.transfer,
-        taskvec.transfer,
-        target,
-        minuend,
-        subtrahend,
-        out,
-    )
+    inputs = target, minuend, subtrahend, out
+    if alphas is None:
+        if alpha is not None:
+            given["alpha"] = alpha
+        return _write(given, taskvec.dry_run.transfer, taskvec.transfer, *inputs)
+    _only_alphas(alpha)
+    given["alphas"] = alphas
+    return _write(given, taskvec.dry_run.sweep_transfer, taskvec.sweep_transfer, *inputs)
 
 
 @cli.command()
@@ -226,7 +246,7 @@ cli.add_command(report)
 def _write(
     given: dict[str, Any],
     plan: Callable[..., CheckResult] | None,
-    verb: Callable[..., Vector | WriteResult],
+    verb: Callable[..., Vector | WriteResult | SweepResult],
     *inputs: Any,
 ) -> int:
     talk, how = split(given)
@@ -239,15 +259,26 @@ def _write(
     with Bar(quiet=talk.quiet) as bar:
         done = verb(*inputs, progress=bar, **how)
     result: Any = done.written if isinstance(done, taskvec.Vector) else done
-    _warn(result)
+    outputs: tuple[WriteResult, ...] = result.results if isinstance(done, taskvec.SweepResult) else (result,)
+    for warning in render.said_of(outputs, "warnings"):
+        say(f"warning: {warning}")
     if talk.verbose:
-        for line in (*(f"note: {note}" for note in result.notes), *render.engine(result)):
+        for note in render.said_of(outputs, "notes"):
+            say(f"note: {note}")
+        # One that an earlier run finished had no windows.
+        for line in render.engine(max(outputs, key=lambda one: one.engine.windows)):
             say(line)
-    show(talk, result.to_json(), render.written(result))
+    lines = render.swept if isinstance(done, taskvec.SweepResult) else render.written
+    show(talk, result.to_json(), lines(result))
     return 0
 
 
-def _warn(result: WriteResult | CheckResult | InspectResult | DiffResult | AdviceResult) -> None:
+def _only_alphas(alpha: str | tuple[str, ...] | None) -> None:
+    if alpha not in (None, ()):
+        raise taskvec.UsageError("--alpha and --alphas exclude each other; put every factor into --alphas")
+
+
+def _warn(result: CheckResult | InspectResult | DiffResult | AdviceResult) -> None:
     for warning in result.warnings:
         say(f"warning: {warning}")
 

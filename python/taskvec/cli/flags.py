@@ -115,9 +115,7 @@ ENCODING: Group = (
 )
 """How a vector is stored."""
 
-ALPHA: Group = (
-    option("--alpha", default="1.0", show_default=True, metavar="α", help="Factor of v; may be negative."),
-)
+ALPHA: Group = (option("--alpha", metavar="α", help="Factor of v; may be negative.  [default: 1.0]"),)
 """One α."""
 
 ALPHAS: Group = (
@@ -130,6 +128,16 @@ ALPHAS: Group = (
     ),
 )
 """An α for each vector."""
+
+SWEEP: Group = (
+    option(
+        "--alphas",
+        metavar="α,…",
+        help="Several factors of one vector: writes a checkpoint for each, DIR/alpha-0.5 and so on, and"
+        " reads the inputs once.",
+    ),
+)
+"""Several outputs from one read."""
 
 HUB: Group = (
     option(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..text import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from typing import Any
+    from typing import Any, Literal
 
     from ..advice import AdviceResult
     from ..check_result import CheckResult
-    from ..results import DiffResult, Effect, InspectResult, VerifyResult, WriteResult
+    from ..results import DiffResult, Effect, InspectResult, SweepResult, VerifyResult, WriteResult
     from ..upload import PushResult
 
 _MOST_ROWS = 10
@@ -39,6 +40,28 @@ def written(result: WriteResult) -> Iterator[str]:
         ("non-finite", _count(effect.nonfinite_inputs, "element") if effect.nonfinite_inputs else None),
         ("overflowed", _count(effect.overflowed, "element") if effect.overflowed else None),
     )
+
+
+def swept(result: SweepResult) -> Iterator[str]:
+    """Lines on what a sweep did, and one for each output."""
+    rate = (result.bytes.read + result.bytes.written) / max(result.seconds, 1e-9)
+    yield from _table(
+        ("wrote", f"{result.out} ({_count(len(result.results), 'checkpoint')})"),
+        ("bytes", f"{readable(result.bytes.read)} read, {readable(result.bytes.written)} written"),
+        ("time", f"{result.seconds:.2f} s, {readable(rate)}/s"),
+    )
+    rows = [(Path(one.out).name, *_figures(one.effect)) for one in result.results]
+    yield from _columns([("folder", "gain", "cosine", "survival", "changed"), *rows])
+
+
+def said_of(outputs: tuple[WriteResult, ...], kind: Literal["notes", "warnings"]) -> Iterator[str]:
+    """The notes or warnings of outputs, each once; with the folders that it is about, if not about all."""
+    said: dict[str, list[str]] = {}
+    for one in outputs:
+        for line in dict.fromkeys(getattr(one, kind)):
+            said.setdefault(line, []).append(Path(one.out).name)
+    for line, names in said.items():
+        yield line if len(names) == len(outputs) else f"{', '.join(names)}: {line}"
 
 
 def engine(result: WriteResult) -> Iterator[str]:
@@ -97,9 +120,7 @@ def advised(result: AdviceResult, *, every: bool) -> Iterator[str]:
         rows.append((one.alpha, one.rounding, "all", *_figures(one.effect)))
         if every:
             rows += [("", "", group.name, *_figures(group.effect)) for group in one.groups]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+    yield from _columns(rows)
     yield from result.sentences
     yield from (f"note: {note}" for note in result.notes if every)
 
@@ -217,6 +238,13 @@ def _table(*rows: tuple[str, str | None]) -> Iterator[str]:
     kept = [(name, value) for name, value in rows if value is not None]
     width = max((len(name) for name, _ in kept), default=0)
     return (f"  {name:<{width}}  {value}" for name, value in kept)
+
+
+def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    """Rows of cells, in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _holds(files: int, tensors: int, size: int) -> str:

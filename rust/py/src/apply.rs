@@ -11,6 +11,7 @@ use taskvec_core::verbs::write;
 use crate::blocking;
 use crate::options::{PyOptions, alpha};
 use crate::place::PyPlace;
+use crate::sweep;
 
 fn request(target: PyPlace, vectors: Vec<PyPlace>, alphas: Vec<(String, f64)>) -> PyResult<Request> {
     let alphas = alphas.into_iter().map(alpha).collect::<PyResult<Vec<_>>>()?;
@@ -51,4 +52,37 @@ pub fn check_apply(
     let request = request(target, vectors, alphas)?;
     let options = options.parse()?;
     blocking::run_json(py, None, |control| Plan::new(request, options, control)?.to_json(out.as_deref()))
+}
+
+fn sweep_request(target: PyPlace, vectors: Vec<PyPlace>) -> PyResult<Request> {
+    let alpha = sweep::placeholder()?;
+    let vectors = vectors.into_iter().map(|vector| (vector.into(), alpha.clone())).collect();
+    Ok(Request::Apply { target: target.into(), vectors })
+}
+
+/// Writes target + α·v for every α, each to a folder of its own in `out`.
+#[pyfunction]
+pub fn sweep_apply(
+    py: Python<'_>,
+    target: PyPlace,
+    vectors: Vec<PyPlace>,
+    out: PathBuf,
+    variants: sweep::Variants,
+    options: PyOptions,
+    progress: Option<Bound<'_, PyAny>>,
+) -> PyResult<String> {
+    sweep::write(py, &sweep_request(target, vectors)?, variants, out, options, progress)
+}
+
+/// What `sweep_apply` would do, from headers and configs alone.
+#[pyfunction]
+pub fn check_sweep_apply(
+    py: Python<'_>,
+    target: PyPlace,
+    vectors: Vec<PyPlace>,
+    out: Option<PathBuf>,
+    alphas: Vec<(String, f64)>,
+    options: PyOptions,
+) -> PyResult<String> {
+    sweep::check(py, &sweep_request(target, vectors)?, alphas, out, options)
 }

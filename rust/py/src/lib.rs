@@ -14,6 +14,7 @@ mod diff;
 mod extract;
 mod inspect;
 mod live;
+mod sweep;
 mod transfer;
 mod vectors;
 mod verify;
@@ -26,7 +27,7 @@ mod _core {
     #[pymodule_export]
     use super::advise::advise;
     #[pymodule_export]
-    use super::apply::{apply, check_apply};
+    use super::apply::{apply, check_apply, check_sweep_apply, sweep_apply};
     #[pymodule_export]
     use super::diff::diff;
     #[pymodule_export]
@@ -36,7 +37,7 @@ mod _core {
     #[pymodule_export]
     use super::live::{Live, live_apply, live_read, live_transfer};
     #[pymodule_export]
-    use super::transfer::{check_transfer, transfer};
+    use super::transfer::{check_sweep_transfer, check_transfer, sweep_transfer, transfer};
     #[pymodule_export]
     use super::vectors::{check_combine, check_convert, combine, convert, randomize};
     #[pymodule_export]
