@@ -20,6 +20,7 @@ from taskvec import (
     diff,
     extract,
     inspect,
+    sweep_transfer,
     transfer,
     verify,
 )
@@ -249,6 +250,7 @@ def test_every_member_of_what_the_core_writes_is_typed(family: Path, tmp_path: P
         diff(target, tmp_path / "out"),
         verify(tmp_path / "out"),
         advise(target, grpo, sft, alphas=1),
+        sweep_transfer(target, grpo, sft, tmp_path / "sweep", alphas=[0.5, 1]),
     ]
     for result in results:
         assert result is not None

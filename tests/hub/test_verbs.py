@@ -64,6 +64,17 @@ def test_a_transfer_from_refs_is_that_from_folders(
     assert not [one for one in hub.requests() if one.path.endswith(".bin")]
 
 
+@pytest.mark.parametrize("way", [[], ["--stream"]])
+def test_a_sweep_from_refs_is_that_from_folders(
+    way: list[str], hub: Hub, family: Published, local: Path, taskvec: Run, tmp_path: Path
+) -> None:
+    args = ("transfer", *REFS, "--alphas", "0,0.5,1", "--no-sync", *way)
+    ok(taskvec(*args, "-o", "sweep", **hub.env(tmp_path / "home")))
+    assert without_words(tmp_path / "sweep" / "alpha-0.5") == without_words(local)
+    for alpha in ("0", "0.5", "1"):
+        ok(taskvec("verify", f"sweep/alpha-{alpha}"))
+
+
 def test_the_manifest_names_commits_and_digests_and_no_secrets(
     hub: Hub, family: Published, taskvec: Run, tmp_path: Path
 ) -> None:

@@ -99,6 +99,20 @@ def test_too_little_room_is_said_before_the_work(disk: Disk, inputs: Trio, tmp_p
     assert sums(disk.path / "out") == sums(tmp_path / "straight")
 
 
+def test_room_for_every_output_of_a_sweep(disk: Disk, inputs: Trio, tmp_path: Path) -> None:
+    """There would be room for one output, not for two."""
+    out = disk.inside / "out"
+    disk.fill(leave=20 * MIB)
+    args = ("transfer", *inputs, "--alphas", "0.5,1", "-o")
+    refused(disk.run(*args, out), 4, str(out), "bytes are still needed", "free some space")
+    assert not (disk.path / "out").exists()
+    disk.free()
+    assert disk.run(*args, out)[0] == 0
+    assert run([*args, tmp_path / "straight"])[0] == 0
+    for name in ("alpha-0.5", "alpha-1"):
+        assert sums(disk.path / "out" / name) == sums(tmp_path / "straight" / name)
+
+
 def test_a_disk_that_fills_up_half_way(disk: Disk, inputs: Trio, tmp_path: Path) -> None:
     """The exceptions of unrelated donors are not foreseen, so that the room for them ends in mid-run."""
     out = disk.inside / "out"

@@ -73,11 +73,14 @@ def peak_anonymous(args: list[Any]) -> tuple[int, int]:
         time.sleep(0.004)
     code, stdout, stderr = finish(process)
     assert code == 0, stderr
-    return peak, json.loads(stdout)["engine"]["windows"]
+    found = json.loads(stdout)
+    return peak, found.get("results", [found])[0]["engine"]["windows"]
 
 
 def holds(inputs: Trio, out: Path, verb: str, budget: int, io: str) -> None:
-    args = ["transfer", *inputs] if verb == "transfer" else ["extract", *inputs[1:]]
+    args = ["extract", *inputs[1:]] if verb == "extract" else ["transfer", *inputs]
+    if verb == "sweep":
+        args += ["--alphas", "0.25,0.5,0.75,1"]
     more = ["--memory", f"{budget}MiB", "--threads", "4", "--io", io, "--json"]
     peak, windows = peak_anonymous([*args, "-o", out, *more])
     assert windows > 1
@@ -88,6 +91,11 @@ def holds(inputs: Trio, out: Path, verb: str, budget: int, io: str) -> None:
 @pytest.mark.parametrize(("budget", "io"), [(16, "mmap"), (16, "pread"), (64, "direct"), (256, "pread")])
 def test_a_budget_holds(budget: int, io: str, medium: Trio, out: Path) -> None:
     holds(medium, out, "transfer", budget, io)
+
+
+@pytest.mark.parametrize(("budget", "io"), [(24, "pread"), (64, "mmap"), (128, "direct")])
+def test_a_budget_holds_for_several_alphas(budget: int, io: str, medium: Trio, out: Path) -> None:
+    holds(medium, out, "sweep", budget, io)
 
 
 @pytest.mark.parametrize("budget", [40, 64])

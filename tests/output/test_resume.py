@@ -282,7 +282,7 @@ def half_committed(inputs: tuple[Path, Path, Path], out: Path) -> dict[str, Any]
     staged.mkdir(parents=True)
     for name in order:
         (out / name).rename(staged / name)
-    (out / PARTIAL / "commit.json").write_text(json.dumps({"plan": plan, "files": order}))
+    (out / PARTIAL / "commit.json").write_text(json.dumps({"plan": plan, "job": plan, "files": order}))
     return {"args": args, "order": order, "staged": staged}
 
 
