@@ -7,6 +7,7 @@
 //! digest:   for each block: XXH3-128 (a vector's block may be packed first)
 //! ```
 
+mod outcome;
 mod packet;
 pub mod packing;
 mod pieces;
@@ -14,6 +15,7 @@ mod terms;
 
 use std::collections::HashMap;
 
+pub use self::outcome::{BlockRecord, Found, FrameRecord, Outcome};
 pub use self::packet::{Packet, Part};
 use self::packing::{Packing, Palettes};
 use self::pieces::{Collect, LookedUp, Piece, TermSlots, disordered};
@@ -70,60 +72,6 @@ impl Window {
         }
         windows
     }
-}
-
-/// What is known about a block once it is computed.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct BlockRecord {
-    /// XXH3-128 of its bytes, or of its frame.
-    pub digest: u128,
-    /// Its frame, if blocks are packed.
-    pub frame: Option<FrameRecord>,
-    /// Figures of the tensors that have elements beginning in this block, by index in the layout.
-    pub stats: Vec<(u32, Stats)>,
-}
-
-/// What is written of a block that is packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameRecord {
-    /// The bytes of the frame, and of the palette before it.
-    pub bytes: u32,
-    /// How many magnitudes that palette has.
-    pub magnitudes: u8,
-}
-
-/// Differences that a vector's bf16 values cannot hold, in the order of tensor and element.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Found {
-    /// Tensors by index in the layout, and how many exceptions each has in this window.
-    pub counts: Vec<(u32, u64)>,
-    /// Element indices, i64 little-endian.
-    pub index: Vec<u8>,
-    /// Exact differences, f32 little-endian.
-    pub value: Vec<u8>,
-}
-
-impl Found {
-    /// Takes over what was found in one tensor.
-    fn add(&mut self, tensor: u32, misfits: &mut Vec<(u64, f32)>) {
-        if !misfits.is_empty() {
-            self.counts.push((tensor, misfits.len() as u64));
-            self.index.extend(misfits.iter().flat_map(|(index, _)| index.to_le_bytes()));
-            self.value.extend(misfits.iter().flat_map(|(_, value)| value.to_le_bytes()));
-            misfits.clear();
-        }
-    }
-}
-
-/// The outcome of one window. Outcomes are taken over in the order of the windows.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outcome {
-    /// Its blocks.
-    pub blocks: Vec<BlockRecord>,
-    /// Its exceptions (of a vector only). If blocks are packed, only their number is here: frames hold all values.
-    pub found: Found,
-    /// Its frames, if blocks are packed.
-    pub frames: Vec<u8>,
 }
 
 /// What all workers of a job share.
