@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast, get_args
 
 from .errors import UsageError
+from .text import parse_size
 
 Dtype = Literal["bf16", "f16", "f32"]
 Rounding = Literal["nearest", "stochastic"]
@@ -26,9 +25,6 @@ AlphaRule = str | tuple[str, Alpha]
 
 TRIED = "0.1,0.25,0.5,0.75,1,1.5"
 """The list of α that `advise` tries if none is given."""
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmgt]?)(i?b)?", re.IGNORECASE | re.ASCII)
-_LARGEST = 2**63 - 1
 
 
 class Keywords(TypedDict, total=False):
@@ -179,28 +175,6 @@ def refuse_options(keywords: Keywords, names: Iterable[str], purpose: str) -> No
     for name in names:
         if name in keywords:
             raise UsageError(f"{name} is for checkpoints that are written; omit it for {purpose}")
-
-
-def parse_size(size: int | str | None) -> int | None:
-    """Bytes from `"256MiB"`, `"0.5GiB"`, `"64M"`, `"1GB"` or a plain number; None stays None.
-
-    MB is 10⁶ bytes; MiB, and M alone as in `dd` and `ulimit`, is 2²⁰.
-    """
-    if size is None:
-        return None
-    count: int | None = None
-    if isinstance(size, str):
-        if match := _SIZE.fullmatch(size.strip()):
-            number, letter, suffix = match.groups()
-            base = 1000 if suffix is not None and suffix.lower() == "b" else 1024
-            power = " kmgt".index(letter.lower() or " ")
-            if power > 0 or base == 1000 or suffix is None:
-                count = int(Fraction(number) * base**power)
-    elif not isinstance(size, bool):
-        count = size
-    if count is None or not 0 < count <= _LARGEST:
-        raise UsageError(f"memory {size!r} is not a size; write it as 256MiB, 0.5GiB or a number of bytes")
-    return count
 
 
 def parse_alpha(alpha: Alpha) -> tuple[str, float]:

@@ -1,6 +1,14 @@
-"""Formats byte sizes and estimated durations for people; the whole package uses it."""
+"""Byte sizes and estimated durations as people write and read them; the whole package uses it."""
 
 from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from .errors import UsageError
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmgt]?)(i?b)?", re.IGNORECASE | re.ASCII)
+_LARGEST = 2**63 - 1
 
 
 def readable(size: float) -> str:
@@ -28,3 +36,25 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"about {hours} h {minutes} min" if hours < 10 and minutes else f"about {hours} h"
     return f"about {round(hours / 24)} days"
+
+
+def parse_size(size: int | str | None) -> int | None:
+    """Bytes from `"256MiB"`, `"0.5GiB"`, `"64M"`, `"1GB"` or a plain number; None stays None.
+
+    MB is 10⁶ bytes; MiB, and M alone as in `dd` and `ulimit`, is 2²⁰.
+    """
+    if size is None:
+        return None
+    count: int | None = None
+    if isinstance(size, str):
+        if match := _SIZE.fullmatch(size.strip()):
+            number, letter, suffix = match.groups()
+            base = 1000 if suffix is not None and suffix.lower() == "b" else 1024
+            power = " kmgt".index(letter.lower() or " ")
+            if power > 0 or base == 1000 or suffix is None:
+                count = int(Fraction(number) * base**power)
+    elif not isinstance(size, bool):
+        count = size
+    if count is None or not 0 < count <= _LARGEST:
+        raise UsageError(f"memory {size!r} is not a size; write it as 256MiB, 0.5GiB or a number of bytes")
+    return count

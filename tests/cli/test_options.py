@@ -14,9 +14,9 @@ from taskvec.options import (
     make_options,
     parse_alpha,
     parse_rule,
-    parse_size,
     spread_alphas,
 )
+from taskvec.text import parse_size
 
 UNITS = {
     "": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40,
