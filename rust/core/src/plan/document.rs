@@ -110,7 +110,9 @@ impl Plan {
             tensors,
         };
         let Budget { bytes: budget, planned, least, threads, workers, window_blocks, streaming, .. } = self.budget;
-        let needed = self.layout.bytes() * self.budget.outputs as u64;
+        // What packed frames take is known only in the end: hardly ever more than the dense form.
+        let of_one = if self.layout.packed { self.layout.dense_bytes() } else { self.layout.bytes() };
+        let needed = of_one * self.budget.outputs as u64;
         let document = Document {
             schema: "taskvec/plan/1",
             verb: self.request.verb(),

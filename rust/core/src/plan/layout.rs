@@ -219,6 +219,11 @@ impl Layout {
         self.files.iter().map(|file| file.len).sum()
     }
 
+    /// The number of bytes of all tensors in their dense form.
+    pub fn dense_bytes(&self) -> u64 {
+        self.tensors.iter().map(TensorPlan::bytes).sum()
+    }
+
     /// The index of the file that a block belongs to.
     pub fn file_of(&self, block: u64) -> usize {
         self.files.partition_point(|file| file.first_block + file.blocks() <= block)
