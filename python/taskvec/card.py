@@ -58,13 +58,13 @@ def merge_card(
 def vector_card(minuend: Ref, subtrahend: Ref, options: Options) -> Card:
     """The card of a vector written by `extract`."""
     front, notes = _front([minuend, subtrahend], ["taskvec", "task-vector", "task-arithmetic"])
-    pair = minuend.pinned, subtrahend.pinned
+    pair, recipe = (minuend.pinned, subtrahend.pinned), _recipe(options, [minuend, subtrahend])
     body = [
         f"# Task vector {_printable(minuend.name)} − {_printable(subtrahend.name)}",
         "",
         "Made by taskvec as `v = minuend − subtrahend`, tensor by tensor:",
         "",
-        *_code(["taskvec", "extract", *pair, *_recipe(options, [minuend, subtrahend]), "-o", "VEC"]),
+        *_code(["taskvec", "extract", *pair, *recipe, "--encoding", options.encoding, "-o", "VEC"]),
         *_inputs([("minuend", minuend), ("subtrahend", subtrahend)]),
         *_use(options),
     ]

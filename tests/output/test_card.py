@@ -214,8 +214,11 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
 
 
 def test_a_vector_says_how_to_use_it_and_what_other_readers_see(tmp_path: Path) -> None:
-    for encoding, told in (("packed", "--encoding dense"), ("dense", "vector-exceptions.safetensors")):
-        card = vector_card(local(tmp_path), Ref("s", "sft"), Options(encoding=encoding))
+    for encoding, says in (("packed", "--encoding dense"), ("dense", "vector-exceptions.safetensors")):
+        options = make_options({"encoding": encoding})
+        card = vector_card(local(tmp_path), Ref("s", "sft"), options)
         assert "taskvec apply TARGET VEC -o OUT --alpha 1.0" in card.text
-        assert told in card.text
+        assert says in card.text
+        # The command that is shown writes these very bytes.
+        assert f"--encoding {encoding} -o VEC" in card.text
     assert front_of(card)["tags"] == ["taskvec", "task-vector", "task-arithmetic"]
