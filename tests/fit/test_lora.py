@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from adapters import change, deltas, load, loaded, moved, write_adapter, write_base
 from families import assert_tensors, files, manifest, read, weights
 from taskvec import MismatchError, apply, check, extract, inspect, transfer, transferred
+from vectors import ENCODINGS, exact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,12 +71,14 @@ def test_the_transfer_of_two_adapters_is_torchs(pair: str, base: Path, target: P
     transfer(target, first, second, tmp_path / "out", alpha=0.7, sync=False)
     assert_tensors(read(tmp_path / "out"), wanted, pair)
     # The same in two steps, and the vector holds the exact differences.
-    extract(first, second, tmp_path / "vector", sync=False)
     d1, d2 = deltas(base, first), deltas(base, second)
     differences = {name: d1.get(name, 0.0) - d2.get(name, 0.0) for name in d1.keys() | d2.keys()}
-    assert_tensors(read(tmp_path / "vector"), differences, pair)
-    apply(target, tmp_path / "vector", tmp_path / "applied", alpha=0.7, sync=False)
-    assert weights(tmp_path / "applied") == weights(tmp_path / "out")
+    for encoding in ENCODINGS:
+        vector, applied = tmp_path / f"{encoding}-vector", tmp_path / f"{encoding}-applied"
+        extract(first, second, vector, encoding=encoding, sync=False)
+        assert_tensors(exact(vector), differences, (pair, encoding))
+        apply(target, vector, applied, alpha=0.7, sync=False)
+        assert weights(applied) == weights(tmp_path / "out")
 
 
 def test_what_peft_merges_is_nearly_that(base: Path, tmp_path: Path) -> None:

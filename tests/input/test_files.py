@@ -124,7 +124,7 @@ def test_a_malformed_file(case: str, tmp_path: Path) -> None:
 def test_every_verb_refuses(verb: str, tmp_path: Path) -> None:
     target, minuend, subtrahend = donors(tmp_path, {"w": noise(1, 4)})
     vector = tmp_path / "v"
-    assert call(["extract", minuend, subtrahend, "-o", vector])[0] == 0
+    assert call(["extract", minuend, subtrahend, "-o", vector, "--encoding", "dense"])[0] == 0
     bad = vector / "vector.safetensors" if verb == "apply" else minuend / SINGLE
     bad.write_bytes(bad.read_bytes()[:-1])
     args = {
@@ -242,13 +242,14 @@ NAMES = {
 }
 
 
+@pytest.mark.parametrize("encoding", ["packed", "dense"])
 @pytest.mark.parametrize("case", NAMES)
-def test_names_that_are_only_names(case: str, tmp_path: Path) -> None:
-    """Also through a vector, whose exceptions have names made of these."""
+def test_names_that_are_only_names(case: str, encoding: str, tmp_path: Path) -> None:
+    """Also through a vector, whose exceptions or table have names made of these."""
     tensors = [{NAMES[case]: noise(seed, 300), "layer": noise(seed + 5, 300)} for seed in range(3)]
     inputs = [checkpoint(tmp_path / role, one) for role, one in zip("tgs", tensors, strict=True)]
     accepted(inputs, tmp_path / "out")
-    assert call(["extract", *inputs[1:], "-o", tmp_path / "v"])[0] == 0
+    assert call(["extract", *inputs[1:], "-o", tmp_path / "v", "--encoding", encoding])[0] == 0
     assert json.loads((tmp_path / "v" / "vector.json").read_bytes())["vector"]["exceptions"] > 100
     code, _, stderr = call(["apply", inputs[0], tmp_path / "v", "-o", tmp_path / "out2"])
     assert (code, stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Vector folders that are not as `extract` wrote them."""
+"""Folders of dense vectors that are not as `extract` wrote them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint(root / "t", tensors)
     for seed, role in enumerate("gs"):
         checkpoint(root / role, {"small": noise(seed, 100), "w": noise(seed + 2, ELEMENTS)})
-    assert call(["extract", root / "g", root / "s", "-o", root / "v"])[0] == 0
+    assert call(["extract", root / "g", root / "s", "-o", root / "v", "--encoding", "dense"])[0] == 0
     assert call(["apply", root / "t", root / "v", "-o", root / "out"])[0] == 0
     return root
 
@@ -80,7 +80,11 @@ DESCRIPTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a foreign schema": (lambda d: d.update(schema="other"), "update taskvec"),
     "a schema that is no text": (lambda d: d.update(schema=1), "extract the vector again"),
     "no schema": (lambda d: d.pop("schema"), "schema"),
-    "another encoding": (lambda d: d["vector"].update(encoding="packed"), "`packed` encoding"),
+    "another encoding": (lambda d: d["vector"].update(encoding="zipped"), "`zipped` encoding"),
+    "packed": (
+        lambda d: d["vector"].update(encoding="packed"),
+        "says that the values are packed, but the files beside it are not",
+    ),
     "an encoding that writes to the terminal": (
         lambda d: d["vector"].update(encoding="\x1b[2J\n"),
         r"`\u{1b}[2J\n`",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from families import (
     CONFIG,
@@ -27,10 +26,13 @@ from families import (
     weights,
     write,
 )
-from taskvec import CorruptError, MismatchError, UsageError, Vector, apply, extract, transfer
+from taskvec import CorruptError, MismatchError, UsageError, Vector, apply, extract, inspect, transfer
+from vectors import ENCODINGS, exact
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from taskvec.options import Encoding
 
 # A few blocks in all, one tensor of more than one, names out of order.
 SHAPES = {"z.w": (700, 1100), "b.w": (33, 7), "a.norm": (5,), "scalar": (), "none": (3, 0), "m.w": (901,)}
@@ -69,10 +71,11 @@ def family(tmp_path: Path, kind: str, types: tuple[torch.dtype, ...] = FLOATS) -
     ]
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_apply_is_transfer_byte_for_byte(kind: str, tmp_path: Path) -> None:
+def test_apply_is_transfer_byte_for_byte(kind: str, encoding: Encoding, tmp_path: Path) -> None:
     t, g, s = family(tmp_path, kind)
-    vector = extract(g, s, tmp_path / "v")
+    vector = extract(g, s, tmp_path / "v", encoding=encoding)
     recipes: list[dict[str, Any]] = [
         {"alpha": 1},
         {"alpha": -1},
@@ -95,40 +98,22 @@ def test_apply_is_transfer_byte_for_byte(kind: str, tmp_path: Path) -> None:
             assert figures[0] == figures[1], recipe
 
 
-def exact(path: Path) -> Tensors:
-    """The vector as a reader of plain safetensors gets it back, exceptions put in their places."""
-    found: Tensors = {}
-    for file in sorted(path.glob("vector*.safetensors")):
-        if not file.name.startswith("vector-exceptions"):
-            found |= load_file(file)
-    values = {name: tensor.float() for name, tensor in found.items()}
-    if (path / "vector-exceptions.safetensors").exists():
-        exceptions = load_file(path / "vector-exceptions.safetensors")
-        for name in {name.rpartition(".")[0] for name in exceptions}:
-            index, value = exceptions[name + ".index"], exceptions[name + ".value"]
-            assert (index.dtype, value.dtype) == (torch.int64, torch.float32)
-            assert (index[1:] > index[:-1]).all()
-            # Only what bfloat16 cannot hold is an exception.
-            assert (value.bfloat16().float() != value).all()
-            flat = values[name].reshape(-1)
-            assert_same(value.bfloat16().float(), flat[index])
-            flat[index] = value
-    return values
-
-
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_exact_difference_comes_back_without_taskvec(kind: str, tmp_path: Path) -> None:
+def test_the_exact_difference_comes_back_without_taskvec(
+    kind: str, encoding: Encoding, tmp_path: Path
+) -> None:
     _, g_path, s_path = family(tmp_path, kind)
     g, s = donors(kind)
-    vector = extract(g_path, s_path, tmp_path / "v")
+    vector = extract(g_path, s_path, tmp_path / "v", encoding=encoding)
     wanted = {name: g[name].float() - s[name].float() for name in g}
     assert_tensors(exact(tmp_path / "v"), wanted)
     # The donors' types decide how it is stored: numpy counts what bfloat16 loses.
-    stored = read(tmp_path / "v", "vector*-of-*.safetensors")
+    stored = {one.name: one.dtype for one in inspect(vector).tensors}
     lost = 0
     for name, d in wanted.items():
         bf16 = g[name].dtype == s[name].dtype == torch.bfloat16
-        assert stored[name].dtype == (torch.bfloat16 if bf16 else torch.float32), name
+        assert stored[name] == ("BF16" if bf16 else "F32"), name
         if bf16:
             value = d.numpy()
             finite = ~np.isnan(value)
@@ -139,7 +124,8 @@ def test_the_exact_difference_comes_back_without_taskvec(kind: str, tmp_path: Pa
     described = manifest(tmp_path / "v")
     assert described["vector"]["exceptions"] == lost
     assert sum(described["vector"]["exceptions_by_tensor"].values()) == lost
-    assert (tmp_path / "v" / "vector-exceptions.safetensors").exists() == bool(lost)
+    beside = encoding == "dense" and lost > 0
+    assert (tmp_path / "v" / "vector-exceptions.safetensors").exists() == beside
     if kind in ("unrelated", "anything"):
         assert lost > 100_000
 
@@ -159,12 +145,13 @@ def test_a_vector_in_shards_has_an_index(tmp_path: Path) -> None:
     assert_tensors(read(tmp_path / "b"), read(tmp_path / "a"))
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("kind", ["close", "unrelated", "mixed"])
 def test_one_vector_however_the_work_is_split(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, encoding: Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, g, s = family(tmp_path, kind)
-    extract(g, s, tmp_path / "first")
+    extract(g, s, tmp_path / "first", encoding=encoding)
     wanted = files(tmp_path / "first")
     variants: list[dict[str, Any]] = [
         {"threads": 1},
@@ -175,7 +162,7 @@ def test_one_vector_however_the_work_is_split(
     ]
     for variant in variants:
         monkeypatch.setenv("TASKVEC_SIMD", variant.pop("simd", ""))
-        extract(g, s, tmp_path / "again", overwrite=True, **variant)
+        extract(g, s, tmp_path / "again", encoding=encoding, overwrite=True, **variant)
         found = files(tmp_path / "again")
         assert found.keys() == wanted.keys(), variant
         assert not [name for name in found if found[name] != wanted[name]], variant
@@ -190,7 +177,8 @@ def test_several_vectors_are_added_in_their_order(tmp_path: Path) -> None:
         g, s = ({name: noise(one.shape, dtype, rng) for name, one in t.items()} for _ in "gs")
         write(tmp_path / f"g{at}", g)
         write(tmp_path / f"s{at}", s)
-        extract(tmp_path / f"g{at}", tmp_path / f"s{at}", tmp_path / f"v{at}")
+        encoding = ENCODINGS[at % 2]
+        extract(tmp_path / f"g{at}", tmp_path / f"s{at}", tmp_path / f"v{at}", encoding=encoding)
         differences.append({name: g[name].float() - s[name].float() for name in t})
     vectors = [tmp_path / f"v{at}" for at in range(3)]
 
@@ -222,8 +210,9 @@ def test_several_vectors_are_added_in_their_order(tmp_path: Path) -> None:
     assert_tensors(read(tmp_path / "twice"), oracle([0, 0], [1.0, -1.0]))
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize(("ours", "theirs"), [(9, 7), (7, 9), (7, 7)])
-def test_common_vocabulary_rows(ours: int, theirs: int, tmp_path: Path) -> None:
+def test_common_vocabulary_rows(ours: int, theirs: int, encoding: Encoding, tmp_path: Path) -> None:
     rng = generator((ours, theirs))
     name, width = "model.embed_tokens.weight", 11
     t = {name: noise([ours, width], torch.bfloat16, rng), "w": noise([6], torch.bfloat16, rng)}
@@ -234,7 +223,7 @@ def test_common_vocabulary_rows(ours: int, theirs: int, tmp_path: Path) -> None:
         transfer(*paths, tmp_path / "fused")
     with pytest.raises(MismatchError, match=r"embed_tokens\.weight.*--vocab common"):
         extract(*paths[1:], tmp_path / "v")
-    extract(*paths[1:], tmp_path / "v", vocab="common")
+    extract(*paths[1:], tmp_path / "v", vocab="common", encoding=encoding)
     rows = min(ours, theirs - 1)
     assert exact(tmp_path / "v")[name].shape == (theirs - 1, width)
     transfer(*paths, tmp_path / "fused", vocab="common", alpha=0.7)
@@ -251,10 +240,10 @@ def test_several_vectors_over_different_vocabularies(tmp_path: Path) -> None:
     t = {name: noise([5, width], torch.bfloat16, rng)}
     wanted = t[name].float()
     target = write(tmp_path / "t", t)
-    for rows, alpha in ((3, 0.5), (5, -1.0), (4, 2.0)):
+    for rows, alpha, encoding in ((3, 0.5, "packed"), (5, -1.0, "dense"), (4, 2.0, "packed")):
         g, s = ({name: noise([rows, width], torch.bfloat16, rng)} for _ in "gs")
         pair = write(tmp_path / f"g{rows}", g), write(tmp_path / f"s{rows}", s)
-        extract(*pair, tmp_path / f"v{rows}")
+        extract(*pair, tmp_path / f"v{rows}", encoding=encoding)
         wanted[:rows] = wanted[:rows] + alpha * (g[name].float() - s[name].float())
     vectors = [tmp_path / f"v{rows}" for rows in (3, 5, 4)]
     apply(target, vectors, tmp_path / "out", alpha=[0.5, -1, 2], vocab="common")
@@ -272,13 +261,15 @@ def test_a_vector_of_some_tensors(tmp_path: Path) -> None:
     assert any("only in the target" in note for note in two.notes)
 
 
-def test_a_vector_is_its_own_description(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_vector_is_its_own_description(encoding: Encoding, tmp_path: Path) -> None:
     _, g, s = family(tmp_path, "unrelated")
-    vector = extract(g, s, tmp_path / "v")
+    vector = extract(g, s, tmp_path / "v", encoding=encoding)
     assert vector.info["config"] == CONFIG
     assert [one["role"] for one in vector.info["inputs"]] == ["minuend", "subtrahend"]
     assert Vector(tmp_path / "v").info == vector.info
-    assert "rounded to bfloat16" in (tmp_path / "v" / "README.md").read_text()
+    card = (tmp_path / "v" / "README.md").read_text()
+    assert ("rounded to bfloat16" in card) == (encoding == "dense")
     one, other = donors("unrelated")
     wanted = {name: one[name].float() - other[name].float() for name in one}
     norm = math.sqrt(sum(float((one.double() ** 2).sum()) for one in wanted.values()))
@@ -299,7 +290,7 @@ def test_options_that_change_values_belong_to_apply(option: dict[str, Any], tmp_
 
 def test_exceptions_that_are_missing_or_too_few_are_corrupt(tmp_path: Path) -> None:
     t, g, s = family(tmp_path, "unrelated")
-    extract(g, s, tmp_path / "v")
+    extract(g, s, tmp_path / "v", encoding="dense")
     path = tmp_path / "v" / "vector-exceptions.safetensors"
     whole = read(tmp_path / "v", path.name)
     short = {name: one[:-1] if name.startswith("z.w") else one for name, one in whole.items()}

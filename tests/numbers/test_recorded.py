@@ -94,9 +94,8 @@ def _jobs(root: Path) -> Iterator[tuple[str, Path]]:
 
     for donors, target in MIXES:
         name = f"{donors}-into-{target}"
-        yield done(
-            f"extract/{name}", extract(root / donors / "grpo", root / donors / "sft", out / f"extract-{name}")
-        )
+        pair = root / donors / "grpo", root / donors / "sft"
+        yield done(f"extract/{name}", extract(*pair, out / f"extract-{name}", encoding="dense"))
         for alpha in ALPHAS:
             yield sum_of(f"transfer/{name}/{alpha}", f"{target}/instruct", donors, alpha=alpha)
         if target != "f32":
@@ -121,22 +120,46 @@ def _jobs(root: Path) -> Iterator[tuple[str, Path]]:
     ):
         yield done(name, apply(root / "bf16/instruct", vectors, out / name.replace("/", "-"), alpha=alpha))
     lora = root / "adapter", root / "bf16/sft"
-    yield done("lora/extract", extract(*lora, out / "lora-extract"))
+    yield done("lora/extract", extract(*lora, out / "lora-extract", encoding="dense"))
     yield done("lora/transfer", transfer(root / "bf16/instruct", *lora, out / "lora-transfer", alpha=0.5))
 
 
 def _recorded(root: Path) -> dict[str, dict[str, str]]:
     _inputs(root)
-    digests: dict[str, dict[str, str]] = {}
-    for name, folder in _jobs(root):
-        named = {"taskvec.json", "vector.json", "README.md"}
-        kept = {file: data for file, data in files(folder).items() if file not in named}
-        digests[name] = {file: hashlib.sha256(data).hexdigest() for file, data in sorted(kept.items())}
-    return digests
+    return {name: _digests(folder) for name, folder in _jobs(root)}
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    named = {"taskvec.json", "vector.json", "README.md"}
+    kept = {file: data for file, data in files(folder).items() if file not in named}
+    return {file: hashlib.sha256(data).hexdigest() for file, data in sorted(kept.items())}
 
 
 def test_every_output_has_the_bytes_that_were_recorded(tmp_path: Path) -> None:
     assert _recorded(tmp_path) == json.loads(RECORD.read_text())
+
+
+def test_packed_vectors_give_the_recorded_bytes(tmp_path: Path) -> None:
+    """What comes from a packed vector is what came from a dense one, and what came without a vector."""
+    _inputs(tmp_path)
+    pairs = {donors: (tmp_path / donors / "grpo", tmp_path / donors / "sft") for donors in TYPES}
+    pairs["lora"] = tmp_path / "adapter", tmp_path / "bf16/sft"
+    packed = {name: extract(*pair, tmp_path / "packed" / name) for name, pair in pairs.items()}
+    jobs: list[tuple[str, str, list[str], float | list[float]]] = [
+        ("apply/one", "bf16", ["bf16"], 0.7),
+        ("apply/one-f32", "bf16", ["f32"], 0.7),
+        ("apply/two", "bf16", ["bf16", "f32"], [1, -0.5]),
+        ("lora/transfer", "bf16", ["lora"], 0.5),
+    ]
+    jobs += [
+        (f"transfer/{donors}-into-{target}/{alpha}", target, [donors], alpha)
+        for (donors, target), alpha in product(MIXES, ALPHAS)
+    ]
+    recorded = json.loads(RECORD.read_text())
+    for name, target, vectors, alpha in jobs:
+        out = tmp_path / "out" / name
+        apply(tmp_path / target / "instruct", [packed[one] for one in vectors], out, alpha=alpha)
+        assert _digests(out) == recorded[name], name
 
 
 if __name__ == "__main__":

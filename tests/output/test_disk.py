@@ -113,11 +113,14 @@ def test_room_for_every_output_of_a_sweep(disk: Disk, inputs: Trio, tmp_path: Pa
         assert sums(disk.path / "out" / name) == sums(tmp_path / "straight" / name)
 
 
-def test_a_disk_that_fills_up_half_way(disk: Disk, inputs: Trio, tmp_path: Path) -> None:
-    """The exceptions of unrelated donors are not foreseen, so that the room for them ends in mid-run."""
+@pytest.mark.parametrize(("encoding", "room"), [("dense", 26 * MIB), ("packed", 5 * MIB)])
+def test_a_disk_that_fills_up_half_way(
+    encoding: str, room: int, disk: Disk, inputs: Trio, tmp_path: Path
+) -> None:
+    """Neither exceptions nor the length of frames are foreseen, so that the room for them ends in mid-run."""
     out = disk.inside / "out"
-    disk.fill(leave=12 * MIB + 14 * MIB)
-    args = ("extract", *inputs[1:], "--threads", "1", "--memory", "16MiB", "--json")
+    disk.fill(leave=room)
+    args = ("extract", *inputs[1:], "--encoding", encoding, "--threads", "1", "--memory", "24MiB", "--json")
     code, stdout, stderr = disk.run(*args, "-o", out)
     assert code == 4, stderr
     assert stderr.count("\n") == 1
@@ -132,24 +135,25 @@ def test_a_disk_that_fills_up_half_way(disk: Disk, inputs: Trio, tmp_path: Path)
     assert sums(disk.path / "out") == sums(tmp_path / "straight")
 
 
-@pytest.mark.parametrize("verb", ["transfer", "extract"])
-def test_a_limit_on_file_size(verb: str, inputs: Trio, tmp_path: Path) -> None:
-    args = (verb, *(inputs if verb == "transfer" else inputs[1:]), "--threads", "1", "--memory", "16MiB")
-    # The weights fit in both cases; the spool of the exceptions, or nothing, does not.
-    limit = 6 * MIB if verb == "transfer" else 13 * MIB
+@pytest.mark.parametrize("kind", ["transfer", "dense", "packed"])
+def test_a_limit_on_file_size(kind: str, inputs: Trio, tmp_path: Path) -> None:
+    job = ("transfer", *inputs) if kind == "transfer" else ("extract", *inputs[1:], "--encoding", kind)
+    args = (*job, "--threads", "1", "--memory", "24MiB")
+    # Dense weights fit in both cases; the spool of the exceptions, or nothing, does not.
+    limit = 13 * MIB if kind == "dense" else 6 * MIB
 
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     out = tmp_path / "out"
     refused(run([*args, "-o", out], preexec_fn=limited), 4, str(out), "File too large")
-    if verb == "extract":
+    if kind != "transfer":
         assert [path.name for path in out.iterdir()] == [PARTIAL]
     else:
         assert not out.exists()
     code, stdout, stderr = run([*args, "-o", out, "--json"])
     assert code == 0, stderr
-    assert (json.loads(stdout)["engine"]["resumed_bytes"] > 0) == (verb == "extract")
+    assert (json.loads(stdout)["engine"]["resumed_bytes"] > 0) == (kind != "transfer")
     assert run([*args, "-o", tmp_path / "straight"])[0] == 0
     assert sums(out) == sums(tmp_path / "straight")
 

@@ -77,10 +77,15 @@ def peak_anonymous(args: list[Any]) -> tuple[int, int]:
     return peak, found.get("results", [found])[0]["engine"]["windows"]
 
 
-def holds(inputs: Trio, out: Path, verb: str, budget: int, io: str) -> None:
-    args = ["extract", *inputs[1:]] if verb == "extract" else ["transfer", *inputs]
-    if verb == "sweep":
-        args += ["--alphas", "0.25,0.5,0.75,1"]
+def command(kind: str, inputs: Trio) -> list[str | Path]:
+    """A transfer, one of several α, or an extraction in an encoding."""
+    if kind == "sweep":
+        return ["transfer", *inputs, "--alphas", "0.25,0.5,0.75,1"]
+    return ["transfer", *inputs] if kind == "transfer" else ["extract", *inputs[1:], "--encoding", kind]
+
+
+def holds(inputs: Trio, out: Path, kind: str, budget: int, io: str) -> None:
+    args = command(kind, inputs)
     more = ["--memory", f"{budget}MiB", "--threads", "4", "--io", io, "--json"]
     peak, windows = peak_anonymous([*args, "-o", out, *more])
     assert windows > 1
@@ -99,9 +104,10 @@ def test_a_budget_holds_for_several_alphas(budget: int, io: str, medium: Trio, o
 
 
 @pytest.mark.parametrize("budget", [40, 64])
-def test_a_budget_holds_with_exceptions(budget: int, medium: Trio, out: Path) -> None:
-    """Unrelated donors: the exceptions are twice as large as the vector."""
-    holds(medium, out, "extract", budget, "pread")
+@pytest.mark.parametrize("encoding", ["packed", "dense"])
+def test_a_budget_holds_with_exceptions(encoding: str, budget: int, medium: Trio, out: Path) -> None:
+    """Unrelated donors: the exceptions are twice as large as the vector, and frames as large as they get."""
+    holds(medium, out, encoding, budget, "pread")
 
 
 @pytest.mark.slow
@@ -175,8 +181,9 @@ def test_a_gigabyte_in_a_quarter_of_it(
 
 
 @pytest.mark.parametrize("io", ["mmap", "pread"])
-def test_the_least_budget_is_named_and_works(io: str, medium: Trio, out: Path) -> None:
-    args = ["transfer", *medium, "-o", out, "--io", io, "--memory"]
+@pytest.mark.parametrize("kind", ["transfer", "packed"])
+def test_the_least_budget_is_named_and_works(kind: str, io: str, medium: Trio, out: Path) -> None:
+    args = [*command(kind, medium), "-o", out, "--io", io, "--memory"]
     said = refused(run([*args, "1MiB"]), 2, "--memory", "the least that works is ")
     assert not out.exists()
     least = said.split("the least that works is ")[1].split()[0].rstrip(".")
@@ -184,7 +191,7 @@ def test_the_least_budget_is_named_and_works(io: str, medium: Trio, out: Path) -
     below = f"{int(least.removesuffix('KiB')) - 1}KiB"
     refused(run([*args, below]), 2, f"the least that works is {least}")
     assert run([*args, least])[0] == 0
-    assert (out / "taskvec.json").exists()
+    assert (out / ("taskvec.json" if kind == "transfer" else "vector.json")).exists()
 
 
 def many(root: Path, count: int) -> Trio:

@@ -14,6 +14,7 @@ import pytest
 from hostile import (
     PARTIAL,
     SLOW,
+    SLOW_EXTRACT,
     await_journal,
     checkpoint,
     finish,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ELEMENTS = 36 << 20
+ENCODINGS = ("packed", "dense")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,13 @@ def out(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)
 
 
+def command(kind: str, inputs: tuple[Path, Path, Path]) -> tuple[str | Path, ...]:
+    """A transfer, or an extraction in an encoding."""
+    if kind == "transfer":
+        return "transfer", *inputs, *SLOW
+    return "extract", *inputs[1:], "--encoding", kind, *SLOW_EXTRACT
+
+
 @pytest.fixture(scope="module")
 def straight(
     inputs: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFactory
@@ -53,10 +62,9 @@ def straight(
     """The digests of runs that nothing interrupted."""
     root = tmp_path_factory.mktemp("straight")
     found = {}
-    for verb, args in (("transfer", inputs), ("extract", inputs[1:])):
-        extra = SLOW if verb == "transfer" else SLOW[:4]
-        assert run([verb, *args, "-o", root / verb, *extra])[0] == 0
-        found[verb] = sums(root / verb)
+    for kind in ("transfer", *ENCODINGS):
+        assert run([*command(kind, inputs), "-o", root / kind])[0] == 0
+        found[kind] = sums(root / kind)
     shutil.rmtree(root)
     return found
 
@@ -119,15 +127,14 @@ def test_how_the_work_is_done_may_change(
     assert sums(out) == straight["transfer"]
 
 
-@pytest.mark.parametrize("verb", ["transfer", "extract"])
+@pytest.mark.parametrize("kind", ["transfer", *ENCODINGS])
 def test_no_resume_starts_anew(
-    verb: str, inputs: tuple[Path, Path, Path], straight: dict[str, dict[str, str]], out: Path
+    kind: str, inputs: tuple[Path, Path, Path], straight: dict[str, dict[str, str]], out: Path
 ) -> None:
-    args = ("transfer", *inputs, *SLOW) if verb == "transfer" else ("extract", *inputs[1:], *SLOW[:4])
-    args = (*args, "-o", out, "--json")
+    args = (*command(kind, inputs), "-o", out, "--json")
     kill_midway(args, out)
     assert resumed(run([*args, "--no-resume"])) == 0
-    assert sums(out) == straight[verb]
+    assert sums(out) == straight[kind]
 
 
 def test_other_options_start_anew(inputs: tuple[Path, Path, Path], out: Path, tmp_path: Path) -> None:
@@ -237,7 +244,7 @@ def test_exceptions_resume(
     damage: str | None, inputs: tuple[Path, Path, Path], straight: dict[str, dict[str, str]], out: Path
 ) -> None:
     """Unrelated donors: a third of all elements goes through the spool."""
-    args = ("extract", *inputs[1:], "-o", out, *SLOW[:4], "--json")
+    args = (*command("dense", inputs), "-o", out, "--json")
     kill_midway(args, out, 1500)
     scratch = out / PARTIAL
     assert (scratch / "spool.index").stat().st_size > 1 << 20
@@ -248,7 +255,7 @@ def test_exceptions_resume(
     answer = done(run(args))
     assert answer["exceptions"] > ELEMENTS // 10
     assert (answer["engine"]["resumed_bytes"] > 0) == (damage is None)
-    assert sums(out) == straight["extract"]
+    assert sums(out) == straight["dense"]
 
 
 def test_nothing_to_open_before_the_end(inputs: tuple[Path, Path, Path], out: Path) -> None:

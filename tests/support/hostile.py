@@ -30,6 +30,8 @@ PARTIAL = ".taskvec-partial"
 COMMAND = (sys.executable, "-W", "ignore", "-m", "taskvec")
 # A quarter of the usual speed, so that a run can be caught half-way without gigabytes.
 SLOW = ("--threads", "1", "--memory", "16MiB", "--rounding", "stochastic")
+# The same for a vector: a packer needs more memory.
+SLOW_EXTRACT = ("--threads", "1", "--memory", "24MiB")
 SLOW_ENV = {"TASKVEC_SIMD": "scalar"}
 
 

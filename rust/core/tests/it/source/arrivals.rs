@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::elsewhere::{Elsewhere, Family, Tensor, checkpoint, manifest, place, places, same_output};
 use crate::support::seeded::MAPPED;
 use taskvec_core::Error;
+use taskvec_core::checkpoint::vector::Encoding;
 use taskvec_core::control::Control;
 use taskvec_core::plan::Plan;
 use taskvec_core::plan::inputs::Request;
@@ -177,17 +178,12 @@ fn other_verbs_read_places_too() {
         let expected = diff::diff(&a, &b, &Options::default(), &control).unwrap();
         assert_eq!(found["tensors"], expected["tensors"]);
     }
-    // A vector elsewhere, with its exceptions.
+    // Vectors elsewhere; a dense one with its exceptions.
     let request = Request::Extract { minuend: minuend.clone(), subtrahend: family.path("minuend").into() };
     let plan = Plan::new(request, Options::default(), &control).unwrap();
     write::run(&plan, &family.path("zero"), "card", &control).unwrap();
     let bf16 = checkpoint_of_bf16(&family);
-    let request = Request::Extract { minuend: family.path("target").into(), subtrahend: bf16 };
     let exclude = vec![regex::Regex::new("lm_head").unwrap()];
-    let plan = Plan::new(request, Options { exclude, ..Options::default() }, &control).unwrap();
-    let written = write::run(&plan, &family.path("vector"), "card", &control).unwrap();
-    assert!(written["exceptions"].as_u64().unwrap() > 1000);
-    let vector = Arc::new(Elsewhere::of(&family.path("vector"), false));
     let apply = |vector: Place, out: &str| {
         let vectors = vec![(vector, Alpha::new("1", 1.0).unwrap())];
         let request = Request::Apply { target: family.path("target").into(), vectors };
@@ -195,9 +191,18 @@ fn other_verbs_read_places_too() {
         write::run(&plan, &family.path(out), "card", &control).unwrap();
         family.path(out)
     };
-    let (a, b) = (apply(family.path("vector").into(), "a"), apply(place(&vector, &[]), "b"));
-    same_output(&a, &b);
-    assert!(vector.log().wanted.contains(&"vector-exceptions.safetensors".to_owned()));
+    for encoding in [Encoding::Packed, Encoding::Dense] {
+        let [here, a, b] = ["vector", "a", "b"].map(|name| format!("{}-{name}", encoding.name()));
+        let request = Request::Extract { minuend: family.path("target").into(), subtrahend: bf16.clone() };
+        let options = Options { exclude: exclude.clone(), encoding, ..Options::default() };
+        let plan = Plan::new(request, options, &control).unwrap();
+        let written = write::run(&plan, &family.path(&here), "card", &control).unwrap();
+        assert!(written["exceptions"].as_u64().unwrap() > 1000);
+        let vector = Arc::new(Elsewhere::of(&family.path(&here), false));
+        same_output(&apply(family.path(&here).into(), &a), &apply(place(&vector, &[]), &b));
+        let beside = vector.log().wanted.contains(&"vector-exceptions.safetensors".to_owned());
+        assert_eq!(beside, encoding == Encoding::Dense);
+    }
     let error = Plan::new(
         Request::Apply { target, vectors: vec![(minuend, Alpha::new("1", 1.0).unwrap())] },
         Options::default(),

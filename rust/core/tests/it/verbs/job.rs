@@ -8,6 +8,7 @@ use crate::support::seeded::{MAPPED, numbers};
 use half::bf16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use taskvec_core::Error;
+use taskvec_core::checkpoint::vector::Encoding;
 use taskvec_core::control::Control;
 use taskvec_core::plan::Plan;
 use taskvec_core::plan::inputs::Request;
@@ -113,31 +114,28 @@ fn every_way_of_working_gives_the_oracles_bytes() {
 #[test]
 fn a_vector_applied_gives_the_bytes_of_the_transfer() {
     let family = Family::new();
-    let request =
-        Request::Extract { minuend: family.path("minuend").into(), subtrahend: family.path("subtrahend").into() };
-    let plan = Plan::new(request, Options::default(), &Control::default()).unwrap();
-    let result = write::run(&plan, &family.path("vector"), "card", &Control::default()).unwrap();
-    assert!(
-        result["exceptions"].as_u64().unwrap() > 100_000,
-        "unrelated donors have differences that bf16 cannot hold"
-    );
-    for memory in [16 << 20, 128 << 20] {
-        let alpha = Alpha::new("-1.5", -1.5).unwrap();
-        let request = Request::Apply {
-            target: family.path("target").into(),
-            vectors: vec![(family.path("vector").into(), alpha)],
-        };
-        let plan = Plan::new(request, options(2, memory, Io::Auto), &Control::default()).unwrap();
-        let out = family.path(&format!("applied{memory}"));
-        write::run(&plan, &out, "card", &Control::default()).unwrap();
-        write::run(
-            &family.transfer(-1.5, Options::default()),
-            &family.path("transferred"),
-            "card",
-            &Control::default(),
-        )
-        .ok();
-        assert!(weights(&out) == weights(&family.path("transferred")));
+    let control = Control::default();
+    let transferred = family.path("transferred");
+    write::run(&family.transfer(-1.5, Options::default()), &transferred, "card", &control).unwrap();
+    for (encoding, memory) in [(Encoding::Dense, 16 << 20), (Encoding::Packed, 24 << 20)] {
+        let request =
+            Request::Extract { minuend: family.path("minuend").into(), subtrahend: family.path("subtrahend").into() };
+        let plan = Plan::new(request, Options { encoding, ..Options::default() }, &control).unwrap();
+        let vector = family.path(encoding.name());
+        let result = write::run(&plan, &vector, "card", &control).unwrap();
+        assert!(
+            result["exceptions"].as_u64().unwrap() > 100_000,
+            "unrelated donors have differences that bf16 cannot hold"
+        );
+        for memory in [memory, 128 << 20] {
+            let alpha = Alpha::new("-1.5", -1.5).unwrap();
+            let request =
+                Request::Apply { target: family.path("target").into(), vectors: vec![(vector.clone().into(), alpha)] };
+            let plan = Plan::new(request, options(2, memory, Io::Auto), &control).unwrap();
+            let out = family.path(&format!("applied-{}-{memory}", encoding.name()));
+            write::run(&plan, &out, "card", &control).unwrap();
+            assert!(weights(&out) == weights(&transferred));
+        }
     }
 }
 
