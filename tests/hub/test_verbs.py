@@ -127,8 +127,12 @@ def test_extract_apply_and_diff_take_refs(
         ok(taskvec("extract", *REFS[1:], "-o", name, "--no-sync", *way, **home))
     assert weights(tmp_path / "v") == weights(tmp_path / "w")
     hub.publish("lab/vector", tmp_path / "v")
-    ok(taskvec("apply", REFS[0], "lab/vector", "--alpha", "0.5", "-o", "out", "--no-sync", **home))
-    assert weights(tmp_path / "out") == weights(local)
+    ok(taskvec("extract", *REFS[1:], "-o", "dense", "--encoding", "dense", "--no-sync", **home))
+    hub.publish("lab/dense", tmp_path / "dense")
+    for ref in ("lab/dense", "lab/vector"):
+        args = ("--alpha", "0.5", "-o", "out", "--no-sync", "--overwrite")
+        ok(taskvec("apply", REFS[0], ref, *args, **home))
+        assert weights(tmp_path / "out") == weights(local), ref
     found = json.loads(ok(taskvec("diff", REFS[0], str(tmp_path / "out"), "--json", **home)))
     assert found["total"]["changed"] > 0.9
     inside = json.loads(ok(taskvec("inspect", "lab/vector", "--json", **home)))
