@@ -200,7 +200,10 @@ def test_both_encodings_say_the_same(both: Path) -> None:
     assert described[0] == described[1]
     assert {(look.kind, look.parameters) for look in looks} == {("vector", found.elements)}
     documents = [manifest(folder) for folder in (packed, dense)]
-    assert documents[0]["effect"] == documents[1]["effect"]
+    # Sums over blocks that are cut elsewhere are rounded differently.
+    for name, figure in documents[1]["effect"].items():
+        wanted = pytest.approx(figure, rel=1e-9) if isinstance(figure, float) else figure
+        assert documents[0]["effect"][name] == wanted, name
     assert documents[0]["vector"].pop("encoding") == "packed"
     assert documents[1]["vector"].pop("encoding") == "dense"
     assert documents[0]["vector"] == documents[1]["vector"]
