@@ -92,7 +92,9 @@ impl<'a> Rest<'a> {
             out.copy_from_slice(stored);
             return Some(());
         }
+        // One frame and nothing behind it: zstd would go on with another, or pass over one that is to be skipped.
+        let one = zstd_safe::find_frame_compressed_size(stored).ok()?;
         let got = context.decompress(out, stored).ok()?;
-        (got == out.len()).then_some(())
+        (one == len && got == out.len()).then_some(())
     }
 }
