@@ -12,7 +12,7 @@ import pytest
 
 import taskvec
 from hostile import call, checkpoint, noise, refused
-from packed_forge import Forged, take, text
+from packed_forge import Forged, take
 from taskvec import CorruptError
 
 if TYPE_CHECKING:
@@ -102,15 +102,6 @@ def test_a_forged_file_is_read_if_nothing_is_wrong(sound: Path, vector: Path, tm
     assert made == (sound / "out" / "model.safetensors").read_bytes()
 
 
-def palette_of(magnitudes: list[int]) -> Callable[[Forged], None]:
-    def change(forged: Forged) -> None:
-        fields = forged.texts["gaps"].split(" ")
-        listed = np.array(magnitudes, "<u2").tobytes()
-        forged.texts["gaps"] = text(*fields[:3], listed, [len(forged.frames["gaps"])])
-
-    return change
-
-
 def entry(name: str, at: int, field: str) -> Callable[[Forged], None]:
     def change(forged: Forged) -> None:
         fields = forged.texts[name].split(" ")
@@ -121,17 +112,18 @@ def entry(name: str, at: int, field: str) -> Callable[[Forged], None]:
 
 
 def without_frames(forged: Forged) -> None:
-    forged.frames["gaps"] = b""
+    forged.data["gaps"] = b""
 
 
 TABLES: dict[str, Callable[[Forged], object]] = {
-    "a palette of 128 magnitudes": palette_of(list(range(128))),
-    "a magnitude twice": palette_of([15, 16, 15]),
-    "a magnitude with a sign": palette_of([0x8001]),
-    "half a magnitude": entry("gaps", 3, "AA"),
-    "a palette that is not base64": entry("gaps", 3, "a*bc"),
-    "a palette with padding": entry("gaps", 3, "AAA="),
-    "bits that no byte has": entry("gaps", 3, "AAB"),
+    "a palette of 128 magnitudes": entry("gaps", 3, "128"),
+    "a palette that is not there": entry("gaps", 3, "1"),
+    "a palette below zero": entry("gaps", 3, "-1"),
+    "a palette with a zero before its length": entry("gaps", 3, "00"),
+    "a palette without a length": entry("gaps", 3, ""),
+    "lengths that are not base64": entry("gaps", 4, "A*AA"),
+    "lengths with padding": entry("gaps", 4, "AQAAAQ=="),
+    "bits that no byte has": entry("gaps", 4, "AQAAAB"),
     "frames that are gone": without_frames,
     "a length too short": entry("gaps", 4, "AQAA"),
     "two lengths for one frame": entry("gaps", 4, "AQAAAQAA"),
@@ -153,7 +145,9 @@ TABLES: dict[str, Callable[[Forged], object]] = {
     "float16": entry("gaps", 0, "F16"),
     "an integer": entry("gaps", 0, "U8"),
     "lower case": entry("gaps", 0, "bf16"),
-    "an entry for no tensor": lambda f: f.texts.update(other=text()),
+    "an entry for no tensor": lambda f: f.texts.update(other=f.texts["same"]),
+    "no entries": lambda f: f.texts.clear(),
+    "entries that changed places": lambda f: f.texts.update(gaps=f.texts["mask"], mask=f.texts["gaps"]),
     "no entry for a tensor": lambda f: f.texts.pop("gaps"),
     "another digest": lambda f: f.metadata.update({"taskvec.digest": "0" * 32}),
     "a digest in capitals": lambda f: f.metadata.update({"taskvec.digest": "A" * 32}),
@@ -185,7 +179,7 @@ def test_a_table_that_no_packer_writes(case: str, sound: Path, vector: Path, tmp
 def test_frames_of_another_tensor(sound: Path, vector: Path, tmp_path: Path) -> None:
     """Of as many elements, with an entry that follows them."""
     forged = take((sound / "v" / FILE).read_bytes())
-    for of in (forged.frames, forged.texts):
+    for of in (forged.data, forged.texts):
         of["twin"], of["every"] = of["every"], of["twin"]
     (vector / FILE).write_bytes(forged.to_bytes())
     answer = call(["apply", sound / "t", vector, "-o", tmp_path / "out"])
@@ -205,25 +199,50 @@ def test_a_later_version(version: str, sound: Path, vector: Path, tmp_path: Path
         refused(answer, 3, f"{vector / FILE}: ", "update taskvec")
 
 
-def test_frames_that_changed_places(tmp_path: Path) -> None:
-    """Of one tensor, with lengths that follow them."""
+@pytest.fixture
+def two_frames(tmp_path: Path) -> Path:
+    """A vector of one tensor of two frames that share a palette."""
     s = {"w": weights(1, 2 * FRAME)}
     g = {"w": s["w"].copy()}
     g["w"][[5, 1000, FRAME + 7]] += 1
     for role, tensors in (("g", g), ("s", s)):
         checkpoint(tmp_path / role, tensors)
     taskvec.extract(tmp_path / "g", tmp_path / "s", tmp_path / "v", sync=False)
-    path = tmp_path / "v" / FILE
-    forged = take(path.read_bytes())
-    *fields, lengths = forged.texts["w"].split(" ")
-    content = forged.frames["w"]
+    return tmp_path / "v"
+
+
+def test_frames_that_changed_places(two_frames: Path) -> None:
+    """Of one tensor, with lengths that follow them."""
+    forged = take((two_frames / FILE).read_bytes())
+    *fields, magnitudes, lengths = forged.texts["w"].split(" ")
+    palette, content = forged.data["w"][: 2 * int(magnitudes)], forged.data["w"][2 * int(magnitudes) :]
     at = int.from_bytes(base64.b64decode(lengths)[:3], "little")
+    assert palette
     assert 0 < at < len(content)
-    forged.frames["w"] = content[at:] + content[:at]
-    forged.texts["w"] = " ".join(fields) + " " + lengths[4:] + lengths[:4]
-    path.write_bytes(forged.to_bytes())
-    answer = call(["apply", tmp_path / "s", tmp_path / "v", "-o", tmp_path / "out"])
-    refused(answer, 3, f"{path}: ", "tensor `w`", "are damaged")
+    forged.data["w"] = palette + content[at:] + content[:at]
+    forged.texts["w"] = " ".join([*fields, magnitudes, lengths[4:] + lengths[:4]])
+    damaged(two_frames, forged)
+
+
+@pytest.mark.parametrize("magnitude", [1, 0x8000, None])
+def test_another_palette(magnitude: int | None, two_frames: Path) -> None:
+    """Its frames would have other values, so their checksums speak for it too."""
+    forged = take((two_frames / FILE).read_bytes())
+    *fields, magnitudes, lengths = forged.texts["w"].split(" ")
+    content = forged.data["w"]
+    if magnitude is None:
+        forged.data["w"] = content[2:]
+        forged.texts["w"] = " ".join([*fields, str(int(magnitudes) - 1), lengths])
+    else:
+        forged.data["w"] = magnitude.to_bytes(2, "little") + content[2:]
+    damaged(two_frames, forged)
+
+
+def damaged(vector: Path, forged: Forged) -> None:
+    """The vector with this file is refused."""
+    (vector / FILE).write_bytes(forged.to_bytes())
+    answer = call(["apply", vector.parent / "s", vector, "-o", vector.parent / "out"])
+    refused(answer, 3, f"{vector / FILE}: ", "the packed values of tensor `w` are damaged", "again")
 
 
 @pytest.mark.parametrize("said", ["dense", "packed"])

@@ -26,6 +26,7 @@ FRAME = 1 << 19
 
 MANY = 1 << 18
 """Elements of the tensor below; each frame that follows would be all of it."""
+PALETTE = b"\x80\x3f\x00\x40"
 ALL, HALF = section(bytes(MANY)), section(b"\x55" * (MANY // 8))
 
 
@@ -93,6 +94,10 @@ FRAMES: dict[str, bytes] = {
     "a mask in a window of 2 GiB": mask(
         MANY // 2, section(zipped(b"\x55" * (MANY // 8 + 1), window_log=31, write_content_size=0))
     ),
+    "two zstd frames": mask(MANY // 2, section(zipped(b"\x55" * (MANY // 16)) * 2)),
+    "a zstd frame after one to skip": mask(
+        MANY // 2, section(b"\x50\x2a\x4d\x18\x01\x00\x00\x00x" + zipped(b"\x55" * (MANY // 8)))
+    ),
     "gaps past the end": places(run_of(MANY - 1) + b"\xff", MANY - 1),
     "a gap past the end": places(b"\x01" + (1 << 31 | MANY << 32).to_bytes(7, "little"), 1),
     "more zeros than announce a gap in full": places(b"\x01" + (1 << 32).to_bytes(8, "little"), 1),
@@ -130,13 +135,13 @@ WIDE: dict[str, bytes] = {
 }
 
 
-def forge(folder: Path, content: bytes, wide: str = "exact") -> Path:
+def forge(folder: Path, content: bytes, wide: str = "exact", palette: bytes = PALETTE) -> Path:
     """A vector of one tensor of one frame, the checkpoint it fits beside it."""
     checkpoint(folder / "t", {"w": noise(1, MANY)})
-    whole = frame("w", content)
-    entry_ = text("BF16", f"[{MANY}]", wide, b"\x80\x3f\x00\x40", [len(whole)])
+    whole = frame("w", content, palette)
+    said = text("BF16", f"[{MANY}]", wide, len(palette) // 2, [len(whole)])
     (folder / "v").mkdir()
-    (folder / "v" / FILE).write_bytes(Forged({"w": entry_}, {"w": whole}, {}).to_bytes())
+    (folder / "v" / FILE).write_bytes(Forged({"w": said}, {"w": palette + whole}, {}).to_bytes())
     body = {"encoding": "packed", "exceptions": 0, "tied": None}
     described = {"schema": "taskvec/vector/1", "vector": body}
     (folder / "v" / "vector.json").write_text(json.dumps(described))
@@ -149,6 +154,14 @@ def test_a_frame_that_no_packer_writes(case: str, tmp_path: Path) -> None:
     answer = call(["apply", root / "t", root / "v", "-o", root / "out"])
     refused(answer, 3, f"{root / 'v' / FILE}: ", "the packed values of tensor `w` are damaged", "again")
     assert not list((root / "out").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("palette", [b"\x80\x3f" * 2, b"\x80\xbf", b"\x00\x80"], ids=bytes.hex)
+def test_a_palette_that_no_packer_writes(palette: bytes, tmp_path: Path) -> None:
+    """A magnitude twice, or with a sign; under a checksum that speaks for it."""
+    root = forge(tmp_path, places(b"\x01\x01", 1), palette=palette)
+    answer = call(["apply", root / "t", root / "v", "-o", root / "out"])
+    refused(answer, 3, f"{root / 'v' / FILE}: ", "the packed values of tensor `w` are damaged", "again")
 
 
 def test_forged_frames_are_read_if_nothing_is_wrong(tmp_path: Path) -> None:
@@ -194,11 +207,13 @@ def test_what_is_taken_is_what_another_reader_finds(tmp_path: Path) -> None:
     path = tmp_path / "v" / FILE
     taskvec.extract(tmp_path / "g", tmp_path / "s", tmp_path / "v", sync=False)
     forged, taken = take(path.read_bytes()), 0
-    for name, whole in list(forged.frames.items()):
+    for name, whole in list(forged.data.items()):
+        # One frame, and so no palette before it.
+        assert forged.texts[name].split(" ")[3] == "0"
         for at in range(len(whole) - 8):
             content = bytearray(whole[:-8])
             content[at] ^= 1 << at % 8
-            forged.frames[name] = frame(name, bytes(content))
+            forged.data[name] = frame(name, bytes(content))
             path.write_bytes(forged.to_bytes())
             try:
                 taskvec.apply(tmp_path / "t", tmp_path / "v", tmp_path / "out", dtype="f32", sync=False)
@@ -211,7 +226,7 @@ def test_what_is_taken_is_what_another_reader_finds(tmp_path: Path) -> None:
             for one, values_ in read_packed(tmp_path / "v").items():
                 assert np.array_equal(found[one].numpy(), values_, equal_nan=True), (name, at)
             taken += 1
-        forged.frames[name] = whole
+        forged.data[name] = whole
     assert taken > 100
 
 
@@ -230,8 +245,8 @@ def test_shapes_that_claim_much_cost_no_memory(tmp_path: Path) -> None:
     """A tensor of 32 GiB whose frames are all empty: the table takes its length in memory, and no more."""
     root = forge(tmp_path, b"\x20")
     frames = 1 << 15
-    entry_ = text("BF16", f"[{frames},{FRAME}]", "exact", b"", [0] * frames)
-    (root / "v" / FILE).write_bytes(Forged({"w": entry_}, {"w": b""}, {}).to_bytes())
+    said = text("BF16", f"[{frames},{FRAME}]", "exact", 0, [0] * frames)
+    (root / "v" / FILE).write_bytes(Forged({"w": said}, {"w": b""}, {}).to_bytes())
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))

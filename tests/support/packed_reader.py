@@ -1,4 +1,4 @@
-"""Reads packed vectors without taskvec, from the description of the format; takes what a packer may write."""
+"""Reads packed vectors without taskvec, as docs/packed.md says; takes nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
     each: int  # Elements of a frame, but for the last.
     low: bool  # Whether values may have a lower half.
     shape: tuple[int, ...]
-    palette: NDArray[np.uint16]
+    magnitudes: int
     lengths: list[int]
 
 
@@ -38,12 +38,14 @@ def read_packed(folder: Path) -> dict[str, NDArray[np.float32]]:
     for path in sorted(folder.glob("vector*.safetensors")):
         table, data = read_table(path.read_bytes())
         for name, (at, entry) in table.items():
-            values = np.zeros(prod(entry.shape), np.uint32)
+            values, palette = np.zeros(prod(entry.shape), np.uint32), data[at : at + 2 * entry.magnitudes]
+            seed = xxhash.xxh3_64_intdigest(palette, xxhash.xxh3_64_intdigest(name.encode()))
+            at += len(palette)
             for number, length in enumerate(entry.lengths):
                 part = values[number * entry.each : (number + 1) * entry.each]
                 # An empty frame is all zeros.
                 if length:
-                    part[:] = read_frame(data[at : at + length], name, number, part.size, entry)
+                    part[:] = read_frame(data[at : at + length], seed + number, palette, part.size, entry.low)
                 at += length
             found[name] = values.view(np.float32).reshape(entry.shape)
     return found
@@ -54,30 +56,30 @@ def read_table(content: bytes) -> tuple[dict[str, tuple[int, Entry]], bytes]:
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
     metadata: dict[str, str] = header.pop("__metadata__")
-    assert metadata.pop("taskvec.packed") == "1"
+    assert metadata["taskvec.packed"] == "1"
     lines, table = "", dict[str, tuple[int, Entry]]()
-    for name, stored in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+    tensors = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+    texts = metadata["taskvec.tensors"].split(";") if tensors else []
+    for (name, stored), text in zip(tensors, texts, strict=True):
         begin, end = stored["data_offsets"]
-        text = metadata.pop(f"taskvec.tensor.{name}")
         lines += f"{name}\n{begin} {end} {text}\n"
         entry = read_entry(text)
         assert (stored["dtype"], stored["shape"]) == ("U8", [end - begin])
-        assert sum(entry.lengths) == end - begin
+        assert 2 * entry.magnitudes + sum(entry.lengths) == end - begin
         table[name] = begin, entry
-    assert metadata.pop("taskvec.digest") == xxhash.xxh3_128_hexdigest(lines.encode())
-    assert not [key for key in metadata if key.startswith("taskvec.tensor.")]
+    assert metadata["taskvec.digest"] == xxhash.xxh3_128_hexdigest(lines.encode())
     return table, content[start:]
 
 
 def read_entry(text: str) -> Entry:
-    dtype, dims, wide, palette, lengths = text.split(" ")
+    dtype, dims, wide, magnitudes, lengths = text.split(" ")
     assert (dtype, wide) in {("BF16", "exact"), ("BF16", "wide"), ("F32", "exact")}
     shape = tuple(json.loads(dims))
-    magnitudes, numbers = (base64.b64decode(part + "=" * (-len(part) % 4)) for part in (palette, lengths))
+    numbers = base64.b64decode(lengths + "=" * (-len(lengths) % 4))
     frames = [int.from_bytes(numbers[at : at + 3], "little") for at in range(0, len(numbers), 3)]
     each = BLOCK // {"BF16": 2, "F32": 4}[dtype]
     assert len(frames) == -(-prod(shape) // each)
-    return Entry(each, wide == "wide" or dtype == "F32", shape, np.frombuffer(magnitudes, "<u2"), frames)
+    return Entry(each, wide == "wide" or dtype == "F32", shape, int(magnitudes), frames)
 
 
 class Cursor:
@@ -111,22 +113,23 @@ class Cursor:
         return upper.astype(np.uint32) << 8 | lower
 
 
-def read_frame(frame: bytes, name: str, number: int, elements: int, entry: Entry) -> NDArray[np.uint32]:
-    """The float32 patterns of a frame's elements."""
+def read_frame(frame: bytes, seed: int, shared: bytes, elements: int, may: bool) -> NDArray[np.uint32]:
+    """The float32 patterns of a frame's elements; `may` they have lower halves."""
     content, checksum = frame[:-8], frame[-8:]
-    seed = (xxhash.xxh3_64_intdigest(name.encode()) + number) % 2**64
-    assert xxhash.xxh3_64_intdigest(content, seed) == int.from_bytes(checksum, "little")
+    assert xxhash.xxh3_64_intdigest(content, seed % 2**64) == int.from_bytes(checksum, "little")
     cursor = Cursor(content)
     (kind,) = cursor.bytes(1)
     where, own, low = kind & 3, bool(kind & 4), kind >> 3
-    assert low <= (ALL_LOW if entry.low else NO_LOW)
+    assert low <= (ALL_LOW if may else NO_LOW)
     if where == DENSE:
         assert (own, low == SOME_LOW) == (False, False)
         upper = np.frombuffer(cursor.rest, "<u2").astype(np.uint32) << 16
         return np.frombuffer(cursor.rest, "<u4") if low == ALL_LOW else upper
     values = np.zeros(elements, np.uint32)
     places = read_places(cursor, where, elements)
-    palette = np.frombuffer(cursor.bytes(2 * cursor.bytes(1)[0]), "<u2") if own else entry.palette
+    palette = np.frombuffer(cursor.bytes(2 * cursor.bytes(1)[0]) if own else shared, "<u2")
+    assert len(set(palette.tolist())) == len(palette)
+    assert (palette < 1 << 15).all()
     ranks = cursor.section(len(places))
     escaped = ranks == ESCAPE
     assert (escaped | (ranks < 2 * len(palette))).all()
