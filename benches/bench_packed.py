@@ -39,7 +39,7 @@ import oracle
 from measure import Run, run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -114,9 +114,7 @@ def sizes(work: Path, elements: int) -> None:
     base = checkpoints.to_bf16(draws.normal(0, 0.02, elements).astype(np.float32))
     subtrahend = write_tensor(work / "s", base)
     names = ["dense bf16", "u16 gaps + values", "the same, zstd-1", "bitmap + values", "the same, zstd-1 "]
-    print(
-        f"\nTimes smaller than dense bf16, and share of the floor; one tensor of {elements:,} elements\n"
-    )
+    print(f"\nTimes smaller than dense bf16, and share of the floor; one tensor of {elements:,} elements\n")
     columns = [
         "changed",
         "floor",
@@ -199,13 +197,13 @@ class Times:
         return self.once(["sh", "-c", command], [self.target], True)
 
 
-def pairs(name: str, count: int, ours: object, theirs: object) -> str:
+def pairs(name: str, count: int, ours: Callable[[], Run], theirs: Callable[[], Run]) -> str:
     """A line: the median of the ratios, with each going first in turn."""
     a: list[float] = []
     b: list[float] = []
     for number in range(count):
         for which in (0, 1) if number % 2 else (1, 0):
-            taken = (ours, theirs)[which]().seconds  # type: ignore[operator]
+            taken = (ours, theirs)[which]().seconds
             (a, b)[which].append(taken)
     ratios = sorted(x / y for x, y in zip(a, b, strict=True))
     middle = statistics.median(ratios)

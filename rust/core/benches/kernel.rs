@@ -123,6 +123,37 @@ fn products(criterion: &mut Criterion) {
     }
 }
 
+/// Streams from memory, too long for any cache: beside the kernel, the same reads and writes with almost no arithmetic.
+fn from_memory(criterion: &mut Criterion) {
+    const STREAM: usize = 128 << 20;
+    let part = [(0, false), (1, false), (1, true)].map(|(stream, step)| weights(Float::Bf16, stream, step));
+    let [t, s, g] = part.map(|part| part.repeat(STREAM / WINDOW));
+    let operand = |bytes| Operand { float: Float::Bf16, bytes };
+    let (minuend, subtrahend) = (operand(g.as_slice()), Some(operand(s.as_slice())));
+    let terms = [Term { minuend, subtrahend, exceptions: Exceptions::NONE, alpha: 0.7 }];
+    let mut out = vec![0; STREAM];
+    let mut group = criterion.benchmark_group("from memory");
+    group.throughput(Throughput::Bytes(STREAM as u64)).sample_size(20);
+    group.bench_function("limit: three streams read, one written", |bench| {
+        bench.iter(|| {
+            let inputs = t.as_chunks::<8>().0.iter().zip(g.as_chunks::<8>().0).zip(s.as_chunks::<8>().0);
+            for (out, ((t, g), s)) in out.as_chunks_mut::<8>().0.iter_mut().zip(inputs) {
+                *out = (u64::from_ne_bytes(*t) ^ u64::from_ne_bytes(*g) ^ u64::from_ne_bytes(*s)).to_ne_bytes();
+            }
+            black_box(&mut out);
+        });
+    });
+    for isa in Isa::available() {
+        let run = |out: &mut [u8], stats: Option<&mut Stats>| {
+            combine(isa, operand(&t), &terms, 0, Float::Bf16, &Rounding::Nearest, out, stats);
+        };
+        group.bench_function(format!("{} bare", isa.name()), |bench| bench.iter(|| run(black_box(&mut out), None)));
+        group.bench_function(format!("{} statistics", isa.name()), |bench| {
+            bench.iter(|| run(black_box(&mut out), Some(&mut Stats::default())));
+        });
+    }
+}
+
 /// A block of 1 MiB of bfloat16 differences, packed and unpacked, by the share of elements that changed.
 fn packing(criterion: &mut Criterion) {
     for changed in [7, 20, 50, 140, 200, 300, 500, 900] {
@@ -180,5 +211,5 @@ fn packing(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, combining, others, products, packing);
+criterion_group!(benches, combining, from_memory, others, products, packing);
 criterion_main!(benches);
