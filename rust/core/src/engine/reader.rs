@@ -1,6 +1,6 @@
 //! Reads parts of single tensors, outside the windows of an output.
 
-use crate::codec::packed::unpack::{UNPACKER, Unpacker};
+use crate::codec::packed::unpack::{Unpacker, unpacker_bytes};
 use crate::engine::gather::{Gather, Sources};
 use crate::engine::window::damaged;
 use crate::error::Result;
@@ -25,7 +25,7 @@ pub struct Reader {
 
 impl Reader {
     /// Bytes of memory that a reader needs.
-    pub const BYTES: u64 = (ROOM + 8 * DIRECT_ALIGNMENT + 4 * PART as usize) as u64 + UNPACKER;
+    pub const BYTES: u64 = (ROOM + 8 * DIRECT_ALIGNMENT + 4 * PART as usize) as u64 + unpacker_bytes(true);
 
     /// Reserves the buffers.
     pub fn new() -> Self {

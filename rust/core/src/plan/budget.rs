@@ -3,10 +3,10 @@
 
 use crate::codec::derived::{Encoded, Made};
 use crate::codec::packed::frame;
-use crate::codec::packed::unpack::UNPACKER;
+use crate::codec::packed::unpack::unpacker_bytes;
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
-use crate::numeric::dtype::Dtype;
+use crate::numeric::dtype::{Dtype, Float};
 use crate::plan::inputs::Inputs;
 use crate::plan::layout::{Layout, Span, TensorPlan};
 use crate::plan::output::Output;
@@ -40,8 +40,8 @@ pub struct Need {
     pub packing: u64,
     /// The most bytes of decoded values of one tensor in one block.
     pub made: u64,
-    /// The most packed operands of one tensor.
-    pub packed: u64,
+    /// The most bytes that unpacking the operands of one tensor needs, beside their values.
+    pub unpacking: u64,
     /// How many outputs are computed from one read: each worker has a buffer for each.
     pub outputs: u64,
     /// Bytes of a block as delivered to a consumer in memory; 0 if windows go to files.
@@ -74,7 +74,7 @@ impl Need {
                     waiting += share.waiting;
                     need.packing = need.packing.max(share.packing);
                     need.made = need.made.max(share.made);
-                    need.packed = need.packed.max(share.packed);
+                    need.unpacking = need.unpacking.max(share.unpacking);
                 }
                 need.read += block_in;
                 need.block_in = need.block_in.max(block_in);
@@ -97,8 +97,8 @@ struct Share {
     read: u64,
     /// Decoded values.
     made: u64,
-    /// Operands that are unpacked.
-    packed: u64,
+    /// What unpacking needs.
+    unpacking: u64,
     /// What it can add to what waits to be written.
     waiting: u64,
     /// What packing needs.
@@ -112,19 +112,21 @@ fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, span: Span) {
     if inputs.output == Output::Checkpoint {
         share.read += inputs.base().tensors[plan.base as usize].dtype.bits() * elements / 8;
     }
-    let (mut made, mut packed) = (0, 0);
+    let (mut made, mut unpacking) = (0, 0);
     for (_, term) in plan.reaching(span) {
         for at in [Some(term.minuend), term.subtrahend].into_iter().flatten() {
             let operand = inputs.operand(at, begin, end);
             share.read += operand.read_bytes();
             made += operand.room(elements);
-            packed += u64::from(matches!(operand, Encoded::Packed { .. }));
+            if let Encoded::Packed { packed, .. } = operand {
+                unpacking += unpacker_bytes(packed.unpacked() == Float::F32);
+            }
         }
         let exceptions = term.exceptions.map_or(0, |(index, _)| inputs.tensor(index).elements().min(elements));
         share.read += exceptions * EXCEPTION;
     }
     share.made = share.made.max(made);
-    share.packed = share.packed.max(packed);
+    share.unpacking = share.unpacking.max(unpacking);
 }
 
 /// What a tensor needs in one block.
@@ -190,7 +192,7 @@ impl Budget {
             PER_WORKER
                 + edges
                 + need.made
-                + need.packed * UNPACKER
+                + need.unpacking
                 + need.packing
                 + blocks * (need.outputs * BLOCK + need.block_in + 2 * need.block_waiting + need.block_delivered)
         };

@@ -106,17 +106,17 @@ impl Ranks {
     pub fn write(&self, values: &[u16], ranks: &mut Vec<u8>, missed: &mut Vec<u32>) {
         ranks.clear();
         ranks.extend(values.iter().map(|&value| self.0[usize::from(value)]));
-        escapes(ranks, missed);
+        missed.clear();
+        each_escape(ranks, |at| missed.push(at as u32));
     }
 }
 
-/// Lists the numbers of the values whose rank is [`ESCAPE`].
-pub fn escapes(ranks: &[u8], missed: &mut Vec<u32>) {
-    missed.clear();
+/// Calls `each` with the number of every value whose rank is [`ESCAPE`], in order.
+pub fn each_escape(ranks: &[u8], mut each: impl FnMut(usize)) {
     for (ranks, at) in ranks.chunks(64).zip((0..).step_by(64)) {
         // Without a branch for each rank: few are escapes.
         if ranks.iter().fold(0u8, |sum, &rank| sum + u8::from(rank == ESCAPE)) > 0 {
-            missed.extend(ranks.iter().zip(at..).filter(|(rank, _)| **rank == ESCAPE).map(|(_, at)| at));
+            ranks.iter().zip(at..).filter(|(rank, _)| **rank == ESCAPE).for_each(|(_, at)| each(at));
         }
     }
 }

@@ -4,15 +4,19 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 use zstd_safe::DCtx;
 
-use crate::codec::packed::palette::{ESCAPE, Palette, escapes};
+use crate::codec::packed::palette::{ESCAPE, Palette, each_escape};
 use crate::codec::packed::section::Rest;
 use crate::codec::packed::{FRAME, Packed, frame_seed, gaps, kind};
 use crate::numeric::dtype::Float;
 use crate::numeric::simd::Isa;
 use crate::numeric::sparse::{self, SLACK, Values, WORD, places};
 
-/// Bytes of memory that an unpacker needs, with what zstd needs.
-pub const UNPACKER: u64 = 5 << 20;
+/// Bytes of memory that an unpacker needs: for each element of a frame two bytes of its value and one of its rank, one
+/// byte more while a section is read, and two of its lower half if the tensor is wide; two masks; and what zstd needs.
+pub const fn unpacker_bytes(wide: bool) -> u64 {
+    (if wide { 3 << 20 } else { 2 << 20 }) + (512 << 10)
+}
+
 /// Bytes of the checksum at the end of a frame.
 const CHECKSUM: usize = 8;
 
@@ -30,8 +34,7 @@ pub struct Unpacker {
     with_low: Vec<u64>,
     high: Vec<u16>,
     low: Vec<u16>,
-    /// Numbers of the values that miss the palette; then the places in `with_low`.
-    places: Vec<u32>,
+    ranks: Vec<u8>,
     plane: Vec<u8>,
 }
 
@@ -104,14 +107,11 @@ impl Unpacker {
                 };
                 sparse::spread(isa, &self.mask, first, values, out);
                 if low == kind::LOW_SOME {
-                    let from = self.places.partition_point(|&place| (place as usize) < first);
-                    for (&place, low) in self.places.iter().zip(&self.low).skip(from) {
-                        let Some(out) =
-                            out.get_mut(4 * (place as usize - first)..).and_then(|out| out.first_chunk_mut::<2>())
-                        else {
-                            break;
-                        };
-                        *out = low.to_le_bytes();
+                    let with_low = places(&self.with_low).zip(&self.low);
+                    let elements = out.as_chunks_mut::<4>().0;
+                    for (place, low) in with_low.skip_while(|&(place, _)| place < first) {
+                        let Some(element) = elements.get_mut(place - first) else { break };
+                        element[..2].copy_from_slice(&low.to_le_bytes());
                     }
                 }
             }
@@ -134,9 +134,11 @@ impl Unpacker {
         // All the space that any frame of this tensor needs, so that lists do not grow beyond what the budget counts on.
         let most = (FRAME as usize / tensor.float.size()).min(tensor.elements as usize);
         self.high.reserve_exact((most + SLACK).saturating_sub(self.high.len()));
-        self.low.reserve_exact((most + SLACK).saturating_sub(self.low.len()));
-        self.places.reserve_exact(most.saturating_sub(self.places.len()));
+        self.ranks.reserve_exact(most.saturating_sub(self.ranks.len()));
         self.plane.reserve_exact(most.saturating_sub(self.plane.len()));
+        if tensor.unpacked() == Float::F32 {
+            self.low.reserve_exact((most + SLACK).saturating_sub(self.low.len()));
+        }
         let (content, sum) = bytes.split_last_chunk::<CHECKSUM>()?;
         if xxh3_64_with_seed(content, frame_seed(tensor.seed, palette, frame as u64)).to_le_bytes() != *sum {
             return None;
@@ -199,27 +201,26 @@ impl Unpacker {
             palette
         };
         let palette = Palette::from_bytes(palette)?;
-        let ranks = &mut self.plane;
+        let Self { ranks, high, plane, .. } = self;
         ranks.resize(changed, 0);
         rest.section(context, ranks)?;
         let known = palette.ranks();
         let strange = ranks.iter().fold(false, |strange, &rank| strange | (rank >= known) & (rank != ESCAPE));
-        let missed = &mut self.places;
-        escapes(ranks, missed);
-        if strange || rest.number(changed)? != missed.len() {
+        let mut missed = 0;
+        each_escape(ranks, |_| missed += 1);
+        if strange || rest.number(changed)? != missed {
             return None;
         }
         let values = palette.values();
-        self.high.clear();
-        self.high.extend(ranks.iter().map(|&rank| values[usize::from(rank)]));
-        self.high.resize(changed + SLACK, 0);
-        if !missed.is_empty() {
+        high.clear();
+        high.extend(ranks.iter().map(|&rank| values[usize::from(rank)]));
+        high.resize(changed + SLACK, 0);
+        if missed > 0 {
             for shift in [8, 0] {
-                self.plane.resize(missed.len(), 0);
-                rest.section(context, &mut self.plane)?;
-                for (&at, &byte) in missed.iter().zip(&self.plane) {
-                    self.high[at as usize] |= u16::from(byte) << shift;
-                }
+                plane.resize(missed, 0);
+                rest.section(context, plane)?;
+                let mut bytes = plane.iter();
+                each_escape(ranks, |at| high[at] |= bytes.next().map_or(0, |&byte| u16::from(byte)) << shift);
             }
         }
         Some(())
@@ -241,8 +242,6 @@ impl Unpacker {
                 if self.with_low.iter().zip(&self.mask).any(|(with_low, mask)| with_low & !mask != 0) {
                     return None;
                 }
-                self.places.clear();
-                places(&self.with_low).for_each(|place| self.places.push(place as u32));
             }
             _ => return Some(()),
         }
