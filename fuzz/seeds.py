@@ -283,6 +283,23 @@ def jobs() -> list[bytes]:
     return made
 
 
+def frames() -> list[bytes]:
+    """Frames of small tensors: number of elements − 1, kind of tensor, magnitudes, palette, frame."""
+    two, narrow, wide, long = b"\x01\x00", b"\x00", b"\x02", b"\x01"
+    sixteen, palette = b"\x0f\x00", b"\x01\x80\x3f"
+    return [
+        two + narrow + b"\0" + b"\x03" + bytes(4),
+        two + wide + b"\0" + b"\x13" + bytes(range(8)),
+        two + long + b"\0" + b"\x13" + bytes(range(8)),
+        two + narrow + palette + b"\x00" + b"\x02\0\x01" + b"\0",
+        sixteen + narrow + palette + b"\x01\x02" + b"\x02\x05\x00" + b"\x02\x01\x00" + b"\0",
+        sixteen + narrow + b"\0" + b"\x06\x01" + b"\x02\x03\x02" + b"\x01\x80\x3f" + b"\x01\x00" + b"\0",
+        sixteen + narrow + b"\0" + b"\x02\x01" + b"\x02\x03\x02" + b"\x01\xff" + b"\x01\x01\x40\x01\x50",
+        sixteen + wide + palette + b"\x0a\x01" + b"\x02\x03\x02" + b"\x01\x00" + b"\0"
+        + b"\x01\x02\x03\x02" + b"\x01\x40\x01\x01",
+    ]  # fmt: skip
+
+
 def corpus() -> dict[str, list[bytes]]:
     """The seeds by target."""
     vector_seeds = [
@@ -312,6 +329,14 @@ def corpus() -> dict[str, list[bytes]]:
             b'{"metadata":{"a":"\xff"},"weight_map":{"a":"x.safetensors"}}',
             b'{"more":"\xc3","weight_map":{"a":"x.safetensors"}}',
         ],
+        "packed_entry": [
+            b"BF16 [2,3] exact 3 EAAA",
+            b"BF16 [] wide 0 AAAA",
+            b"F32 [0,7] exact 0 ",
+            b"F32 [262145] exact 127 EAAAEAAA",
+            b"BF16 [4294967296,4294967296] exact 0 AAAA",
+        ],
+        "packed_frame": frames(),
         "vector_json": vector_seeds,
         "adapter_config": [
             (text if isinstance(text, str) else json.dumps(text)).encode() for text in adapters()

@@ -116,12 +116,11 @@ fuzz_target!(|data: &[u8]| {
         assert!(!problem.message.is_empty());
     }
     plan.notes.iter().for_each(|note| check_text(note));
-    serde_json::to_string(&plan.to_json(Some(Path::new("/")))).expect("can be shown");
+    plan.to_json(Some(Path::new("/"))).expect("can be shown");
     plan.id();
     if plan.require_fit().is_ok() {
         let counted = plan.counts.combined + plan.counts.copied + plan.counts.converted;
         assert_eq!(counted, plan.layout.tensors.len() as u64);
-        assert!(plan.budget.to_json().is_object());
     }
     for input in &plan.inputs.list {
         let config = &input.checkpoint.config;

@@ -49,7 +49,8 @@ impl Entry {
         self.shape.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim))
     }
 
-    fn to_text(&self) -> String {
+    /// The entry, as [`Entry::parse`] reads it.
+    pub fn to_text(&self) -> String {
         let shape: Vec<String> = self.shape.iter().map(u64::to_string).collect();
         let wide = if self.wide { "wide" } else { "exact" };
         let lengths: Vec<u8> =
@@ -58,7 +59,8 @@ impl Entry {
         format!("{dtype} [{}] {wide} {magnitudes} {}", shape.join(","), BASE64.encode(lengths))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads an entry; `None` if it is none.
+    pub fn parse(text: &str) -> Option<Self> {
         let mut fields = text.split(' ');
         let mut next = || fields.next();
         let float = Dtype::parse(next()?)?.float().filter(|&float| float != Float::F16)?;
