@@ -109,7 +109,7 @@ class WriteResult(Result):
     engine: Engine
     effect: Effect
     exceptions: int | None
-    """For `extract`: elements of v that its dtype cannot hold, kept in the exceptions file; else None."""
+    """Of a vector: elements that bfloat16 cannot hold (a dense one has a file for them); else None."""
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 

@@ -56,10 +56,10 @@ def extract(
 ) -> Vector:
     """Writes the vector v = minuend − subtrahend to the new folder `out`.
 
-    The vector is lossless: `apply` gets the exact float32 difference of every element back. If both donors
-    are bfloat16, v is stored as bfloat16, and the elements that bfloat16 cannot hold in an exceptions file;
-    otherwise v is stored as float32. The options that change values (`dtype`, `rounding`, `alpha_rules`) are
-    refused here; give them to `apply`.
+    The vector is lossless: `apply` gets the exact float32 difference of every element back. It is packed, or
+    with `encoding="dense"` stored in plain safetensors: as float32, or if both donors are bfloat16 as
+    bfloat16, with the elements that bfloat16 cannot hold in an exceptions file. The options that change
+    values (`dtype`, `rounding`, `alpha_rules`) are refused here; give them to `apply`.
 
     A donor may be a LoRA adapter, which is read as its weight change ΔW. The other donor is then an adapter
     on the same base, or the base itself.
