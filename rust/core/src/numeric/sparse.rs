@@ -84,22 +84,6 @@ pub fn part(isa: Isa, bytes: &[u8], high: &mut [u8], mask: &mut [u64]) -> bool {
     any
 }
 
-/// The lower halves of float32: `low` gets that of every element, and `mask` a bit for each that is not zero.
-///
-/// # Panics
-/// As [`part`].
-pub fn lower(bytes: &[u8], low: &mut [u8], mask: &mut [u64]) {
-    assert_eq!(low.len(), bytes.len() / 2, "a half of each element");
-    assert_eq!(mask.len(), (bytes.len() / 4).div_ceil(WORD), "a bit for each element");
-    for ((bytes, low), word) in bytes.chunks(4 * WORD).zip(low.chunks_mut(2 * WORD)).zip(mask) {
-        *word = 0;
-        for ((&x, low), bit) in bytes.as_chunks::<4>().0.iter().zip(low.as_chunks_mut::<2>().0).zip(0..) {
-            *low = [x[0], x[1]];
-            *word |= u64::from(*low != [0; 2]) << bit;
-        }
-    }
-}
-
 /// The number of bits that are set.
 pub fn count(isa: Isa, mask: &[u64]) -> usize {
     simd::count_ones(isa, mask)

@@ -18,42 +18,29 @@ use crate::numeric::sparse::{SLACK, Values, WORD, bits};
 const FEW: u32 = 6;
 
 /// For each byte of a mask: where in a list of 2-byte values the bytes of the 8 elements come from; 0x80 gives zero.
-static SPREAD: [[u8; 16]; 256] = {
-    let mut table = [[0x80; 16]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let (mut bit, mut rank) = (0, 0);
-        while bit < 8 {
-            if byte >> bit & 1 == 1 {
-                table[byte][2 * bit] = 2 * rank;
-                table[byte][2 * bit + 1] = 2 * rank + 1;
-                rank += 1;
-            }
-            bit += 1;
-        }
-        byte += 1;
-    }
-    table
-};
+static SPREAD: [[u8; 16]; 256] = shuffles(true);
 
 /// The other way round: where among the bytes of 8 elements those of the listed values come from.
-static SQUEEZE: [[u8; 16]; 256] = {
+static SQUEEZE: [[u8; 16]; 256] = shuffles(false);
+
+const fn shuffles(spread: bool) -> [[u8; 16]; 256] {
     let mut table = [[0x80; 16]; 256];
     let mut byte = 0;
     while byte < 256 {
-        let (mut bit, mut rank) = (0, 0);
-        while bit < 8 {
-            if byte >> bit & 1 == 1 {
-                table[byte][2 * rank] = 2 * bit;
-                table[byte][2 * rank + 1] = 2 * bit + 1;
-                rank += 1;
+        let (mut element, mut value) = (0, 0);
+        while element < 8 {
+            if byte >> element & 1 == 1 {
+                let (to, from) = if spread { (element, value) } else { (value, element) };
+                table[byte][2 * to] = 2 * from as u8;
+                table[byte][2 * to + 1] = 2 * from as u8 + 1;
+                value += 1;
             }
-            bit += 1;
+            element += 1;
         }
         byte += 1;
     }
     table
-};
+}
 
 /// Returns how many words of the mask were filled: all that are whole. Sets `any_low` if a lower half is not zero.
 #[target_feature(enable = "avx2,popcnt")]

@@ -39,9 +39,6 @@ struct File {
     len: u64,
 }
 
-/// What is written of a block with nothing but tensors without elements; there is no such block.
-const NOTHING: FrameRecord = FrameRecord { bytes: 0, magnitudes: 0 };
-
 /// Bytes that are written at once.
 const PART: u64 = 1 << 20;
 
@@ -63,11 +60,10 @@ impl<'a> Frames<'a> {
         let mut rest = &outcome.frames[..];
         let file = self.plan.layout.file_of(self.records.len() as u64);
         for block in &outcome.blocks {
-            let record = block.frame.unwrap_or(NOTHING);
-            let (frame, after) = rest.split_at(record.bytes as usize);
+            let (frame, after) = rest.split_at(block.frame.bytes as usize);
             rest = after;
             self.write(file, frame)?;
-            self.records.push(record);
+            self.records.push(block.frame);
         }
         self.tally.add(&outcome.found.counts);
         // The next window may be of another file.
@@ -106,7 +102,7 @@ impl<'a> Frames<'a> {
         let mut ends: Vec<u64> = self.files.iter().map(|file| file.len).collect();
         for (block, record) in (self.records.len() as u64..).zip(&outcome.blocks) {
             let file = self.plan.layout.file_of(block);
-            let mut frame = vec![0; record.frame.unwrap_or(NOTHING).bytes as usize];
+            let mut frame = vec![0; record.frame.bytes as usize];
             let read = self.files[file].sink.read(ends[file], &mut frame);
             if !read || blocks::block(&frame) != record.digest {
                 return Ok(false);
@@ -116,7 +112,7 @@ impl<'a> Frames<'a> {
         for (file, end) in self.files.iter_mut().zip(ends) {
             file.len = end;
         }
-        self.records.extend(outcome.blocks.iter().map(|block| block.frame.unwrap_or(NOTHING)));
+        self.records.extend(outcome.blocks.iter().map(|block| block.frame));
         self.tally.add(&outcome.found.counts);
         Ok(true)
     }
@@ -131,7 +127,7 @@ impl<'a> Frames<'a> {
         Ok(())
     }
 
-    /// Writes the headers and what waits, and waits for the disk with `sync`. Returns whether the disk has everything.
+    /// Writes the headers, and waits for the disk with `sync`. Returns whether the disk has everything.
     pub fn finish(&mut self, sync: bool) -> Result<bool> {
         let mut synced = true;
         for (file, File { sink, header, len }) in self.files.iter().enumerate() {

@@ -109,11 +109,8 @@ fn encode(outcome: &Outcome) -> Vec<u8> {
     bytes.extend((outcome.blocks.len() as u32).to_le_bytes());
     for block in &outcome.blocks {
         bytes.extend(block.digest.to_le_bytes());
-        bytes.push(u8::from(block.frame.is_some()));
-        if let Some(FrameRecord { bytes: length, magnitudes }) = block.frame {
-            bytes.extend(length.to_le_bytes());
-            bytes.push(magnitudes);
-        }
+        bytes.extend(block.frame.bytes.to_le_bytes());
+        bytes.push(block.frame.magnitudes);
         bytes.extend((block.stats.len() as u32).to_le_bytes());
         for (tensor, stats) in &block.stats {
             bytes.extend(tensor.to_le_bytes());
@@ -138,14 +135,9 @@ fn decode(payload: &[u8]) -> Option<Outcome> {
     let blocks = (0..u32::from_le_bytes(take(&mut rest)?))
         .map(|_| {
             let digest = u128::from_le_bytes(take(&mut rest)?);
-            let frame = match take(&mut rest)? {
-                [0] => None,
-                [_] => {
-                    let bytes = u32::from_le_bytes(take(&mut rest)?);
-                    let [magnitudes] = take(&mut rest)?;
-                    Some(FrameRecord { bytes, magnitudes })
-                }
-            };
+            let length = u32::from_le_bytes(take(&mut rest)?);
+            let [magnitudes] = take(&mut rest)?;
+            let frame = FrameRecord { bytes: length, magnitudes };
             let stats = (0..u32::from_le_bytes(take(&mut rest)?))
                 .map(|_| Some((u32::from_le_bytes(take(&mut rest)?), Stats::from_bytes(&take(&mut rest)?))))
                 .collect::<Option<_>>()?;

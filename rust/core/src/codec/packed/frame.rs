@@ -24,13 +24,11 @@ pub struct Packer {
     histogram: Histogram,
     /// The elements that are not zero.
     mask: Vec<u64>,
-    /// Those whose lower half is not zero.
-    with_low: Vec<u64>,
-    /// One half of every element.
+    /// The upper half of every element.
     halves: Vec<u8>,
     /// Upper halves of the values, and space for whole registers after them.
     high: Vec<u16>,
-    /// Lower halves, of all values or of those in `with_low`, and space after them.
+    /// Lower halves of the values.
     low: Vec<u16>,
     ranks: Vec<u8>,
     plane: Vec<u8>,
@@ -41,8 +39,8 @@ pub struct Packer {
     last: (Palette, Ranks),
 }
 
-/// Bytes of memory that a packer needs for blocks of so many elements: the exact values and lists of
-/// them, what zstd keeps, and two tables.
+/// Bytes of memory that a packer needs for blocks of so many elements: the exact values and lists of them, what zstd
+/// keeps, and two tables.
 pub const fn packer_bytes(elements: u64) -> u64 {
     17 * elements + (2 << 20)
 }
@@ -59,10 +57,10 @@ const MISS: usize = 14;
 
 impl Default for Packer {
     fn default() -> Self {
-        let (mask, with_low, halves, high, low, ranks, plane, places, gaps) = Default::default();
+        let (mask, halves, high, low, ranks, plane, places, gaps) = Default::default();
         let last = (Palette::default(), Ranks::of(&Palette::default()));
         let (compressor, histogram) = (Compressor::new(FRAME as usize / 2), Histogram::default());
-        Self { compressor, histogram, mask, with_low, halves, high, low, ranks, plane, places, gaps, last }
+        Self { compressor, histogram, mask, halves, high, low, ranks, plane, places, gaps, last }
     }
 }
 
@@ -76,8 +74,7 @@ impl Packer {
     }
 
     /// Appends the frame of a block to `out`: nothing at all if every element is +0. `seed` is its
-    /// [`frame_seed`](crate::codec::packed::frame_seed). Returns how many elements bfloat16
-    /// cannot hold.
+    /// [`frame_seed`](crate::codec::packed::frame_seed). Returns how many elements bfloat16 cannot hold.
     pub fn pack(&mut self, isa: Isa, block: Block, palette: &Palette, seed: u64, out: &mut Vec<u8>) -> u64 {
         let elements = block.exact.len() / 4;
         let start = out.len();
@@ -92,8 +89,7 @@ impl Packer {
             kind = self.positions(elements, changed, out);
         }
         kind |= self.values(changed, palette, out);
-        // Where there are none, the upper halves stay in `halves`.
-        let (low, wide) = if any_low { self.low_halves(isa, block, changed, out) } else { (kind::LOW_NONE, 0) };
+        let (low, wide) = if any_low { self.low_halves(block, out) } else { (kind::LOW_NONE, 0) };
         kind |= low;
         out[start] = kind;
         if out.len() - start > elements * if wide > 0 { 4 } else { 2 } {
@@ -175,26 +171,32 @@ impl Packer {
     }
 
     /// Appends the lower halves, and returns how many of them are not zero.
-    fn low_halves(&mut self, isa: Isa, block: Block, changed: usize, out: &mut Vec<u8>) -> (u8, usize) {
-        let Self { compressor, plane, places: list, gaps, mask, with_low, halves, low, .. } = self;
-        with_low.resize(mask.len(), 0);
-        sparse::lower(block.exact, halves, with_low);
-        let wide = sparse::count(isa, with_low);
-        let (kind, mask, count) =
-            if 4 * wide > changed { (kind::LOW_ALL, mask, changed) } else { (kind::LOW_SOME, with_low, wide) };
-        low.resize(count + SLACK, 0);
-        sparse::squeeze(isa, halves, mask, low);
-        if kind == kind::LOW_SOME {
-            list.clear();
-            places(mask).for_each(|place| list.push(place as u32));
-            gaps.clear();
-            gaps::write(list, gaps);
-            write_number(wide, out);
-            write_number(gaps.len(), out);
-            out.extend_from_slice(gaps);
+    fn low_halves(&mut self, block: Block, out: &mut Vec<u8>) -> (u8, usize) {
+        let Self { compressor, plane, places: list, gaps, mask, low, .. } = self;
+        low.clear();
+        list.clear();
+        let elements = block.exact.as_chunks::<4>().0;
+        // An element without a value has no lower half.
+        places(mask).for_each(|place| {
+            let [a, b, ..] = elements[place];
+            let half = u16::from_le_bytes([a, b]);
+            low.push(half);
+            if half != 0 {
+                list.push(place as u32);
+            }
+        });
+        let wide = list.len();
+        if 4 * wide > low.len() {
+            planes(compressor, plane, || low.iter().copied(), out);
+            return (kind::LOW_ALL, wide);
         }
-        planes(compressor, plane, || low[..count].iter().copied(), out);
-        (kind, wide)
+        gaps.clear();
+        gaps::write(list, gaps);
+        write_number(wide, out);
+        write_number(gaps.len(), out);
+        out.extend_from_slice(gaps);
+        planes(compressor, plane, || low.iter().copied().filter(|&half| half != 0), out);
+        (kind::LOW_SOME, wide)
     }
 }
 

@@ -7,14 +7,14 @@ use crate::numeric::stats::Stats;
 pub struct BlockRecord {
     /// XXH3-128 of its bytes, or of its frame.
     pub digest: u128,
-    /// Its frame, if blocks are packed.
-    pub frame: Option<FrameRecord>,
+    /// Its frame; of no bytes if blocks are not packed.
+    pub frame: FrameRecord,
     /// Figures of the tensors that have elements beginning in this block, by index in the layout.
     pub stats: Vec<(u32, Stats)>,
 }
 
 /// What is written of a block that is packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameRecord {
     /// The bytes of the frame, and of the palette before it.
     pub bytes: u32,

@@ -29,9 +29,9 @@ impl Palettes {
         Self((0..count).map(|_| OnceLock::new()).collect())
     }
 
-    /// The palette of a tensor; empty if it has only one frame.
-    fn get(&self, tensor: usize) -> Palette {
-        self.0[tensor].get().cloned().unwrap_or_default()
+    /// The palette of a tensor; `None` if it has only one frame.
+    fn get(&self, tensor: usize) -> Option<&Palette> {
+        self.0[tensor].get()
     }
 }
 
@@ -67,7 +67,8 @@ pub(super) fn pack(shared: &Shared, piece: &Piece, run: &Run, packing: &mut Pack
     let name = &plan.inputs.base().tensors[this.tensor as usize].name;
     let float = float(this.dtype);
     let stats = packing.exact(run, piece);
-    let palette = shared.palettes.get(piece.tensor);
+    let none = Palette::default();
+    let palette = shared.palettes.get(piece.tensor).unwrap_or(&none);
     let bytes = palette.to_bytes();
     let seed = frame_seed(packed_table::seed(name), &bytes, piece.first / (BLOCK / float.size() as u64));
     let start = outcome.frames.len();
@@ -75,14 +76,14 @@ pub(super) fn pack(shared: &Shared, piece: &Piece, run: &Run, packing: &mut Pack
     let magnitudes = if piece.first == 0 { palette.ranks() / 2 } else { 0 };
     outcome.frames.extend(&bytes[..2 * usize::from(magnitudes)]);
     let block = Block { float, exact: &packing.exact };
-    let wide = packing.packer.pack(shared.isa, block, &palette, seed, &mut outcome.frames);
+    let wide = packing.packer.pack(shared.isa, block, palette, seed, &mut outcome.frames);
     if wide > 0 && float == Float::Bf16 {
         outcome.found.counts.push((piece.tensor as u32, wide));
     }
     let written = &outcome.frames[start..];
     let record = &mut outcome.blocks[piece.block];
     record.digest = blocks::block(written);
-    record.frame = Some(FrameRecord { bytes: written.len() as u32, magnitudes });
+    record.frame = FrameRecord { bytes: written.len() as u32, magnitudes };
     stats
 }
 
