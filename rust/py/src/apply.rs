@@ -3,20 +3,15 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use taskvec_core::plan::Plan;
 use taskvec_core::plan::inputs::Request;
-use taskvec_core::storage::place::Place;
-use taskvec_core::verbs::write;
 
-use crate::blocking;
-use crate::options::{PyOptions, alpha};
+use crate::job;
+use crate::options::PyOptions;
 use crate::place::PyPlace;
 use crate::sweep;
 
 fn request(target: PyPlace, vectors: Vec<PyPlace>, alphas: Vec<(String, f64)>) -> PyResult<Request> {
-    let alphas = alphas.into_iter().map(alpha).collect::<PyResult<Vec<_>>>()?;
-    // The Python layer pairs them: one factor for each vector.
-    Ok(Request::Apply { target: target.into(), vectors: vectors.into_iter().map(Place::from).zip(alphas).collect() })
+    Ok(Request::Apply { target: target.into(), vectors: job::weighted(vectors, alphas)? })
 }
 
 /// Writes target + Σ αᵢ·vᵢ to the folder `out`.
@@ -33,10 +28,7 @@ pub fn apply(
     progress: Option<Bound<'_, PyAny>>,
 ) -> PyResult<String> {
     let request = request(target, vectors, alphas)?;
-    let options = options.parse()?;
-    blocking::run_json(py, progress.as_ref(), |control| {
-        write::run(&Plan::new(request, options, control)?, &out, &card, control)
-    })
+    job::run(py, request, out, options, card, progress)
 }
 
 /// What `apply` would do, from headers and configs alone.
@@ -50,8 +42,7 @@ pub fn check_apply(
     options: PyOptions,
 ) -> PyResult<String> {
     let request = request(target, vectors, alphas)?;
-    let options = options.parse()?;
-    blocking::run_json(py, None, |control| Plan::new(request, options, control)?.to_json(out.as_deref()))
+    job::check(py, request, out, options)
 }
 
 fn sweep_request(target: PyPlace, vectors: Vec<PyPlace>) -> PyResult<Request> {

@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use taskvec_core::plan::Plan;
 use taskvec_core::plan::inputs::Request;
-use taskvec_core::verbs::write;
 
-use crate::blocking;
+use crate::job;
 use crate::options::PyOptions;
 use crate::place::PyPlace;
 
@@ -23,10 +21,7 @@ pub fn extract(
     progress: Option<Bound<'_, PyAny>>,
 ) -> PyResult<String> {
     let request = Request::Extract { minuend: minuend.into(), subtrahend: subtrahend.into() };
-    let options = options.parse()?;
-    blocking::run_json(py, progress.as_ref(), |control| {
-        write::run(&Plan::new(request, options, control)?, &out, &card, control)
-    })
+    job::run(py, request, out, options, card, progress)
 }
 
 /// What `extract` would do, from headers and configs alone.
@@ -39,6 +34,5 @@ pub fn check_extract(
     options: PyOptions,
 ) -> PyResult<String> {
     let request = Request::Extract { minuend: minuend.into(), subtrahend: subtrahend.into() };
-    let options = options.parse()?;
-    blocking::run_json(py, None, |control| Plan::new(request, options, control)?.to_json(out.as_deref()))
+    job::check(py, request, out, options)
 }

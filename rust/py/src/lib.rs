@@ -13,6 +13,7 @@ mod apply;
 mod diff;
 mod extract;
 mod inspect;
+mod job;
 mod live;
 mod sweep;
 mod transfer;

@@ -3,13 +3,11 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use taskvec_core::plan::Plan;
 use taskvec_core::plan::inputs::Request;
 use taskvec_core::plan::options::Alpha;
 use taskvec_core::storage::place::Place;
-use taskvec_core::verbs::write;
 
-use crate::blocking;
+use crate::job;
 use crate::options::{PyOptions, alpha as parse_alpha};
 use crate::place::PyPlace;
 use crate::sweep;
@@ -34,10 +32,7 @@ pub fn transfer(
     progress: Option<Bound<'_, PyAny>>,
 ) -> PyResult<String> {
     let request = request(target, minuend, subtrahend, parse_alpha(alpha)?);
-    let options = options.parse()?;
-    blocking::run_json(py, progress.as_ref(), |control| {
-        write::run(&Plan::new(request, options, control)?, &out, &card, control)
-    })
+    job::run(py, request, out, options, card, progress)
 }
 
 /// What `transfer` would do, from headers and configs alone.
@@ -52,8 +47,7 @@ pub fn check_transfer(
     options: PyOptions,
 ) -> PyResult<String> {
     let request = request(target, minuend, subtrahend, parse_alpha(alpha)?);
-    let options = options.parse()?;
-    blocking::run_json(py, None, |control| Plan::new(request, options, control)?.to_json(out.as_deref()))
+    job::check(py, request, out, options)
 }
 
 /// Writes target + α·(minuend − subtrahend) for every α, each to a folder of its own in `out`.
