@@ -30,7 +30,6 @@ from .options import (
     vector_list,
     vector_options,
 )
-from .results import WriteResult
 from .vector import Vector
 
 if TYPE_CHECKING:
@@ -170,10 +169,7 @@ def vectors_of(session: Session, refs: Iterable[Folder]) -> list[Ref]:
 
 
 def _written(where: str, answer: str, session: Session, card: Card) -> Vector:
-    result: Json = json.loads(answer)
-    result["notes"] += card.notes
-    result["warnings"] += session.unchecked()
-    return Vector.from_result(where, WriteResult.from_json(result))
+    return Vector.from_result(where, verbs.finished(json.loads(answer), session, card))
 
 
 def _title(source: Ref) -> str:

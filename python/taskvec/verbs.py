@@ -71,7 +71,7 @@ def extract(
         first, second = session.donors(minuend, subtrahend)
         card = vector_card(first, second, opts)
         result: Json = json.loads(_core.extract(first, second, where, opts, card.text, progress))
-        return Vector.from_result(where, _result(result, session, card))
+        return Vector.from_result(where, finished(result, session, card))
 
 
 def apply(
@@ -227,10 +227,11 @@ def _swept(inputs: Inputs, cards: list[Card], answer: str) -> SweepResult:
 def _merged(result: Json, inputs: Inputs, card: Card) -> WriteResult:
     result["warnings"] += inputs.found.warnings
     result["notes"] += inputs.found.notes
-    return _result(result, inputs.session, card)
+    return finished(result, inputs.session, card)
 
 
-def _result(result: Json, session: Session, card: Card) -> WriteResult:
+def finished(result: Json, session: Session, card: Card) -> WriteResult:
+    """The result of a verb that wrote a folder, with what Python has to say about it."""
     result["notes"] += card.notes
     result["warnings"] += session.unchecked()
     return WriteResult.from_json(result)

@@ -115,7 +115,7 @@ def combine(vectors: tuple[str, ...], out: str, alpha: tuple[str, ...], **given:
 @cli.command()
 @click.argument("vector")
 @click.option("--seed", type=int, default=0, show_default=True, help="What the numbers are drawn from.")
-@with_options(flags.ENCODING, flags.OUTPUT[:-1], flags.HUB, flags.ENGINE, flags.TALK)
+@with_options(flags.ENCODING, flags.NOT_PLANNED, flags.HUB, flags.ENGINE, flags.TALK)
 def randomize(vector: str, out: str, seed: int, **given: Any) -> int:
     """Write random numbers as a vector, each tensor with the norm that it has in VECTOR.
 

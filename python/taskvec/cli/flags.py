@@ -180,6 +180,9 @@ OUTPUT: Group = (
 )
 """Where the output is written, and how."""
 
+NOT_PLANNED: Group = OUTPUT[:-1]
+"""The same for a verb that has no dry run."""
+
 PUSH: Group = (
     option("--private", is_flag=True, help="Make a new repository private; refuse one that is public."),
     option("--revision", metavar="BRANCH", help="The branch to push to; created if new.  [default: main]"),
