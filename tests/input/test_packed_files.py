@@ -12,7 +12,7 @@ import pytest
 
 import taskvec
 from hostile import call, checkpoint, noise, refused
-from packed_forge import Forged, take
+from packed.forge import Forged, take
 from taskvec import CorruptError
 
 if TYPE_CHECKING:

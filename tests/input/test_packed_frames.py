@@ -14,8 +14,8 @@ import zstandard
 import taskvec
 from families import read
 from hostile import call, checkpoint, noise, refused, run
-from packed_forge import Forged, frame, number, section, take, text
-from packed_reader import read_packed
+from packed.forge import Forged, frame, number, section, take, text
+from packed.reader import read_packed
 from taskvec import CorruptError
 
 if TYPE_CHECKING:

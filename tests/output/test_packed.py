@@ -25,7 +25,7 @@ from families import (
     write,
 )
 from livemodels import assert_state, load, state
-from packed_reader import read_packed
+from packed.reader import read_packed
 from taskvec import UsageError, Vector, advise, apply, check, diff, extract, inspect, transfer, verify
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from families import Tensors, assert_same, manifest
-from packed_reader import read_packed
+from packed.reader import read_packed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from browser import Browser, chromium
-from pages import rich
+from browsing.browser import Browser, chromium
+from browsing.pages import rich
 from runs import outcomes, write_run
 from taskvec.study.analysis.analyse import load
 from taskvec.study.reporting import page

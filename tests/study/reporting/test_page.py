@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pages import Parsed
+from browsing.pages import Parsed
 from runs import outcomes, typical, write_json, write_run
 from taskvec.errors import CorruptError, StorageError, UsageError
 from taskvec.study.analysis.analyse import load

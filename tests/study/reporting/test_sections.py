@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pages import SUBTASKS, Parsed, rich
+from browsing.pages import SUBTASKS, Parsed, rich
 from runs import outcomes, typical, write_run
 from taskvec.study.analysis.analyse import load
 from taskvec.study.reporting.answers import answers

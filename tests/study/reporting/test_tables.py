@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pages import rich
+from browsing.pages import rich
 from runs import outcomes, typical, write_run
 from taskvec.study.analysis.analyse import load
 from taskvec.study.reporting.terminal import lines

@@ -1,0 +1,1 @@
+"""Pages: what their text says, and what a browser finds."""
