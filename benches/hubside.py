@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
 from hubserver import Hub, Request
-from hugefamily import write_huge
+from hubserver.huge import write_huge
 
 __all__ = ["ALPHA", "Bench", "Hub", "Measured", "measured", "misbehave", "taskvec", "write_huge"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from families import manifest, weights, write
-from hubfamily import DONORS, REFS, TARGET, Published, publish, tensors
+from hubserver.published import DONORS, REFS, TARGET, Published, publish, tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from hugefamily import SHARDS, write_huge
+from hubserver.huge import SHARDS, write_huge
 
 if TYPE_CHECKING:
     from collections.abc import Callable

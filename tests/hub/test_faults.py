@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from families import TIED, files, weights, write
-from hubfamily import DONORS, REFS, TARGET, Published, publish, tensors
 from hubserver import OTHER, READER
+from hubserver.published import DONORS, REFS, TARGET, Published, publish, tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from families import files, manifest, weights
-from hubfamily import DONORS, REFS, TARGET, Published, publish
 from hubserver import READER, Hub
+from hubserver.published import DONORS, REFS, TARGET, Published, publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,7 +169,7 @@ def test_check_finds_what_does_not_fit_before_anything_is_moved(
     hub: Hub, family: Published, taskvec: Run, tmp_path: Path
 ) -> None:
     from families import CONFIG, write
-    from hubfamily import tensors
+    from hubserver.published import tensors
 
     other = write(tmp_path / "other", tensors("x", rows=650), config={**CONFIG, "hidden_size": 512})
     (other / "tokenizer.json").write_text('{"model": {"vocab": {"a": 1, "b": 0}}, "added_tokens": []}')
@@ -262,7 +262,7 @@ def test_a_branch_that_moves_is_what_it_was_when_the_run_began(
     hub: Hub, family: Published, local: Path, taskvec: Run, tmp_path: Path
 ) -> None:
     from families import write
-    from hubfamily import tensors
+    from hubserver.published import tensors
 
     moved = hub.publish("lab/moved", write(tmp_path / "moved", tensors("moved"), shards=3))
     for number, way in enumerate(((), ("--stream",))):

@@ -148,13 +148,6 @@ pub fn places(mask: &[u64]) -> impl Iterator<Item = usize> {
     mask.iter().zip((0..).step_by(WORD)).flat_map(|(&word, at)| bits(word).map(move |bit| at + bit))
 }
 
-/// How many bits are set before bit `at`.
-fn rank(isa: Isa, mask: &[u64], at: usize) -> usize {
-    let (whole, rest) = (at / WORD, at % WORD);
-    let part = if rest == 0 { 0 } else { (mask[whole] & ((1 << rest) - 1)).count_ones() as usize };
-    count(isa, &mask[..whole]) + part
-}
-
 /// The same within a word.
 #[inline(always)]
 pub(super) fn bits(mut word: u64) -> impl Iterator<Item = usize> {
@@ -163,4 +156,11 @@ pub(super) fn bits(mut word: u64) -> impl Iterator<Item = usize> {
         word &= word.wrapping_sub(1);
         (bit < u64::BITS).then_some(bit as usize)
     })
+}
+
+/// How many bits are set before bit `at`.
+fn rank(isa: Isa, mask: &[u64], at: usize) -> usize {
+    let (whole, rest) = (at / WORD, at % WORD);
+    let part = if rest == 0 { 0 } else { (mask[whole] & ((1 << rest) - 1)).count_ones() as usize };
+    count(isa, &mask[..whole]) + part
 }

@@ -179,8 +179,10 @@ impl Inputs {
             }
             Request::Combine { vectors } => {
                 inputs.output = Output::Vector;
-                if vectors.is_empty() {
-                    return Err(Error::Usage("combine needs at least one vector".into()));
+                // None at all, or all times 0.
+                if vectors.iter().all(|(_, alpha)| alpha.value == 0.0) {
+                    let what = "combine needs at least one vector whose alpha is not 0: nothing would be left";
+                    return Err(Error::Usage(what.into()));
                 }
                 inputs.vectors(vectors, control)?;
             }
@@ -232,8 +234,9 @@ impl Inputs {
         Ok(())
     }
 
-    /// What the description of a vector that is written takes over: from the minuend, or from the vectors that it is
-    /// computed from. These agree on it; see `matching`.
+    /// What the description of a vector that is written takes over: from the minuend, or from the first of the vectors
+    /// that it is computed from. Matching makes sure that their heads are tied alike; their configurations may differ in
+    /// what says nothing about tensors.
     pub fn described(&self) -> Description {
         match self.list.iter().find_map(|input| input.vector.as_ref()) {
             Some(vector) => Description { tied: vector.tied, config: vector.config.clone() },

@@ -26,6 +26,7 @@ impl<'a> Matcher<'a> {
             }
         }
         self.only_in_later(views);
+        self.of_one_model();
         if self.found.matches.is_empty() && self.found.problems.is_empty() {
             let file = self.inputs.base().place.root.display().to_string();
             let message = "no tensor is left to subtract; include more of them or exclude fewer (--include, --exclude)"
@@ -57,18 +58,14 @@ impl<'a> Matcher<'a> {
             let alpha = alpha.as_ref().map_or(1.0, |alpha| alpha.value);
             let (minuend, subtrahend, exceptions) = (difference.minuend, difference.subtrahend, difference.exceptions);
             // A vector times 0 adds nothing.
-            if alpha != 0.0 || views.len() == 1 {
+            if alpha != 0.0 {
                 terms.push(TermPlan { minuend, subtrahend, exceptions, alpha, elements });
             }
-        }
-        if terms.is_empty() {
-            self.problem(at, "every alpha is 0, so nothing is left; give at least one another alpha");
-            return None;
         }
         Some(terms)
     }
 
-    /// Reports tensors that a later vector has and the first has not, and models that are not the same.
+    /// Reports tensors that a later vector has and the first has not.
     fn only_in_later(&mut self, views: &[View<'a>]) {
         for (number, view) in views.iter().enumerate().skip(1) {
             let mut left: Vec<At> =
@@ -78,6 +75,10 @@ impl<'a> Matcher<'a> {
                 self.problem(at, format!("vector {} has this tensor but vector 1 does not; only vectors of the same tensors can be combined", number + 1));
             }
         }
+    }
+
+    /// Reports vectors of models that do not tie their heads alike: the sum could only say one of both.
+    fn of_one_model(&mut self) {
         let described = self.inputs.described();
         for input in &self.inputs.list {
             let Some(vector) = input.vector.as_ref().filter(|vector| vector.tied != described.tied) else { continue };
