@@ -42,7 +42,7 @@ impl Alpha {
     }
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "the rounding is the point")]
+/// The nearest f32: the one rounding of α.
 fn rounded(value: f64) -> f32 {
     value as f32
 }
