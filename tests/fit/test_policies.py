@@ -116,7 +116,7 @@ class TestTypes:
         wanted = all_combined(*(tensors(role) for role in "tgs"), 1.0) | {name: family[0][name]}
         assert_fits(paths, tmp_path, wanted, exclude=[name])
 
-    @pytest.mark.parametrize("method", [{"quant_method": "fp8"}, {"bits": 4}])
+    @pytest.mark.parametrize("method", [{"quant_method": "gptq"}, {"bits": 4}])
     @pytest.mark.parametrize("who", [0, 1, 2])
     def test_a_quantised_model_is_refused_as_a_whole(self, who: int, method: Config, tmp_path: Path) -> None:
         family = [tensors(role) for role in "tgs"]

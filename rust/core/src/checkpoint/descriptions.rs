@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use serde_json::Value;
 
+use crate::checkpoint::Checkpoint;
 use crate::checkpoint::sidecars::{Found, is_weights, own_name};
 use crate::error::{Error, Result};
 use crate::format::adapter_config;
@@ -12,8 +13,13 @@ use crate::format::config::Config;
 use crate::storage::place::Place;
 
 /// Files that describe how weights were quantised.
-const QUANTISED: [&str; 4] =
-    ["hf_quant_config.json", "quant_config.json", "quantization_config.json", "quantize_config.json"];
+const QUANTISED: [&str; 5] = [
+    "hf_quant_config.json",
+    "quant_config.json",
+    "quantization_config.json",
+    "quantize_config.json",
+    "quant_model_description.json",
+];
 /// Files that list the parts of a model, each in its own folder: of Sentence Transformers and of Diffusers.
 const PARTS: [&str; 2] = ["modules.json", "model_index.json"];
 /// The longest such list that is read.
@@ -58,6 +64,14 @@ pub fn leave_out(found: &mut Found, place: &Place, codes: bool) -> Result<()> {
     found.left_out.extend(moved);
     found.left_out.sort();
     Ok(())
+}
+
+/// Moves the descriptions of quantised weights to the files that are left out, of a checkpoint whose weights are read as
+/// if they were not quantised. vLLM goes by the mere presence of some of them.
+pub fn leave_out_quantised(checkpoint: &mut Checkpoint) {
+    let described = |name: &String| QUANTISED.contains(&own_name(name));
+    checkpoint.left_out.extend(checkpoint.sidecars.extract_if(.., |name| described(name)));
+    checkpoint.left_out.sort();
 }
 
 /// Reads a file in which only names are looked for. A file that is too long counts as absent.

@@ -70,6 +70,7 @@ pub fn open_factors(place: &Place, control: &Control) -> Result<Checkpoint> {
     // A head that the adapter adapts is separate from the embedding, and a head that it does not adapt does not change.
     // So no head is tied. A config.json beside the adapter is ignored: it is a copy of the base model's.
     checkpoint.config = Config { tied: Some(false), ..Config::default() };
+    checkpoint.unread = None;
     checkpoint.adapter = Some(AdapterConfig::read(place)?);
     Ok(checkpoint)
 }

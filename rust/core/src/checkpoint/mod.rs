@@ -7,6 +7,7 @@ pub(crate) mod descriptions;
 pub mod lora;
 pub(crate) mod missing;
 pub mod open;
+pub mod quantised;
 pub mod shard;
 pub mod sidecars;
 pub(crate) mod tied;
@@ -15,10 +16,12 @@ pub mod vector;
 use std::collections::{BTreeMap, HashSet};
 use std::io::ErrorKind;
 
+pub use crate::checkpoint::quantised::Unread;
 pub use crate::checkpoint::shard::Shard;
 use crate::checkpoint::shard::{OnDisk, Store};
 use crate::checkpoint::sidecars::{sort_listed, walk};
 use crate::codec::derived::Made;
+use crate::codec::scaled::Format;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::adapter_config::AdapterConfig;
@@ -76,9 +79,12 @@ pub struct Checkpoint {
     pub config: Config,
     /// What `adapter_config.json` says, if it is an adapter.
     pub adapter: Option<AdapterConfig>,
-    /// What each of its tensors is computed from, if they are not stored in its files themselves (an adapter, a packed
-    /// vector).
+    /// What each of its tensors is computed from, if not all are stored in its files themselves (an adapter, a packed
+    /// vector, a quantised checkpoint).
     pub made: Option<Vec<Made>>,
+    /// Why its weights are not read, if it is quantised in a way that taskvec does not read: then its tensors are as they
+    /// are stored.
+    pub unread: Option<Unread>,
     /// Notes for the report.
     pub notes: Vec<String>,
     /// Indices in `tensors`, sorted by name. A map with copies of the names would take more memory.
@@ -86,8 +92,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a folder as `transformers` saves it, with the files beside the weights.
+    /// Opens a folder as `transformers` saves it, with the files beside the weights. Quantised weights are opened as the
+    /// logical tensors that they stand for.
     pub fn open(place: &Place, control: &Control) -> Result<Self> {
+        let mut checkpoint = Self::open_stored(place, control)?;
+        quantised::fold(&mut checkpoint)?;
+        Ok(checkpoint)
+    }
+
+    /// As [`Checkpoint::open`], with the tensors as they are stored.
+    pub fn open_stored(place: &Place, control: &Control) -> Result<Self> {
         let mut checkpoint = Self::open_weights(place, "model", control)?;
         let index = index_name("model");
         let mut used: HashSet<&str> = checkpoint.shards.iter().map(|shard| shard.name.as_str()).collect();
@@ -138,9 +152,22 @@ impl Checkpoint {
         let by_name = sorted(&tensors);
         let (sidecars, left_out, notes) = Default::default();
         let (config, place) = (Config::read(place)?, place.clone());
-        let (adapter, made) = (None, None);
-        let checkpoint =
-            Self { place, label, shards, tensors, index, sidecars, left_out, config, adapter, made, notes, by_name };
+        let (adapter, made, unread) = (None, None, config.quantized.clone().map(Unread::Method));
+        let checkpoint = Self {
+            place,
+            label,
+            shards,
+            tensors,
+            index,
+            sidecars,
+            left_out,
+            config,
+            adapter,
+            made,
+            unread,
+            notes,
+            by_name,
+        };
         checkpoint.check_names(stem)?;
         Ok(checkpoint)
     }
@@ -150,6 +177,24 @@ impl Checkpoint {
         self.by_name = sorted(&tensors);
         (self.tensors, self.made) = (tensors, Some(made));
         self.notes.extend(notes);
+    }
+
+    /// Whether any of its weights are quantised, and read as what they stand for.
+    pub fn is_quantised(&self) -> bool {
+        self.made.iter().flatten().any(|made| matches!(made, Made::Scaled(_)))
+    }
+
+    /// How a tensor is quantised, if it is.
+    pub fn format(&self, place: u32) -> Option<&Format> {
+        match self.made.as_ref().map(|made| &made[place as usize]) {
+            Some(Made::Scaled(scaled)) => Some(&scaled.format),
+            _ => None,
+        }
+    }
+
+    /// The name of the type in which a tensor is stored.
+    pub fn dtype_name(&self, place: u32) -> &'static str {
+        self.format(place).map_or_else(|| self.tensors[place as usize].dtype.name(), |format| format.codes.name())
     }
 
     /// The tensor of this name.

@@ -8,26 +8,31 @@ use crate::codec::lora_product::{self, Product};
 use crate::codec::packed::Packed;
 use crate::codec::packed::unpack::Unpacker;
 use crate::codec::ranges::Read;
+use crate::codec::scaled::Scaled;
 use crate::numeric::dtype::Float;
 use crate::numeric::operand::Operand;
 use crate::numeric::simd::Isa;
 
-/// What a tensor that is not stored in a file is computed from.
+/// What a tensor is computed from, in a checkpoint in which not every tensor is stored as it is.
 #[derive(Clone, Debug)]
 pub enum Made {
+    /// Nothing else: its values are in the file.
+    Stored,
     /// Zero everywhere: the ΔW of a weight that the adapter does not adapt.
     Zero,
     /// The product of two factors.
     Product(Product),
     /// Frames.
     Packed(Packed),
+    /// Codes and scales.
+    Scaled(Scaled),
 }
 
 impl Made {
     /// Bytes of memory that its tables take.
     pub fn bytes(&self) -> u64 {
         match self {
-            Self::Zero | Self::Product(_) => 0,
+            Self::Stored | Self::Zero | Self::Product(_) | Self::Scaled(_) => 0,
             Self::Packed(packed) => 8 * packed.ends.len() as u64,
         }
     }
@@ -64,19 +69,32 @@ pub enum Encoded<'a, B> {
         /// The palette, and the frames that hold these elements.
         bytes: [B; 2],
     },
+    /// Elements of a quantised tensor.
+    Scaled {
+        /// The tensor.
+        scaled: &'a Scaled,
+        /// Codes, and their scales.
+        bytes: [B; 2],
+        /// The second scale.
+        global: Option<B>,
+    },
 }
 
 impl<'a> Encoded<'a, Read> {
-    /// Elements `[first, end)` of a tensor that is not stored itself.
-    pub fn of_made(made: &'a Made, first: u64, end: u64) -> Self {
-        match made {
+    /// Elements `[first, end)` of a tensor that is not stored itself; `None` if it is.
+    pub fn of_made(made: &'a Made, first: u64, end: u64) -> Option<Self> {
+        Some(match made {
+            Made::Stored => return None,
             Made::Zero => Self::Zero,
             Made::Product(product) => {
                 let (rows, whole) = product.reads(first, end);
                 Self::Product { product, rows, whole }
             }
             Made::Packed(packed) => Self::Packed { packed, bytes: packed.reads(first, end) },
-        }
+            Made::Scaled(scaled) => {
+                Self::Scaled { scaled, bytes: scaled.reads(first, end), global: scaled.global_read() }
+            }
+        })
     }
 
     /// How many bytes are read.
@@ -84,6 +102,9 @@ impl<'a> Encoded<'a, Read> {
         match self {
             Self::Plain { bytes, .. } => bytes.len,
             Self::Packed { bytes: [palette, frames], .. } => palette.len + frames.len,
+            Self::Scaled { bytes: [codes, scales], global, .. } => {
+                codes.len + scales.len + global.as_ref().map_or(0, |global| global.len)
+            }
             Self::Zero => 0,
             Self::Product { rows, whole, .. } => rows.iter().map(|read| read.len).sum::<u64>() + whole.len,
         }
@@ -101,6 +122,10 @@ impl<'a, B> Encoded<'a, B> {
                 Encoded::Product { product, rows, whole: part(whole) }
             }
             Self::Packed { packed, bytes } => Encoded::Packed { packed, bytes: bytes.each_ref().map(part) },
+            Self::Scaled { scaled, bytes, global } => {
+                let bytes = bytes.each_ref().map(&mut part);
+                Encoded::Scaled { scaled, bytes, global: global.as_ref().map(part) }
+            }
         }
     }
 
@@ -108,7 +133,7 @@ impl<'a, B> Encoded<'a, B> {
     pub const fn room(&self, elements: u64) -> u64 {
         match self {
             Self::Plain { .. } => 0,
-            Self::Zero | Self::Product { .. } => elements * Float::F32.size() as u64,
+            Self::Zero | Self::Product { .. } | Self::Scaled { .. } => elements * Float::F32.size() as u64,
             Self::Packed { packed, .. } => elements * packed.unpacked().size() as u64,
         }
     }
@@ -127,6 +152,7 @@ impl<'v> Encoded<'_, &'v [u8]> {
                 float = packed.unpacked();
                 unpacker.unpack(isa, packed, first, *bytes, room)?;
             }
+            Self::Scaled { scaled, bytes, global } => scaled.decode(isa, first, *bytes, *global, room),
         }
         Some(Operand { float, bytes: room })
     }

@@ -137,6 +137,12 @@ impl Gather {
         Slot { run, begin, len }
     }
 
+    /// Bytes of buffer that loading may take.
+    pub fn room(&self, sources: &Sources) -> usize {
+        let len = |run: &Run| usize::try_from(run.end - run.begin).unwrap_or(usize::MAX);
+        self.runs.iter().map(|run| sources.source(run).room(len(run)) + DIRECT_ALIGNMENT).sum()
+    }
+
     /// Reads every run, into `buffer` or as a slice of a mapping.
     pub fn load<'a>(&'a self, sources: &'a Sources<'_>, buffer: &'a mut [u8]) -> Result<Loaded<'a>> {
         let mut rest = buffer;

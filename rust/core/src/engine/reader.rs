@@ -49,6 +49,11 @@ impl Reader {
         let Self { gather, buffer, made, unpacker } = self;
         gather.clear(None);
         let operand = gather.operand(inputs, at, first, end);
+        // A tensor of matrices that are stored transposed is read by whole matrices.
+        let most = gather.room(sources);
+        if most > buffer.view().len() {
+            *buffer = Buffer::new(most);
+        }
         let room = &mut made.bytes()[..operand.room(end - first) as usize];
         let loaded = gather.load(sources, buffer.bytes())?;
         let operand = operand.map(|&slot| loaded.bytes(slot)).decode(isa, first, room, unpacker);

@@ -104,7 +104,7 @@ pub struct Worker<'p> {
     made: Buffer,
     tools: Tools,
     gather: Gather,
-    pieces: Vec<Piece>,
+    pieces: Vec<Piece<'p>>,
     terms: Vec<TermSlots<'p>>,
 }
 
@@ -193,7 +193,14 @@ pub fn compute<'p>(
             }
             if let Some(packet) = packet {
                 let out = &*outputs[0].bytes();
-                packet.fill(shared.plan(), pieces, |piece, own| (&out[place(piece.at)..], loaded.bytes(own)));
+                let computed = |piece: &Piece| &out[place(piece.at)..];
+                let own = |piece: &Piece, original: &mut [u8]| {
+                    // Without terms, what is computed are the target's own values.
+                    let own = piece.without_terms();
+                    Run::new(shared, &own, terms, loaded, made, &mut tools.unpackers)?.own(&own, original);
+                    Ok(())
+                };
+                packet.fill(shared.plan(), pieces, computed, own)?;
                 return Ok(outcomes);
             }
             for (&plan, outcome) in wanted.iter().zip(&mut outcomes).filter(|_| !packed) {
@@ -254,7 +261,7 @@ pub fn survey<'p>(
 struct Filled<'a, 'p> {
     header: Option<Slot>,
     loaded: &'a Loaded<'a>,
-    pieces: &'a [Piece],
+    pieces: &'a [Piece<'p>],
     terms: &'a [TermSlots<'p>],
     outputs: &'a mut [Buffer],
     /// Room for decoded values.
@@ -294,7 +301,7 @@ fn collect<'p>(
     plans: &[&'p Plan],
     sources: Option<&Sources>,
     window: Window,
-    (gather, pieces, terms): (&mut Gather, &mut Vec<Piece>, &mut Vec<TermSlots<'p>>),
+    (gather, pieces, terms): (&mut Gather, &mut Vec<Piece<'p>>, &mut Vec<TermSlots<'p>>),
 ) -> Result<Collected> {
     let file = &plans[0].layout.files[window.file];
     let (begin, end) = window.range(file);
@@ -314,7 +321,7 @@ pub struct Reads<'p, 'w> {
     plans: Vec<&'p Plan>,
     windows: std::slice::Iter<'w, Window>,
     gather: Gather,
-    pieces: Vec<Piece>,
+    pieces: Vec<Piece<'p>>,
     terms: Vec<TermSlots<'p>>,
 }
 

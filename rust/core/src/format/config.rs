@@ -1,10 +1,9 @@
-//! What arithmetic on weights needs to know from `config.json`, and the only change that is ever made to it: the dtype.
-
-use std::ops::Range;
+//! What arithmetic on weights needs to know from `config.json`, and the changes that are made to it: dtypes, and no quantisation.
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::format::config_edits::{self, Edit, string_end};
 use crate::numeric::dtype::Float;
 use crate::storage::place::Place;
 use crate::text::brief;
@@ -14,6 +13,9 @@ pub const FILE: &str = "config.json";
 /// The longest config.json that is read.
 const MAX_CONFIG: u64 = 100_000_000;
 
+/// The keys under which quantisation is described.
+const QUANTISATION: [&str; 2] = ["quantization_config", "compression_config"];
+
 /// What is needed from config.json. A field is `None` if the file is absent or does not have it. If the top level does
 /// not have it, that of the language model inside counts, whatever its name and however deep it is.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +24,8 @@ pub struct Config {
     pub tied: Option<bool>,
     /// `quant_method` of `quantization_config`; `unknown` if that has none.
     pub quantized: Option<String>,
+    /// What it says about quantisation: `quantization_config`, or `compression_config`, as older files call it.
+    pub quantisation: Option<Value>,
     /// `vocab_size`.
     pub vocab_size: Option<u64>,
     /// Every `model_type`, at the top and in sub-configs.
@@ -46,16 +50,18 @@ impl Config {
             let text = || object.get("text_config")?.as_object().and_then(|text| said(text, key));
             said(&object, key).or_else(text).or_else(|| agreed(&inner, key))
         };
-        // At any depth: if one part is quantised, the checkpoint must not be combined.
-        let quantized = said(&object, "quantization_config")
-            .or_else(|| inner.iter().find_map(|object| said(object, "quantization_config")));
+        // At any depth: if one part is quantised, the checkpoint is.
+        let quantisation = QUANTISATION
+            .iter()
+            .find_map(|key| said(&object, key).or_else(|| inner.iter().find_map(|object| said(object, key))));
         let method = |value: &Value| value.get("quant_method").and_then(Value::as_str).unwrap_or("unknown").to_owned();
         let types = std::iter::once(&object).chain(inner.iter().copied());
         let types = types.filter_map(|object| object.get("model_type")?.as_str());
         Ok(Self {
             model_types: types.map(str::to_owned).collect(),
             tied: field("tie_word_embeddings").and_then(|value| value.as_bool()),
-            quantized: quantized.as_ref().map(method),
+            quantized: quantisation.as_ref().map(method),
+            quantisation,
             vocab_size: field("vocab_size").and_then(|value| value.as_u64()),
             raw: Some(raw),
         })
@@ -64,23 +70,26 @@ impl Config {
     /// The file with every `dtype` and `torch_dtype` set to `dtype`, at the top level and in sub-configs. All other
     /// bytes stay as they are. `None` if there is no config.
     pub fn with_dtype(&self, dtype: Float) -> Option<Vec<u8>> {
-        let raw = self.raw.as_deref()?;
-        let name: &[u8] = match dtype {
-            Float::Bf16 => b"\"bfloat16\"",
-            Float::F16 => b"\"float16\"",
-            Float::F32 => b"\"float32\"",
-        };
-        let mut spans = Vec::new();
-        find_dtypes(raw, skip_space(raw, 0), true, &mut spans);
-        let mut out = Vec::with_capacity(raw.len() + 16 * spans.len());
-        let mut done = 0;
-        for span in spans {
-            out.extend_from_slice(&raw[done..span.start]);
-            out.extend_from_slice(name);
-            done = span.end;
-        }
-        out.extend_from_slice(&raw[done..]);
-        Some(out)
+        Some(config_edits::edited(self.raw.as_deref()?, &|key, _| match key {
+            "dtype" | "torch_dtype" => Edit::Replace(config_edits::name(dtype)),
+            _ => Edit::Keep,
+        }))
+    }
+
+    /// The file without anything that says that weights are quantised, at the top level and in sub-configs. Types are
+    /// set to `dtype`; without one, only those that are no types of plain weights become bfloat16. All other bytes stay
+    /// as they are. `None` if there is no config.
+    pub fn unquantised(&self, dtype: Option<Float>) -> Option<Vec<u8>> {
+        Some(config_edits::edited(self.raw.as_deref()?, &|key, value| match key {
+            "dtype" | "torch_dtype" => match dtype {
+                Some(dtype) => Edit::Replace(config_edits::name(dtype)),
+                None if value.starts_with(b"\"float8") => Edit::Replace(config_edits::name(Float::Bf16)),
+                None => Edit::Keep,
+            },
+            "expert_dtype" | "store_dtype" => Edit::Remove,
+            key if QUANTISATION.contains(&key) => Edit::Remove,
+            _ => Edit::Keep,
+        }))
     }
 }
 
@@ -124,58 +133,4 @@ fn plain_numbers(raw: &[u8]) -> Vec<u8> {
         at += 1;
     }
     text
-}
-
-/// Finds the values of dtype keys inside the JSON value that begins at `at`, and returns where that value ends. The
-/// text has been parsed before, so it is valid JSON and its depth is bounded.
-fn find_dtypes(text: &[u8], at: usize, in_config: bool, spans: &mut Vec<Range<usize>>) -> usize {
-    let (close, object) = match text.get(at) {
-        Some(b'{') => (b'}', true),
-        Some(b'[') => (b']', false),
-        Some(b'"') => return string_end(text, at),
-        _ => {
-            let ends = |byte: &u8| b",]} \t\r\n".contains(byte);
-            return text.iter().skip(at).position(ends).map_or(text.len(), |length| at + length);
-        }
-    };
-    let mut at = skip_space(text, at + 1);
-    while text.get(at).is_some_and(|&byte| byte != close) {
-        let mut key = String::new();
-        if object {
-            let end = string_end(text, at);
-            key = serde_json::from_slice(&text[at..end]).unwrap_or_default();
-            // Past the colon.
-            at = skip_space(text, skip_space(text, end) + 1);
-        }
-        let sub_config = in_config && key.ends_with("_config") && key != "quantization_config";
-        let begin = at;
-        at = find_dtypes(text, begin, sub_config, spans);
-        if in_config && (key == "dtype" || key == "torch_dtype") {
-            spans.push(begin..at);
-        }
-        at = skip_space(text, at);
-        if text.get(at) != Some(&b',') {
-            break;
-        }
-        at = skip_space(text, at + 1);
-    }
-    (at + 1).min(text.len())
-}
-
-/// The position after the quote that closes the string which opens at `at`.
-fn string_end(text: &[u8], at: usize) -> usize {
-    let mut at = at + 1;
-    while let Some(&byte) = text.get(at) {
-        at += 1;
-        match byte {
-            b'"' => break,
-            b'\\' => at += 1,
-            _ => {}
-        }
-    }
-    at.min(text.len())
-}
-
-fn skip_space(text: &[u8], at: usize) -> usize {
-    text.iter().skip(at).position(|byte| !b" \t\r\n".contains(byte)).map_or(text.len(), |length| at + length)
 }

@@ -5,6 +5,7 @@
 pub mod adapter_config;
 pub mod blocks;
 pub mod config;
+pub mod config_edits;
 pub mod header;
 pub mod index;
 pub mod json;

@@ -12,6 +12,7 @@ mod fused;
 pub(crate) mod loops;
 pub mod operand;
 pub mod philox;
+pub mod quantised;
 pub mod simd;
 pub mod sparse;
 #[cfg(target_arch = "x86_64")]

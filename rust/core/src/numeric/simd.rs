@@ -9,6 +9,7 @@ use crate::numeric::dtype::Float;
 use crate::numeric::fused;
 use crate::numeric::loops::{self, COLUMNS, DEPTH};
 use crate::numeric::operand::Bf16Term;
+use crate::numeric::quantised::{self, Codes};
 use crate::numeric::sparse::Values;
 #[cfg(target_arch = "x86_64")]
 use crate::numeric::sparse_avx2;
@@ -138,28 +139,29 @@ over_words! {
     spread(mask: &[u64], values: Values, out: &mut [u8]);
 }
 
-/// Defines one function for each loop of loops.rs. Its first argument is the instruction set.
+/// Defines one function for each of these loops of a module. Its first argument is the instruction set.
 macro_rules! instantiate {
-    ($($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {$(
+    ($module:ident: $($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {$(
         #[allow(clippy::too_many_arguments, reason = "the loop's own, and the instruction set")]
         pub(crate) fn $name(isa: Isa, $($argument: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             if isa == Isa::Avx2 && has_avx2() {
                 #[target_feature(enable = "avx2,popcnt")]
                 fn avx2($($argument: $type),*) $(-> $result)? {
-                    loops::$name($($argument),*)
+                    $module::$name($($argument),*)
                 }
                 // SAFETY: the processor has AVX2, as was just asked.
                 return unsafe { avx2($($argument),*) };
             }
             #[cfg(not(target_arch = "x86_64"))]
             let _ = isa;
-            loops::$name($($argument),*)
+            $module::$name($($argument),*)
         }
     )*};
 }
 
 instantiate! {
+    loops:
     widen(float: Float, bytes: &[u8], out: &mut [f32]);
     subtract(float: Float, bytes: &[u8], out: &mut [f32]);
     scale_add(t: &[f32], alpha: f32, d: &[f32], r: &mut [f32]);
@@ -174,6 +176,11 @@ instantiate! {
     statistics(lanes: &mut Lanes, t: &[f32], base: &[f32], v: &[f32], o: &[f32], alpha: f32);
     distances(float: Float, a: &[f32], b: &[f32], out: &mut [u32]);
     comparison(lanes: &mut ComparisonLanes, a: &[f32], b: &[f32]);
+}
+
+instantiate! {
+    quantised:
+    dequantise(kind: Codes, codes: &[u8], first: usize, group: usize, scales: &[f32], out: &mut [u8]);
 }
 
 #[cfg(test)]

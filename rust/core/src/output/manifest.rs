@@ -113,7 +113,7 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
     let described = plan.inputs.described();
     let scaled = plan.inputs.origins.iter().any(|(_, alpha)| alpha.is_some());
     let tensors = plan.layout.tensors.iter().zip(finished.stats).map(|(tensor, stats)| {
-        let converted = tensor.dtype != base.tensors[tensor.base as usize].dtype;
+        let converted = !plan.inputs.is_kept(tensor.base, tensor.dtype);
         TensorEntry {
             name: &base.tensors[tensor.tensor as usize].name,
             dtype: tensor.dtype.name(),

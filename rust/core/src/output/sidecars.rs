@@ -14,6 +14,7 @@ use crate::format::config;
 use crate::output::manifest::FileEntry;
 use crate::output::staging::Staging;
 use crate::plan::Plan;
+use crate::plan::layout::{OutFile, TensorPlan};
 use crate::plan::output::Output;
 use crate::storage::place::Place;
 use crate::system::os;
@@ -58,10 +59,17 @@ fn kept(plan: &Plan) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// The new bytes of `config.json` if the output has another element type; `None` for every other file.
+/// The new bytes of `config.json` if the output has another element type, or is no longer quantised; `None` for every
+/// other file.
 fn rewritten(plan: &Plan, name: &str) -> Option<Vec<u8>> {
-    let changed = name == config::FILE && plan.layout.converted;
-    plan.options.dtype.filter(|_| changed).and_then(|dtype| plan.inputs.base().config.with_dtype(dtype))
+    if name != config::FILE || !plan.layout.converted {
+        return None;
+    }
+    let (config, dtype) = (&plan.inputs.base().config, plan.options.dtype);
+    if plan.inputs.base().is_quantised() {
+        return config.unquantised(dtype);
+    }
+    dtype.and_then(|dtype| config.with_dtype(dtype))
 }
 
 /// Begins to download what [`build`] will copy.
@@ -105,30 +113,35 @@ fn copy(place: &Place, name: &str, to: &str, staging: &Staging, sync: bool, cont
 /// a new one.
 fn index(plan: &Plan) -> Result<Option<(String, Vec<u8>)>> {
     let base = plan.inputs.base();
-    let total: u64 = plan.layout.tensors.iter().map(crate::plan::layout::TensorPlan::bytes).sum();
+    let total: u64 = plan.layout.tensors.iter().map(TensorPlan::bytes).sum();
     let encode = |value: &Value, path: &Path| {
         let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| Error::io(path, "write")(error.into()))?;
         bytes.push(b'\n');
         Ok::<_, Error>(bytes)
     };
+    let map = || -> serde_json::Map<String, Value> {
+        let tensors = |file: &OutFile| plan.layout.tensors[file.tensors.0..file.tensors.1].iter();
+        let entry = |file: &OutFile, tensor: &TensorPlan| {
+            (base.tensors[tensor.tensor as usize].name.to_string(), file.name.clone().into())
+        };
+        plan.layout.files.iter().flat_map(|file| tensors(file).map(move |tensor| entry(file, tensor))).collect()
+    };
     if plan.inputs.output == Output::Vector {
         if plan.layout.files.len() < 2 {
             return Ok(None);
         }
-        let mut map = serde_json::Map::new();
-        for file in &plan.layout.files {
-            for tensor in &plan.layout.tensors[file.tensors.0..file.tensors.1] {
-                map.insert(base.tensors[tensor.tensor as usize].name.clone(), file.name.clone().into());
-            }
-        }
         let name = "vector.safetensors.index.json";
         // What packed tensors take is known only when they are written.
         let metadata = if plan.layout.packed { json!({}) } else { json!({"total_size": total}) };
-        let value = json!({"metadata": metadata, "weight_map": map});
+        let value = json!({"metadata": metadata, "weight_map": map()});
+        return Ok(Some((name.into(), encode(&value, Path::new(name))?)));
+    }
+    let name = "model.safetensors.index.json";
+    if base.is_quantised() && (base.index.is_some() || plan.layout.files.len() > 1) {
+        let value = json!({"metadata": {"total_size": total}, "weight_map": map()});
         return Ok(Some((name.into(), encode(&value, Path::new(name))?)));
     }
     let Some(index) = &base.index else { return Ok(None) };
-    let name = "model.safetensors.index.json";
     if !plan.layout.converted {
         return Ok(Some((name.into(), index.raw.clone())));
     }

@@ -7,7 +7,7 @@ use crate::codec::packed::unpack::unpacker_bytes;
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::numeric::dtype::{Dtype, Float};
-use crate::plan::inputs::Inputs;
+use crate::plan::inputs::{At, Inputs};
 use crate::plan::layout::{Layout, Span, TensorPlan};
 use crate::plan::output::Output;
 use crate::source::lane::{self, CHUNK};
@@ -109,10 +109,18 @@ struct Share {
 fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, span: Span) {
     let Span { begin, end, .. } = span;
     let elements = end - begin;
-    if inputs.output == Output::Checkpoint {
-        share.read += inputs.base().tensors[plan.base as usize].dtype.bits() * elements / 8;
-    }
     let (mut made, mut unpacking) = (0, 0);
+    if inputs.output == Output::Checkpoint {
+        let at = At { input: 0, tensor: plan.base };
+        match inputs.made(at) {
+            Some(_) => {
+                let own = inputs.operand(at, begin, end);
+                share.read += own.read_bytes();
+                made += own.room(elements);
+            }
+            None => share.read += inputs.tensor(at).dtype.bits() * elements / 8,
+        }
+    }
     for (_, term) in plan.reaching(span) {
         for at in [Some(term.minuend), term.subtrahend].into_iter().flatten() {
             let operand = inputs.operand(at, begin, end);
@@ -136,10 +144,9 @@ fn in_block(inputs: &Inputs, plan: &TensorPlan, packed: bool, number: u64) -> Sh
     let bits = plan.dtype.bits();
     // An element that is cut by the edge of a block is read whole in both blocks.
     let (from, to) = (begin * 8 / bits, ((end * 8).div_ceil(bits)).min(plan.elements));
-    let base = inputs.base().tensors[plan.base as usize].dtype;
     let part = |span: Span| Span { begin: span.begin.max(from), end: span.end.min(to), ..span };
     let mut share = Share::default();
-    for span in plan.spans(base).into_iter().map(part).filter(|span| span.begin < span.end) {
+    for span in plan.spans(inputs).into_iter().map(part).filter(|span| span.begin < span.end) {
         add(&mut share, inputs, plan, span);
     }
     let elements = to.saturating_sub(from);

@@ -11,6 +11,7 @@ use crate::checkpoint::{Checkpoint, Tensor, descriptions, vector};
 use crate::codec::derived::Made;
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::numeric::dtype::Dtype;
 use crate::plan::adapters;
 use crate::plan::options::{Alpha, Options};
 use crate::plan::output::Output;
@@ -332,7 +333,22 @@ impl Inputs {
 
     /// What a tensor is computed from, if it is not stored in a file itself.
     pub fn made(&self, at: At) -> Option<&Made> {
-        self.list[at.input as usize].checkpoint.made.as_ref().map(|made| &made[at.tensor as usize])
+        let made = self.list[at.input as usize].checkpoint.made.as_ref()?;
+        Some(&made[at.tensor as usize]).filter(|made| !matches!(made, Made::Stored))
+    }
+
+    /// The type in which a tensor is written if no other is asked for: its own, and bf16 if it is quantised.
+    pub fn own_dtype(&self, at: At) -> Dtype {
+        match self.made(at) {
+            Some(Made::Scaled(_)) => Dtype::BF16,
+            _ => self.tensor(at).dtype,
+        }
+    }
+
+    /// Whether the first input's tensor has its stored bytes in the output, if nothing is added.
+    pub fn is_kept(&self, tensor: u32, dtype: Dtype) -> bool {
+        let at = At { input: 0, tensor };
+        !matches!(self.made(at), Some(Made::Scaled(_))) && self.tensor(at).dtype == dtype
     }
 
     /// The file that holds a tensor, or that holds what it is computed from.

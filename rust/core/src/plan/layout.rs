@@ -8,10 +8,13 @@ use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::format::header::Header;
 use crate::numeric::dtype::{Dtype, Float};
-use crate::plan::inputs::Inputs;
+use crate::plan::inputs::{At, Inputs};
 use crate::plan::matching::{Match, TermPlan, vector_dtype};
 use crate::plan::options::Options;
 use crate::plan::output::Output;
+
+/// The most bytes of tensors in a file whose weights are no longer quantised. The Hub asks for less than 20 GB.
+const MOST: u64 = 16 << 30;
 
 const _: () = assert!(FRAME == BLOCK, "a block is packed to a frame");
 
@@ -109,7 +112,7 @@ impl TensorPlan {
     /// The spans of elements that get the same treatment, in order.
     ///
     /// With several vectors over different vocabularies, a span ends where one of the vectors ends.
-    pub fn spans(&self, base: Dtype) -> Vec<Span> {
+    pub fn spans(&self, inputs: &Inputs) -> Vec<Span> {
         let mut ends: Vec<u64> = self.terms.iter().map(|term| term.elements).collect();
         ends.sort_unstable();
         ends.dedup();
@@ -120,7 +123,8 @@ impl TensorPlan {
             begin = end;
         }
         if begin < self.elements {
-            let action = if base == self.dtype { Action::Copy } else { Action::Convert };
+            let kept = inputs.output == Output::Checkpoint && inputs.is_kept(self.base, self.dtype);
+            let action = if kept { Action::Copy } else { Action::Convert };
             spans.push(Span { begin, end: self.elements, action });
         }
         spans
@@ -155,7 +159,7 @@ impl Layout {
             let Match { tensor, base, terms } = found;
             tensors.push(TensorPlan { tensor, base, dtype, elements, begin: 0, terms });
         }
-        let converted = tensors.iter().any(|plan| plan.dtype != base.tensors[plan.base as usize].dtype);
+        let converted = tensors.iter().any(|plan: &TensorPlan| !inputs.is_kept(plan.base, plan.dtype));
         let packed = inputs.output == Output::Vector && options.encoding == Encoding::Packed;
         let mut layout = Self { files: Vec::new(), tensors, converted, packed };
         layout.place(inputs.output, base, converted || inputs.output == Output::Vector);
@@ -166,11 +170,15 @@ impl Layout {
     fn place(&mut self, output: Output, base: &Checkpoint, new_headers: bool) {
         let mut start = 0;
         let mut first_block = 0;
-        for (number, shard) in (0u32..).zip(&base.shards) {
-            let in_shard = |plan: &TensorPlan| base.tensors[plan.tensor as usize].shard == number;
-            let end = start + self.tensors[start..].iter().take_while(|plan| in_shard(plan)).count();
-            // A vector gets no file without tensors.
-            if start == end && output == Output::Vector {
+        let shard = |plan: &TensorPlan| base.tensors[plan.tensor as usize].shard;
+        // Weights that are no longer quantised grow, and some files would become too long to share.
+        let most = if base.is_quantised() { MOST } else { u64::MAX };
+        let cuts = cuts(&self.tensors, base.shards.len() as u32, shard, most);
+        let renamed = cuts.len() > base.shards.len();
+        for (number, end) in cuts {
+            let shard = &base.shards[number as usize];
+            // Neither a vector nor a checkpoint with new headers gets a file without tensors.
+            if start == end && new_headers {
                 continue;
             }
             let plans = &mut self.tensors[start..end];
@@ -205,7 +213,11 @@ impl Layout {
         }
         let count = self.files.len();
         for (place, file) in self.files.iter_mut().enumerate() {
-            file.name = output.file_name(&file.name, place, count);
+            file.name = if renamed {
+                format!("model-{:05}-of-{count:05}.safetensors", place + 1)
+            } else {
+                output.file_name(&file.name, place, count)
+            };
         }
     }
 
@@ -239,6 +251,26 @@ impl Layout {
     }
 }
 
+/// For each file of the output, the shard of the first input that its tensors come from, and one past its last tensor.
+/// A shard is cut where it would have more than `most` bytes.
+fn cuts(tensors: &[TensorPlan], shards: u32, shard: impl Fn(&TensorPlan) -> u32, most: u64) -> Vec<(u32, usize)> {
+    let mut cuts = Vec::new();
+    let mut at = 0;
+    for number in 0..shards {
+        let mut bytes = 0;
+        while let Some(plan) = tensors.get(at).filter(|plan| shard(plan) == number) {
+            if bytes > 0 && bytes + plan.bytes() > most {
+                cuts.push((number, at));
+                bytes = 0;
+            }
+            bytes += plan.bytes();
+            at += 1;
+        }
+        cuts.push((number, at));
+    }
+    cuts
+}
+
 fn out_dtype(inputs: &Inputs, found: &Match, options: &Options) -> Result<Dtype> {
     let base = &inputs.base().tensors[found.base as usize];
     if inputs.output == Output::Vector {
@@ -247,7 +279,7 @@ fn out_dtype(inputs: &Inputs, found: &Match, options: &Options) -> Result<Dtype>
         return Ok(vector_dtype(operands.map(float)).dtype());
     }
     match (options.dtype, base.dtype.float()) {
-        (None, _) => Ok(base.dtype),
+        (None, _) => Ok(inputs.own_dtype(At { input: 0, tensor: found.base })),
         (Some(float), Some(_)) => Ok(float.dtype()),
         (Some(_), None) if base.dtype == Dtype::F64 => Err(Error::Mismatch(format!(
             "{}: tensor `{}` is F64, which --dtype does not convert; leave --dtype out or convert the checkpoint first",
@@ -255,5 +287,25 @@ fn out_dtype(inputs: &Inputs, found: &Match, options: &Options) -> Result<Dtype>
             base.name
         ))),
         (Some(_), None) => Ok(base.dtype),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_cut_only_where_they_are_too_long() {
+        let plan = |tensor, elements| {
+            let (dtype, terms) = (Dtype::BF16, Vec::new());
+            TensorPlan { tensor, base: tensor, dtype, elements, begin: 0, terms }
+        };
+        // Of 20, 20, 60 and 20 bytes; the third alone is longer than 50.
+        let tensors = [plan(0, 10), plan(1, 10), plan(2, 30), plan(3, 10)];
+        let shard = |plan: &TensorPlan| u32::from(plan.tensor > 2);
+        assert_eq!(cuts(&tensors, 2, shard, u64::MAX), [(0, 3), (1, 4)]);
+        assert_eq!(cuts(&tensors, 2, shard, 50), [(0, 2), (0, 3), (1, 4)]);
+        assert_eq!(cuts(&tensors, 2, shard, 1), [(0, 1), (0, 2), (0, 3), (1, 4)]);
+        assert_eq!(cuts(&tensors, 3, shard, 50), [(0, 2), (0, 3), (1, 4), (2, 4)]);
     }
 }

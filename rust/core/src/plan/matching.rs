@@ -15,7 +15,7 @@ use serde::Serialize;
 
 pub use self::vectors::vector_dtype;
 use self::views::{Difference, View};
-use crate::checkpoint::{Tensor, tied};
+use crate::checkpoint::{Tensor, Unread, tied};
 use crate::error::Result;
 use crate::format::config;
 use crate::numeric::dtype::Kind;
@@ -185,13 +185,16 @@ impl<'a> Matcher<'a> {
             // of a quantised weight: these are plain values.
             let plain = tensors.iter().filter(takes_part).all(|tensor| !coded.contains(module(&tensor.name)));
             let chosen = !self.options.include.is_empty() || !self.options.exclude.is_empty();
-            if let Some(method) = input.checkpoint.config.quantized.as_ref().filter(|_| !(chosen && plain)) {
-                self.found.problems.push(Problem {
+            self.found.problems.extend(input.checkpoint.unread.as_ref().filter(|_| !(chosen && plain)).map(|unread| match unread {
+                Unread::Method(method) => Problem {
                     file: input.checkpoint.place.path(config::FILE).display().to_string(),
                     tensor: None,
-                    message: format!("the {} is quantised ({method}), and arithmetic on its codes has no meaning; use the unquantised checkpoint", input.role),
-                });
-            }
+                    message: format!("the {} is quantised ({method}), a method that taskvec does not read; use the unquantised checkpoint", input.role),
+                },
+                Unread::Weight { file, tensor, what } => {
+                    Problem { file: file.clone(), tensor: Some(tensor.clone()), message: what.clone() }
+                }
+            }));
         }
     }
 

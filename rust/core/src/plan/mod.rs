@@ -189,15 +189,13 @@ impl Plan {
     }
 
     fn count(&mut self) -> Result<()> {
-        let base = self.inputs.base();
         let mut rounded = 0;
         for plan in &self.layout.tensors {
-            let source = base.tensors[plan.base as usize].dtype;
             if !plan.terms.is_empty() {
                 self.counts.combined += 1;
                 self.counts.elements += plan.combined();
                 rounded += u64::from(plan.dtype != Float::F32.dtype());
-            } else if plan.dtype != source {
+            } else if !self.inputs.is_kept(plan.base, plan.dtype) {
                 self.counts.converted += 1;
                 rounded += u64::from(plan.dtype != Float::F32.dtype());
             } else {

@@ -11,8 +11,8 @@ use crate::plan::matching::TermPlan;
 impl Inputs {
     /// Elements `[first, end)` of a float tensor: the ranges of its input's files, and how they are decoded to values.
     pub fn operand(&self, at: At, first: u64, end: u64) -> Encoded<'_, Read> {
-        if let Some(made) = self.made(at) {
-            return Encoded::of_made(made, first, end);
+        if let Some(made) = self.made(at).and_then(|made| Encoded::of_made(made, first, end)) {
+            return made;
         }
         Encoded::Plain { float: float(self.tensor(at).dtype), bytes: self.stored(at, first, end) }
     }

@@ -125,19 +125,16 @@ fn report(inputs: &Inputs, pairs: &Pairs, found: &[Comparison]) -> Value {
     let mut tensors = Vec::with_capacity(found.len());
     for (&(a, b), part) in pairs.matched.iter().zip(found) {
         total.add(part);
-        let (left, right) = (inputs.tensor(a), inputs.tensor(b));
+        let left = inputs.tensor(a);
         let mut entry = Map::from_iter([("name".to_owned(), json!(left.name))]);
-        let dtype = if left.dtype == right.dtype {
-            left.dtype.name().into()
-        } else {
-            format!("{}/{}", left.dtype, right.dtype)
-        };
+        let stored = [a, b].map(|at| inputs.list[at.input as usize].checkpoint.dtype_name(at.tensor));
+        let dtype = if stored[0] == stored[1] { stored[0].into() } else { stored.join("/") };
         entry.insert("dtype".into(), dtype.into());
         entry.extend(figures(part, left.dtype.float().is_some()));
         tensors.push(Value::Object(entry));
     }
     let whole = pairs.only.iter().all(Vec::is_empty) && pairs.not_compared.is_empty();
-    let same_types = pairs.matched.iter().all(|&(a, b)| inputs.tensor(a).dtype == inputs.tensor(b).dtype);
+    let same_types = pairs.matched.iter().all(|&(a, b)| inputs.own_dtype(a) == inputs.own_dtype(b));
     json!({
         "schema": "taskvec/diff/1",
         "a": inputs.list[0].checkpoint.label,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::checkpoint::open::{self, Kind};
-use crate::checkpoint::{Tensor, lora, vector};
+use crate::checkpoint::{Shard, Tensor, lora, vector};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::adapter_config::AdapterConfig;
@@ -31,8 +31,12 @@ pub fn inspect(place: &Place, control: &Control) -> Result<Value> {
     let shard = |tensor: &Tensor| checkpoint.shard(tensor).name.as_str();
     let mut dtypes: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     let mut per_file = vec![0_u64; checkpoint.shards.len()];
-    for tensor in &checkpoint.tensors {
-        let entry = dtypes.entry(tensor.dtype.name()).or_default();
+    let mut formats: BTreeMap<String, u64> = BTreeMap::new();
+    for (place, tensor) in (0..).zip(&checkpoint.tensors) {
+        let entry = dtypes.entry(checkpoint.dtype_name(place)).or_default();
+        if let Some(format) = checkpoint.format(place) {
+            *formats.entry(format.to_string()).or_default() += 1;
+        }
         entry.0 += 1;
         entry.1 += tensor.elements();
         per_file[tensor.shard as usize] += 1;
@@ -47,21 +51,34 @@ pub fn inspect(place: &Place, control: &Control) -> Result<Value> {
         .zip(per_file)
         .map(|(shard, tensors)| json!({"name": shard.name, "size": shard.size, "tensors": tensors}))
         .collect();
-    let tensors: Vec<Value> = checkpoint
-        .tensors
-        .iter()
-        .map(|tensor| json!({"name": tensor.name, "dtype": tensor.dtype.name(), "shape": tensor.shape, "file": shard(tensor)}))
+    let tensors: Vec<Value> = (0..)
+        .zip(&checkpoint.tensors)
+        .map(|(place, tensor)| {
+            let dtype = checkpoint.dtype_name(place);
+            let mut entry = json!({"name": tensor.name, "dtype": dtype, "shape": tensor.shape, "file": shard(tensor)});
+            if let Some(format) = checkpoint.format(place) {
+                entry["format"] = format.to_string().into();
+            }
+            entry
+        })
         .collect();
+    let stored = |shard: &Shard| shard.size - shard.data_start;
+    let bytes: u64 = if checkpoint.is_quantised() {
+        checkpoint.shards.iter().map(stored).sum()
+    } else {
+        checkpoint.tensors.iter().map(|tensor| tensor.bytes).sum()
+    };
     Ok(json!({
         "schema": "taskvec/inspect/1",
         "kind": kind.name(),
         "name": checkpoint.label,
         "files": files,
         "parameters": checkpoint.tensors.iter().map(Tensor::elements).sum::<u64>(),
-        "bytes": checkpoint.tensors.iter().map(|tensor| tensor.bytes).sum::<u64>(),
+        "bytes": bytes,
         "dtypes": dtypes,
         "tied": checkpoint.config.tied.filter(|_| kind != Kind::Adapter),
         "quantized": checkpoint.config.quantized,
+        "formats": formats,
         "sidecars": checkpoint.sidecars,
         "left_out": checkpoint.left_out,
         "tensors": tensors,

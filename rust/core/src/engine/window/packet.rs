@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::pieces::Piece;
-use crate::engine::gather::Slot;
+use crate::error::Result;
 use crate::format::blocks::BLOCK;
 use crate::plan::Plan;
 use crate::system::buffer::Buffer;
@@ -58,14 +58,15 @@ impl Packet {
         self.original.bytes()
     }
 
-    /// Copies the wanted values of a window. `bytes` gives a piece's result and its original, each from its first
-    /// element on.
+    /// Takes the wanted values of a window. `computed` gives a piece's results, from its first element on; `own` writes
+    /// the target's own values of the elements that begin in the piece's block.
     pub(super) fn fill<'a>(
         &mut self,
         plan: &Plan,
         pieces: &[Piece],
-        bytes: impl Fn(&Piece, Slot) -> (&'a [u8], &'a [u8]),
-    ) {
+        computed: impl Fn(&Piece) -> &'a [u8],
+        mut own: impl FnMut(&Piece, &mut [u8]) -> Result<()>,
+    ) -> Result<()> {
         let Self { wanted, parts, result, original } = self;
         parts.clear();
         let (result, original) = (result.bytes(), original.bytes());
@@ -76,7 +77,9 @@ impl Packet {
                 // An element that is cut by the start of the window is delivered with the previous window, which has
                 // all of it.
                 let elements = piece.end.saturating_sub(piece.counted);
-                let Some(own) = piece.work.own().filter(|_| elements > 0) else { continue };
+                if elements == 0 {
+                    continue;
+                }
                 let (from, to) = ((piece.counted - piece.first) * size, (piece.end - piece.first) * size);
                 let range = from as usize..to as usize;
                 let tensor = piece.tensor as u32;
@@ -87,14 +90,14 @@ impl Packet {
                     }
                     _ => parts.push(Part { tensor, first: piece.counted, elements, offset: at }),
                 }
-                let (made, own) = bytes(piece, own);
                 let place = at..at + range.len();
                 at = place.end;
                 if !plan.inputs.origins.is_empty() {
-                    result[place.clone()].copy_from_slice(&made[range.clone()]);
+                    result[place.clone()].copy_from_slice(&computed(piece)[range]);
                 }
-                original[place].copy_from_slice(&own[range]);
+                own(piece, &mut original[place])?;
             }
         }
+        Ok(())
     }
 }

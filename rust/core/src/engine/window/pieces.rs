@@ -27,14 +27,14 @@ use crate::plan::matching::TermPlan;
 use crate::plan::output::Output;
 
 /// Elements of one tensor in one block (or bytes, if an element has less than one byte).
-pub(super) struct Piece {
+pub(super) struct Piece<'p> {
     /// Number of the block in its window.
     pub block: usize,
     /// The first of the plans that have it.
     pub plan: usize,
     /// Index in the layout.
     pub tensor: usize,
-    pub work: Work,
+    pub work: Work<'p>,
     /// The first element. It may begin in the previous block.
     pub first: u64,
     /// The first element that begins in this block. Figures are counted from here on.
@@ -46,12 +46,12 @@ pub(super) struct Piece {
 }
 
 /// What is done with a piece, and where its inputs will be loaded.
-pub(super) enum Work {
+pub(super) enum Work<'p> {
     /// The first input's own bytes are copied.
     Copy(Slot),
     /// Terms are added to the first input's own values. Without a term, the values only change their type.
     Combine {
-        own: Slot,
+        own: Encoded<'p, Slot>,
         /// The indices of its terms among the terms of the window.
         terms: Range<usize>,
     },
@@ -59,7 +59,17 @@ pub(super) enum Work {
     Add(Range<usize>),
 }
 
-impl Piece {
+impl<'p> Piece<'p> {
+    /// The same piece of a job that adds nothing.
+    pub fn without_terms(&self) -> Self {
+        let work = match &self.work {
+            Work::Combine { own, .. } => Work::Combine { own: own.clone(), terms: 0..0 },
+            Work::Copy(own) => Work::Copy(*own),
+            Work::Add(_) => Work::Add(0..0),
+        };
+        Self { work, ..*self }
+    }
+
     /// Whether one of the plans has this piece. Plans with the same terms for a tensor have the same pieces of it.
     pub fn is_of(&self, plans: &[&Plan], plan: usize) -> bool {
         alike(plans, self.tensor, self.plan, plan)
@@ -70,16 +80,6 @@ impl Piece {
 fn alike(plans: &[&Plan], tensor: usize, a: usize, b: usize) -> bool {
     let terms = |plan: usize| plans[plan].layout.tensors[tensor].terms.len();
     terms(a) == terms(b)
-}
-
-impl Work {
-    /// The first input's own values; `None` for a difference, which has none.
-    pub fn own(&self) -> Option<Slot> {
-        match self {
-            Self::Copy(own) | Self::Combine { own, .. } => Some(*own),
-            Self::Add(_) => None,
-        }
-    }
 }
 
 /// One term of a piece.
@@ -101,7 +101,7 @@ pub(super) struct Collect<'a, 'p, 's> {
     /// Where exceptions are looked up. If `None`, exceptions are skipped.
     pub sources: Option<&'a Sources<'s>>,
     pub gather: &'a mut Gather,
-    pub pieces: &'a mut Vec<Piece>,
+    pub pieces: &'a mut Vec<Piece<'p>>,
     pub terms: &'a mut Vec<TermSlots<'p>>,
     /// Exceptions, looked up once for each tensor of the window and each of its terms.
     pub looked_up: HashMap<(usize, usize), LookedUp>,
@@ -144,11 +144,10 @@ impl<'p> Collect<'_, 'p, '_> {
         window_end: u64,
     ) -> Result<()> {
         let (this, inputs) = (&self.plans[plan].layout.tensors[tensor], &self.plans[plan].inputs);
-        let base = inputs.base().tensors[this.base as usize].dtype;
         let unit = this.dtype.unit();
         // Bytes of the tensor in this block.
         let (from, to) = (begin.max(this.begin) - this.begin, end.min(this.begin + this.bytes()) - this.begin);
-        for span in this.spans(base) {
+        for span in this.spans(inputs) {
             let units = |elements: u64| elements * this.dtype.bits() / 8 / unit;
             let span = Span { begin: units(span.begin), end: units(span.end), ..span };
             let (start, stop) = ((from / unit).max(span.begin), to.div_ceil(unit).min(span.end));
@@ -178,16 +177,17 @@ impl<'p> Collect<'_, 'p, '_> {
         span: Span,
         elements: Range<u64>,
         window_end: u64,
-    ) -> Result<Work> {
+    ) -> Result<Work<'p>> {
         let Range { start, end: stop } = elements;
         let (this, inputs) = (&plan.layout.tensors[tensor], &plan.inputs);
         if inputs.output == Output::Vector {
             return Ok(Work::Add(self.terms(plan, tensor, span, start..stop, window_end)?));
         }
-        let own = self.gather.stored(inputs, At { input: 0, tensor: this.base }, start, stop);
+        let own = At { input: 0, tensor: this.base };
         if span.action == Action::Copy {
-            return Ok(Work::Copy(own));
+            return Ok(Work::Copy(self.gather.stored(inputs, own, start, stop)));
         }
+        let own = self.gather.operand(inputs, own, start, stop);
         Ok(Work::Combine { own, terms: self.terms(plan, tensor, span, start..stop, window_end)? })
     }
 

@@ -1,5 +1,7 @@
 //! The arithmetic of one piece: loaded bytes are decoded to operands, and the kernels combine these.
 
+use std::ops::Range;
+
 use super::pieces::{Piece, TermSlots, Work};
 use super::{Shared, Variant};
 use crate::codec::derived::Encoded;
@@ -48,7 +50,7 @@ impl<'v> Run<'v> {
     ) -> Result<Self> {
         let (plan, isa) = (shared.plan(), shared.isa);
         let this = &plan.layout.tensors[piece.tensor];
-        let base = &plan.inputs.base().tensors[this.base as usize];
+        let own = At { input: 0, tensor: this.base };
         let mut number = 0;
         let mut decoded = |encoded: &Encoded<Slot>, at: At| {
             let bytes = encoded.room(piece.end - piece.first) as usize;
@@ -62,7 +64,11 @@ impl<'v> Run<'v> {
             let operand = encoded.map(|&slot| loaded.bytes(slot)).decode(isa, piece.first, mine, unpacker);
             operand.ok_or_else(|| damaged(&plan.inputs, at))
         };
-        let term = |term: &TermSlots| {
+        let target = match &piece.work {
+            Work::Combine { own: encoded, .. } => Some(decoded(encoded, own)?),
+            _ => None,
+        };
+        let mut term = |term: &TermSlots| {
             let subtrahend = term.subtrahend.as_ref();
             Ok(Term {
                 minuend: decoded(&term.minuend, term.at)?,
@@ -74,13 +80,11 @@ impl<'v> Run<'v> {
                 alpha: term.alpha,
             })
         };
-        let values = match &piece.work {
-            Work::Copy(own) => Values::Copy(loaded.bytes(*own)),
-            Work::Add(mine) => Values::Vector { terms: terms[mine.clone()].iter().map(term).collect::<Result<_>>()? },
-            Work::Combine { own, terms: mine } => {
-                let target = Operand { float: float(base.dtype), bytes: loaded.bytes(*own) };
-                Values::Sum { target, terms: terms[mine.clone()].iter().map(term).collect::<Result<_>>()? }
-            }
+        let mut all = |mine: &Range<usize>| terms[mine.clone()].iter().map(&mut term).collect::<Result<_>>();
+        let values = match (&piece.work, target) {
+            (Work::Copy(own), _) => Values::Copy(loaded.bytes(*own)),
+            (Work::Combine { terms, .. }, Some(target)) => Values::Sum { target, terms: all(terms)? },
+            (Work::Add(mine) | Work::Combine { terms: mine, .. }, _) => Values::Vector { terms: all(mine)? },
         };
         let rounding = rounding(plan, piece, plan.options.rounding);
         // What is packed is the exact difference.
@@ -117,6 +121,20 @@ impl<'v> Run<'v> {
         let mut stats = Stats::default();
         self.elements(counted, end, &mut rest[..(end - counted) as usize * size], misfits, Some(&mut stats));
         Some(stats)
+    }
+
+    /// The target's own values of the elements that begin in the piece's block, in the type of the output.
+    pub fn own(&mut self, piece: &Piece, out: &mut [u8]) {
+        match self.values {
+            Values::Copy(bytes) => out.copy_from_slice(&bytes[bytes.len() - out.len()..]),
+            Values::Sum { target: Operand { float, bytes }, .. } if float == self.to => {
+                out.copy_from_slice(&bytes[bytes.len() - out.len()..]);
+            }
+            _ => {
+                self.rounding = Rounding::Nearest;
+                self.elements(piece.counted, piece.end, out, &mut Vec::new(), None);
+            }
+        }
     }
 
     fn elements(&self, from: u64, to: u64, out: &mut [u8], misfits: &mut Vec<(u64, f32)>, stats: Option<&mut Stats>) {

@@ -1,0 +1,319 @@
+//! Quantised checkpoints: stored codes and scales become logical tensors, named, shaped and ordered as in the same
+//! checkpoint without quantisation. Their values are f32.
+//!
+//! The headers tell how a weight is stored. The config is a claim: it names the method, and it offers block sizes. What
+//! fits no reading, or two, is refused by name.
+
+pub mod claim;
+mod parts;
+mod reading;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use self::claim::Claim;
+use self::parts::{Coded, Companions, coded, is_companion, is_of_activations};
+use self::reading::Parts;
+use crate::checkpoint::{Checkpoint, Tensor, descriptions};
+use crate::codec::derived::Made;
+use crate::codec::scaled::{Codes, Format, Scaled, Start};
+use crate::error::{Error, Result};
+use crate::numeric::dtype::Dtype;
+use crate::system::files::read_exact_at;
+use crate::text::quote;
+
+/// ModelOpt's description of its quantisation, if `config.json` has none.
+pub const MODELOPT: &str = "hf_quant_config.json";
+/// The longest such description that is read.
+const MAX_MODELOPT: u64 = 16 << 20;
+/// The advice at the end of errors about parts that do not fit each other.
+const AGAIN: &str = "download or save the checkpoint again";
+/// The advice at the end of errors about formats that are not read.
+const UNQUANTISED: &str = "use the unquantised checkpoint";
+
+/// Why the weights of a quantised checkpoint are not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// Its method is not known: the name.
+    Method(String),
+    /// One of its weights is stored in a way that is not read.
+    Weight {
+        /// The file of its codes.
+        file: String,
+        /// The name of its codes.
+        tensor: String,
+        /// What is not read, and what to do.
+        what: String,
+    },
+}
+
+/// Why a checkpoint is not folded.
+enum Stop {
+    Unread(Unread),
+    Error(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Replaces the tensors of a quantised checkpoint by logical ones. A checkpoint that is not quantised stays as it is,
+/// and so does one that is quantised in a way that taskvec does not read; then [`Checkpoint::unread`] says why.
+///
+/// # Errors
+/// Parts of a weight that do not belong together: no scales or too many, or scales without a weight.
+pub fn fold(checkpoint: &mut Checkpoint) -> Result<()> {
+    match try_fold(checkpoint) {
+        Ok(()) => Ok(()),
+        Err(Stop::Error(error)) => Err(error),
+        Err(Stop::Unread(unread)) => {
+            checkpoint.unread = Some(unread);
+            Ok(())
+        }
+    }
+}
+
+fn try_fold(checkpoint: &mut Checkpoint) -> std::result::Result<(), Stop> {
+    let Some(claim) = claim(checkpoint)? else { return Ok(()) };
+    if !claim.is_known() {
+        return Err(Stop::Unread(Unread::Method(claim.method)));
+    }
+    checkpoint.unread = None;
+    let mut roles: Vec<Role> = checkpoint.tensors.iter().map(|_| Role::Plain).collect();
+    let mut formats = HashSet::new();
+    for (place, tensor) in checkpoint.tensors.iter().enumerate() {
+        let coded = coded(tensor).map_err(|what| refused(checkpoint, tensor, &what))?;
+        if let Some(coded) = coded {
+            weight(checkpoint, &claim, place, &coded, &mut roles, &mut formats)?;
+        }
+    }
+    let mut dropped = Vec::new();
+    for (tensor, role) in checkpoint.tensors.iter().zip(&mut roles).filter(|(_, role)| matches!(role, Role::Plain)) {
+        if is_of_activations(&tensor.name) {
+            *role = Role::Part;
+            dropped.push(tensor.name.to_string());
+        } else if is_companion(tensor) {
+            let what = format!("it is a part of a quantised weight that is not there; {AGAIN}");
+            return Err(corrupt(checkpoint, tensor, &what).into());
+        }
+    }
+    if formats.is_empty() {
+        let note = format!(
+            "{}: config.json says that the weights are quantised ({}), but none are",
+            checkpoint.label, claim.method
+        );
+        checkpoint.notes.push(note);
+        return Ok(());
+    }
+    let notes = notes(checkpoint, &roles, &dropped);
+    let (mut tensors, mut made) = (Vec::with_capacity(roles.len()), Vec::with_capacity(roles.len()));
+    for (tensor, role) in std::mem::take(&mut checkpoint.tensors).into_iter().zip(roles) {
+        match role {
+            Role::Plain => {
+                tensors.push(tensor);
+                made.push(Made::Stored);
+            }
+            Role::Part => {}
+            Role::Weight(weight) => {
+                let Weight { name, shape, scaled } = *weight;
+                let bytes = shape.iter().product::<u64>() * 4;
+                let Start { shard, begin } = scaled.codes;
+                tensors.push(Tensor { name, dtype: Dtype::F32, shape, shard, begin, bytes });
+                made.push(Made::Scaled(scaled));
+            }
+        }
+    }
+    descriptions::leave_out_quantised(checkpoint);
+    checkpoint.compute(tensors, made, notes);
+    Ok(())
+}
+
+/// What a stored tensor is.
+enum Role {
+    /// A tensor of its own.
+    Plain,
+    /// A part of a weight, or of no use without quantisation.
+    Part,
+    /// The codes of a weight.
+    Weight(Box<Weight>),
+}
+
+/// A logical tensor.
+struct Weight {
+    name: String,
+    shape: Vec<u64>,
+    scaled: Scaled,
+}
+
+/// What the checkpoint claims about itself; `None` if it claims nothing.
+fn claim(checkpoint: &Checkpoint) -> std::result::Result<Option<Claim>, Stop> {
+    if let Some(said) = &checkpoint.config.quantisation {
+        return Ok(Some(Claim::parse(said)));
+    }
+    // Also beside weights that are not quantised, such a file may lie.
+    let scaled = |coded: Coded| !Companions::of(checkpoint, &coded).scales.is_empty();
+    let quantised = |tensor: &&Tensor| coded(tensor).is_ok_and(|coded| coded.is_some_and(scaled));
+    let Some(tensor) = checkpoint.tensors.iter().find(quantised) else { return Ok(None) };
+    let Some(bytes) = checkpoint.place.read(MODELOPT, MAX_MODELOPT)? else {
+        let what = "it is quantised, but config.json does not say how (quantization_config)";
+        return Err(refused(checkpoint, tensor, what));
+    };
+    let said: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let method = "modelopt".to_owned();
+    Ok(Some(Claim { method, ..Claim::parse(said.get("quantization").unwrap_or(&Value::Null)) }))
+}
+
+/// Works out one weight, and marks its parts.
+fn weight(
+    checkpoint: &Checkpoint,
+    claim: &Claim,
+    place: usize,
+    coded: &Coded,
+    roles: &mut [Role],
+    formats: &mut HashSet<Arc<Format>>,
+) -> std::result::Result<(), Stop> {
+    let tensor = &checkpoint.tensors[place];
+    let companions = Companions::of(checkpoint, coded);
+    let at = |place: u32| &checkpoint.tensors[place as usize];
+    if let Some(unread) = companions.unread {
+        let what = format!("it is quantised with {}, which taskvec does not read", quote(&at(unread).name));
+        return Err(refused(checkpoint, tensor, &what));
+    }
+    let scale = match companions.scales[..] {
+        [scale] => scale,
+        [] => {
+            let what = format!("it holds {} codes, but no tensor holds its scales; {AGAIN}", tensor.dtype);
+            return Err(corrupt(checkpoint, tensor, &what).into());
+        }
+        [one, other, ..] => {
+            let names = [one, other].map(|scale| quote(&at(scale).name));
+            let what = format!("both {} and {} may be its scales; {AGAIN}", names[0], names[1]);
+            return Err(corrupt(checkpoint, tensor, &what).into());
+        }
+    };
+    let (shape, stride) = dimensions(checkpoint, tensor, coded, companions.shape)?;
+    let parts = Parts {
+        codes: coded.codes,
+        shape: &shape,
+        stride,
+        scale: at(scale).dtype,
+        scale_shape: &at(scale).shape,
+        global: companions.global.map(|(_, global)| global),
+    };
+    let mut format = reading::format(&parts, claim).map_err(|what| refused(checkpoint, tensor, &what))?;
+    let mut shape = shape;
+    if coded.codes == Codes::E2m1 && format.columns % format.block[1].min(32) != 0 {
+        let what = format!("its rows of {} codes do not fill whole groups", format.columns);
+        return Err(refused(checkpoint, tensor, &what));
+    }
+    if coded.blocks {
+        format.transposed = true;
+        let last = shape.len() - 1;
+        shape.swap(last - 1, last);
+    }
+    if let Some((global, _)) = companions.global
+        && !(at(global).dtype == Dtype::F32 && at(global).elements() == 1)
+    {
+        let (dtype, shape) = (at(global).dtype, &at(global).shape);
+        let what = format!("its second scale is {dtype} of shape {shape:?}, and only one F32 for the tensor is read");
+        return Err(refused(checkpoint, tensor, &what));
+    }
+    let format = match formats.get(&format) {
+        Some(known) => Arc::clone(known),
+        None => {
+            let new = Arc::new(format);
+            formats.insert(Arc::clone(&new));
+            new
+        }
+    };
+    let start = |tensor: &Tensor| Start { shard: tensor.shard, begin: tensor.begin };
+    let global = companions.global.map(|(place, _)| start(at(place)));
+    let scaled = Scaled { format, codes: start(tensor), scales: start(at(scale)), global };
+    if checkpoint.get(coded.weight).is_some_and(|other| !std::ptr::eq(other, tensor)) {
+        let what = format!("it holds the codes of {}, which is also stored itself; {AGAIN}", quote(coded.weight));
+        return Err(corrupt(checkpoint, tensor, &what).into());
+    }
+    roles[place] = Role::Weight(Box::new(Weight { name: coded.weight.into(), shape, scaled }));
+    let others = [Some(scale), companions.global.map(|(place, _)| place), companions.shape];
+    others.into_iter().flatten().for_each(|part| roles[part as usize] = Role::Part);
+    Ok(())
+}
+
+/// The dimensions of a weight's codes, and how many codes a stored row has. Rows of integers are padded to whole words,
+/// so that only a tensor beside them tells their length.
+fn dimensions(checkpoint: &Checkpoint, tensor: &Tensor, coded: &Coded, said: Option<u32>) -> Result<(Vec<u64>, u64)> {
+    let mut shape = coded.shape.clone();
+    let stride = shape.last().copied().unwrap_or(0);
+    let Some(said) = said.map(|place| &checkpoint.tensors[place as usize]) else { return Ok((shape, stride)) };
+    let size = match said.dtype {
+        Dtype::I32 => 4,
+        Dtype::I64 => 8,
+        _ => 0,
+    };
+    let misfit = |what: String| corrupt(checkpoint, said, &format!("{what}; {AGAIN}"));
+    if size == 0 || said.shape[..] != [2] {
+        return Err(misfit(format!("it is {} of shape {:?} instead of two integers", said.dtype, said.shape)));
+    }
+    // The values of a remote file would take a request for each tensor. Padding has never been seen there.
+    let Some(disk) = checkpoint.shard(said).on_disk() else { return Ok((shape, stride)) };
+    let mut bytes = [0; 16];
+    read_exact_at(&disk.file, &mut bytes[..2 * size], said.begin).map_err(Error::io(&disk.path, "read"))?;
+    let value = |at: usize| {
+        let mut word = [0; 8];
+        word[..size].copy_from_slice(&bytes[at * size..][..size]);
+        u64::from_le_bytes(word)
+    };
+    let (rows, columns) = (value(0), value(1));
+    let own = shape.len().checked_sub(2).map(|at| shape[at]);
+    let padded = if coded.codes == Codes::Int4 { columns.div_ceil(8) * 8 } else { columns };
+    if own != Some(rows) || padded != stride || columns == 0 {
+        return Err(misfit(format!(
+            "it says {rows} rows of {columns} columns, but {} has shape {:?}",
+            quote(&tensor.name),
+            tensor.shape
+        )));
+    }
+    shape.pop();
+    shape.push(columns);
+    Ok((shape, stride))
+}
+
+/// Notes for the report: how many weights have which format, and what is not used.
+fn notes(checkpoint: &Checkpoint, roles: &[Role], dropped: &[String]) -> Vec<String> {
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for role in roles {
+        if let Role::Weight(weight) = role {
+            *counts.entry(weight.scaled.format.to_string()).or_default() += 1;
+        }
+    }
+    let label = &checkpoint.label;
+    let mut notes: Vec<String> = counts
+        .into_iter()
+        .map(|(format, count)| format!("{label}: {count} weight(s) in {format}, read as the exact f32 values"))
+        .collect();
+    if let Some(first) = dropped.first() {
+        notes.push(format!(
+            "{label}: {} tensor(s) about quantised activations or caches, not used: {}{}",
+            dropped.len(),
+            quote(first),
+            if dropped.len() > 1 { " and others" } else { "" }
+        ));
+    }
+    notes
+}
+
+fn corrupt(checkpoint: &Checkpoint, tensor: &Tensor, what: &str) -> Error {
+    Error::corrupt(&checkpoint.shard(tensor).path, format!("tensor {}: {what}", quote(&tensor.name)))
+}
+
+fn refused(checkpoint: &Checkpoint, tensor: &Tensor, what: &str) -> Stop {
+    Stop::Unread(Unread::Weight {
+        file: checkpoint.shard(tensor).path.display().to_string(),
+        tensor: tensor.name.clone(),
+        what: format!("{what}; {UNQUANTISED}"),
+    })
+}
