@@ -22,12 +22,17 @@ Tensors = dict[str, "Tensor"]
 BLOCK = 1 << 20
 FLOATS = (torch.bfloat16, torch.float16, torch.float32)
 OUTPUTS = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+FOURS = torch.float4_e2m1fn_x2
+"""Two values in each element."""
 NAMES = {
     torch.bfloat16: "BF16",
     torch.float16: "F16",
     torch.float32: "F32",
     torch.float64: "F64",
     torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e8m0fnu: "F8_E8M0",
+    FOURS: "F4",
     torch.bool: "BOOL",
     torch.uint8: "U8",
     torch.int8: "I8",
@@ -50,7 +55,11 @@ def header(tensors: Tensors, pad: int) -> bytes:
     at = 0
     for name, tensor in tensors.items():
         end = at + tensor.numel() * tensor.element_size()
-        entries[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
+        shape = list(tensor.shape)
+        if tensor.dtype == FOURS:
+            # A file counts values, torch the bytes that hold two.
+            shape[-1] *= 2
+        entries[name] = {"dtype": NAMES[tensor.dtype], "shape": shape, "data_offsets": [at, end]}
         at = end
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * ((pad - len(text)) % 8)
@@ -105,7 +114,7 @@ def read(folder: Path, pattern: str = "*.safetensors") -> Tensors:
             part = bytearray(content[start + begin : start + end])
             dtype = TYPES[entry["dtype"]]
             flat = torch.frombuffer(part, dtype=dtype) if part else torch.empty(0, dtype=dtype)
-            found[name] = flat.reshape(entry["shape"])
+            found[name] = flat.reshape(entry["shape"] if dtype != FOURS else [*entry["shape"][:-1], -1])
     return found
 
 
