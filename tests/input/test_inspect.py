@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def test_a_checkpoint(tmp_path: Path) -> None:
-    tensors = {f"t.{name}": torch.ones(3, 2).to(dtype) for dtype, name in NAMES.items()}
+    # torch makes no 4-bit numbers out of others.
+    names = {dtype: name for dtype, name in NAMES.items() if name != "F4"}
+    tensors = {f"t.{name}": torch.ones(3, 2).to(dtype) for dtype, name in names.items()}
     tensors |= {"scalar": torch.tensor(1.0), "none": torch.ones(0, 7, dtype=torch.bfloat16)}
     path = write(tmp_path / "model", tensors, shards=3, pad=5, config=TIED, total_size=-1)
     (path / "README.md").write_text("# Hello")
@@ -46,7 +48,7 @@ def test_a_checkpoint(tmp_path: Path) -> None:
                 assert by_name[name].file == shard.name
                 assert list(by_name[name].shape) == file.get_slice(name).get_shape()
                 assert by_name[name].dtype == file.get_slice(name).get_dtype()
-    for dtype, name in NAMES.items():
+    for dtype, name in names.items():
         these = [one for one in tensors.values() if one.dtype == dtype]
         count = found.dtypes[name]
         assert (count.tensors, count.elements) == (len(these), sum(one.numel() for one in these))
