@@ -10,8 +10,7 @@ import taskvec._core as _core
 
 from .fit.merge import not_donors, opened
 from .options import TRIED, Alpha, Keywords, alpha_list, make_options, refuse_options
-from .records import Json, Record, Result
-from .results import Effect
+from .records import Effect, Json, Record, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

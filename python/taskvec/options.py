@@ -15,6 +15,7 @@ from .text import parse_size
 Dtype = Literal["bf16", "f16", "f32"]
 Rounding = Literal["nearest", "stochastic"]
 Vocab = Literal["strict", "common"]
+Scales = Literal["keep", "fresh"]
 Encoding = Literal["packed", "dense"]
 Io = Literal["auto", "mmap", "pread", "direct"]
 
@@ -37,6 +38,10 @@ class Keywords(TypedDict, total=False):
     encoding: how a vector's values are stored: `"packed"` (the default) or `"dense"`; both are lossless. Only
         for verbs that write a vector.
     rounding: how the float32 result is rounded to the output dtype; default: `"nearest"`.
+    requantise: whether a quantised target stays quantised in its own format, instead of becoming bfloat16.
+        Few bits keep little of a small vector: the result says how much.
+    scales: how `requantise` chooses scales: `"keep"` (the default) keeps the target's, doubled where values
+        would not fit; `"fresh"` makes new ones for each block that changes.
     seed: seed of `rounding="stochastic"` or of `randomize`, 0 to 2⁶⁴ − 1; default: 0.
     vocab: what to do with vocabularies of different lengths: `"strict"` (the default) refuses them,
         `"common"` combines the leading rows that all inputs have.
@@ -64,6 +69,8 @@ class Keywords(TypedDict, total=False):
     dtype: Dtype | None
     encoding: Encoding
     rounding: Rounding
+    requantise: bool
+    scales: Scales
     seed: int
     vocab: Vocab
     include: Iterable[str]
@@ -90,6 +97,7 @@ class Options:
     dtype: Dtype | None = None
     encoding: Encoding = "packed"
     rounding: Rounding = "nearest"
+    requantise: Scales | None = None
     seed: int = 0
     vocab: Vocab = "strict"
     include: tuple[str, ...] = ()
@@ -138,6 +146,7 @@ def make_options(keywords: Keywords) -> Options:
         dtype=_one_of("dtype", given.get("dtype"), Dtype, optional=True),
         encoding=_one_of("encoding", given.get("encoding", "packed"), Encoding),
         rounding=_one_of("rounding", given.get("rounding", "nearest"), Rounding),
+        requantise=_scales(given),
         seed=_whole("seed", given.get("seed", 0), least=0, most=2**64 - 1) or 0,
         vocab=_one_of("vocab", given.get("vocab", "strict"), Vocab),
         include=_texts("include", given.get("include", ())),
@@ -154,6 +163,15 @@ def make_options(keywords: Keywords) -> Options:
         stream=bool(given.get("stream", False)),
         cache_dir=_folder(given.get("cache_dir")),
     )
+
+
+def _scales(given: dict[str, Any]) -> Scales | None:
+    scales = _one_of("scales", given.get("scales"), Scales, optional=True)
+    if given.get("requantise"):
+        return scales or "keep"
+    if scales is not None:
+        raise UsageError("scales is for requantise; give requantise too, or leave scales out")
+    return None
 
 
 def _ref(option: str, ref: str | os.PathLike[str] | None) -> str | None:
@@ -223,7 +241,8 @@ def alpha_list(alphas: Alpha | Iterable[Alpha]) -> list[tuple[str, float]]:
 
 def vector_options(options: Options) -> Options:
     """The same options, for an extraction; `UsageError` if one of them would change values."""
-    if options.dtype or options.rounding != "nearest" or options.alpha_rules or options.schedule:
+    given = options.dtype, options.alpha_rules, options.schedule, options.requantise
+    if any(given) or options.rounding != "nearest":
         raise UsageError(
             "a vector is stored without loss; give dtype, rounding, alpha rules and schedule to apply instead"
         )

@@ -66,3 +66,52 @@ class TensorCounts(Record):
     """Tensors copied byte for byte from the target."""
     converted: int
     """Tensors of the target that are only converted to another dtype."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect(Record):
+    """How much of the requested change α·v is left after rounding, over the finite elements.
+
+    e = out − target is the change that was written. A figure is None if there was nothing to measure.
+    """
+
+    norm_v: float | None
+    """‖v‖."""
+    norm_requested: float | None
+    """‖α·v‖."""
+    norm_effective: float | None
+    """‖e‖."""
+    gain: float | None
+    """⟨e, α·v⟩ / ‖α·v‖²; 1 is ideal."""
+    cosine: float | None
+    """Cosine of e and α·v."""
+    changed: float | None
+    """Share of elements whose value differs from the target's, 0 to 1."""
+    survival: float | None
+    """Share of the elements with α·v ≠ 0 that changed, 0 to 1."""
+    nonfinite_inputs: int | None
+    """Number of elements with an infinity or NaN in an input."""
+    overflowed: int | None
+    """Number of elements whose result is infinite though every input is finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requantised(Record):
+    """What quantising the output again did, and what bfloat16 output of the same request would have kept."""
+
+    codes_changed: float | None
+    """Share of the codes that differ from the target's, 0 to 1."""
+    blocks_copied: int
+    """Blocks in which nothing changed: their codes and scales are the target's."""
+    blocks_kept: int
+    """Blocks with changes that kept their scale."""
+    blocks_rescaled: int
+    """Blocks with another scale."""
+    saturated: int
+    """Elements whose value was too large for the largest code."""
+    bf16: Effect
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Reads the member `requantised` of a result."""
+        return cls.of(json, bf16=Effect.of(json["bf16"]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from .records import Json, Record, Result, TensorCounts
+from .records import Effect, Json, Record, Requantised, Result, TensorCounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,33 +36,6 @@ class Engine(Record):
     direct_writes: bool
     resumed_bytes: int
     """Bytes of output that an interrupted run had finished."""
-
-
-@dataclass(frozen=True, slots=True)
-class Effect(Record):
-    """How much of the requested change α·v is left after rounding, over the finite elements.
-
-    e = out − target is the change that was written. A figure is None if there was nothing to measure.
-    """
-
-    norm_v: float | None
-    """‖v‖."""
-    norm_requested: float | None
-    """‖α·v‖."""
-    norm_effective: float | None
-    """‖e‖."""
-    gain: float | None
-    """⟨e, α·v⟩ / ‖α·v‖²; 1 is ideal."""
-    cosine: float | None
-    """Cosine of e and α·v."""
-    changed: float | None
-    """Share of elements whose value differs from the target's, 0 to 1."""
-    survival: float | None
-    """Share of the elements with α·v ≠ 0 that changed, 0 to 1."""
-    nonfinite_inputs: int | None
-    """Number of elements with an infinity or NaN in an input."""
-    overflowed: int | None
-    """Number of elements whose result is infinite though every input is finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +81,8 @@ class WriteResult(Result):
     seconds: float
     engine: Engine
     effect: Effect
+    requantised: Requantised | None
+    """With `requantise`; else None."""
     exceptions: int | None
     """Of a vector: elements that bfloat16 cannot hold (a dense one has a file for them); else None."""
     notes: tuple[str, ...]
@@ -123,6 +98,7 @@ class WriteResult(Result):
             bytes=Traffic.of(json["bytes"]),
             engine=Engine.of(json["engine"]),
             effect=Effect.of(json["effect"]),
+            requantised=Requantised.from_json(json["requantised"]) if json.get("requantised") else None,
             exceptions=json.get("exceptions"),
         )
 

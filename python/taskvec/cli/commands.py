@@ -47,7 +47,7 @@ def extract(minuend: str, subtrahend: str, out: str, **given: Any) -> int:
 @cli.command()
 @click.argument("target")
 @click.argument("vectors", nargs=-1, required=True)
-@with_options(flags.ALPHAS, flags.SWEEP, flags.OUTPUT, flags.VALUES, flags.MATCHING)
+@with_options(flags.ALPHAS, flags.SWEEP, flags.OUTPUT, flags.VALUES, flags.AGAIN, flags.MATCHING)
 @with_options(flags.STREAM, flags.ENGINE, flags.TALK)
 def apply(
     target: str,
@@ -71,7 +71,7 @@ def apply(
 @click.argument("target")
 @click.argument("minuend")
 @click.argument("subtrahend")
-@with_options(flags.ALPHA, flags.SWEEP, flags.OUTPUT, flags.VALUES, flags.MATCHING)
+@with_options(flags.ALPHA, flags.SWEEP, flags.OUTPUT, flags.VALUES, flags.AGAIN, flags.MATCHING)
 @with_options(flags.STREAM, flags.ENGINE, flags.TALK)
 def transfer(
     target: str,

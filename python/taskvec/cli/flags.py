@@ -104,6 +104,20 @@ VALUES: Group = (
 
 DTYPE, _, SEED, *_ = VALUES
 
+AGAIN: Group = (
+    option(
+        "--requantise",
+        is_flag=True,
+        help="Write a quantised target in its own format again, not as bf16: it keeps little of a vector.",
+    ),
+    option(
+        "--scales",
+        type=Choice(get_args(options.Scales)),
+        help="With --requantise: keep the target's scales, doubled where needed, or make new ones.",
+    ),
+)
+"""How a quantised target is written."""
+
 ENCODING: Group = (
     option(
         "--encoding",

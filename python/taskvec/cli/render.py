@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from ..advice import AdviceResult
     from ..check_result import CheckResult
-    from ..results import DiffResult, Effect, InspectResult, SweepResult, VerifyResult, WriteResult
+    from ..records import Effect, Requantised
+    from ..results import DiffResult, InspectResult, SweepResult, VerifyResult, WriteResult
     from ..upload import PushResult
 
 _MOST_ROWS = 10
@@ -37,6 +38,8 @@ def written(result: WriteResult) -> Iterator[str]:
         ("cosine", _figure(effect.cosine)),
         ("changed", _share(effect.changed)),
         ("survival", _share(effect.survival)),
+        ("codes", _codes(result.requantised)),
+        ("bf16 output", _kept(result.requantised)),
         ("non-finite", _count(effect.nonfinite_inputs, "element") if effect.nonfinite_inputs else None),
         ("overflowed", _count(effect.overflowed, "element") if effect.overflowed else None),
     )
@@ -123,6 +126,19 @@ def advised(result: AdviceResult, *, every: bool) -> Iterator[str]:
     yield from _columns(rows)
     yield from result.sentences
     yield from (f"note: {note}" for note in result.notes if every)
+
+
+def _codes(again: Requantised | None) -> str | None:
+    if again is None:
+        return None
+    blocks = f"{again.blocks_copied:,} blocks copied, {again.blocks_kept:,} with their scale"
+    return f"{_share(again.codes_changed)} changed; {blocks}, {again.blocks_rescaled:,} with another scale"
+
+
+def _kept(again: Requantised | None) -> str | None:
+    if again is None:
+        return None
+    return f"would have gain {_figure(again.bf16.gain)}, cosine {_figure(again.bf16.cosine)}"
 
 
 def _figures(effect: Effect) -> tuple[str, ...]:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
-from ...records import Json, Record, Result
-from ...results import Effect
+from ...records import Effect, Json, Record, Result
 from .compared import ChangedAnswer, Comparison, Families, RandomMean, Robustness, TokenChange
 
 if TYPE_CHECKING:

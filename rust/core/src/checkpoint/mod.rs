@@ -16,7 +16,7 @@ pub mod vector;
 use std::collections::{BTreeMap, HashSet};
 use std::io::ErrorKind;
 
-pub use crate::checkpoint::quantised::Unread;
+pub use crate::checkpoint::quantised::{Parts, Unread};
 pub use crate::checkpoint::shard::Shard;
 use crate::checkpoint::shard::{OnDisk, Store};
 use crate::checkpoint::sidecars::{sort_listed, walk};
@@ -96,7 +96,15 @@ impl Checkpoint {
     /// logical tensors that they stand for.
     pub fn open(place: &Place, control: &Control) -> Result<Self> {
         let mut checkpoint = Self::open_stored(place, control)?;
-        quantised::fold(&mut checkpoint)?;
+        quantised::fold(&mut checkpoint, Parts::Dropped)?;
+        Ok(checkpoint)
+    }
+
+    /// As [`Checkpoint::open`], with the parts of quantised weights among the tensors, so that these are all that there
+    /// is in the files.
+    pub fn open_with_parts(place: &Place, control: &Control) -> Result<Self> {
+        let mut checkpoint = Self::open_stored(place, control)?;
+        quantised::fold(&mut checkpoint, Parts::Kept)?;
         Ok(checkpoint)
     }
 

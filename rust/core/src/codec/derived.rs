@@ -18,6 +18,8 @@ use crate::numeric::simd::Isa;
 pub enum Made {
     /// Nothing else: its values are in the file.
     Stored,
+    /// Nothing else, but it only belongs to a quantised weight: its scales, say.
+    Part,
     /// Zero everywhere: the ΔW of a weight that the adapter does not adapt.
     Zero,
     /// The product of two factors.
@@ -32,7 +34,7 @@ impl Made {
     /// Bytes of memory that its tables take.
     pub fn bytes(&self) -> u64 {
         match self {
-            Self::Stored | Self::Zero | Self::Product(_) | Self::Scaled(_) => 0,
+            Self::Stored | Self::Part | Self::Zero | Self::Product(_) | Self::Scaled(_) => 0,
             Self::Packed(packed) => 8 * packed.ends.len() as u64,
         }
     }
@@ -84,7 +86,7 @@ impl<'a> Encoded<'a, Read> {
     /// Elements `[first, end)` of a tensor that is not stored itself; `None` if it is.
     pub fn of_made(made: &'a Made, first: u64, end: u64) -> Option<Self> {
         Some(match made {
-            Made::Stored => return None,
+            Made::Stored | Made::Part => return None,
             Made::Zero => Self::Zero,
             Made::Product(product) => {
                 let (rows, whole) = product.reads(first, end);

@@ -89,11 +89,6 @@ impl Gather {
         inputs.operand(at, first, end).map(|read| self.read(at, *read))
     }
 
-    /// Asks for elements `[first, end)` of a tensor as they are stored.
-    pub fn stored(&mut self, inputs: &Inputs, at: At, first: u64, end: u64) -> Slot {
-        self.read(at, inputs.stored(at, first, end))
-    }
-
     fn read(&mut self, at: At, Read { shard, begin, len }: Read) -> Slot {
         self.range(at.input as usize, shard as usize, begin, len)
     }

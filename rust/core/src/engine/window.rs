@@ -11,11 +11,12 @@ mod outcome;
 mod packet;
 pub mod packing;
 mod pieces;
+mod requantise;
 mod terms;
 
 use std::collections::HashMap;
 
-pub use self::outcome::{BlockRecord, Found, FrameRecord, Outcome};
+pub use self::outcome::{BlockRecord, Found, FrameRecord, Outcome, Rescaled};
 pub use self::packet::{Packet, Part};
 use self::packing::{Packing, Palettes};
 use self::pieces::{Collect, LookedUp, Piece, TermSlots, disordered};
@@ -114,6 +115,7 @@ struct Tools {
     packing: Option<Packing>,
     /// One for each operand of a piece.
     unpackers: Vec<Unpacker>,
+    requantise: requantise::Tools,
 }
 
 impl Worker<'_> {
@@ -180,6 +182,13 @@ pub fn compute<'p>(
                     // With several plans there is one vector, and a tensor has one term.
                     if let [term] = shared.plans[plan].layout.tensors[piece.tensor].terms[..] {
                         run.scale(term.alpha);
+                    }
+                    if piece.into.is_some() {
+                        let stored = piece.stored(loaded);
+                        let out = &mut outputs[plan].bytes()[place(piece.at)..];
+                        let tools = &mut tools.requantise;
+                        requantise::requantise(shared.plans[plan], piece, &run, &stored, tools, out, outcome)?;
+                        continue;
                     }
                     let stats = if packed {
                         let packing = tools.packing.get_or_insert_default();

@@ -5,6 +5,8 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::numeric::simd::{self, Isa};
+
 const MULTIPLY: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 const LOW: u64 = 0xFFFF_FFFF;
@@ -27,6 +29,15 @@ pub fn key(seed: u64, tensor: &str) -> [u32; 2] {
 /// One block.
 pub fn block(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     blocks(counter.map(|word| [word]), key).map(|[word]| word)
+}
+
+/// The words of `n` elements from element `first` on.
+pub fn words(isa: Isa, key: [u32; 2], first: u64, n: usize) -> Vec<u32> {
+    let skip = (first % 4) as usize;
+    let mut words = vec![0; (skip + n).next_multiple_of(STEP)];
+    simd::random(isa, key, first / 4, &mut words);
+    words.truncate(skip + n);
+    words.split_off(skip)
 }
 
 /// The words of whole blocks, from block number `first` on; `out` is cut into steps of [`STEP`] words and what is left

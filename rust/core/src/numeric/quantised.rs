@@ -22,6 +22,24 @@ impl Codes {
         }
     }
 
+    /// The largest magnitude of a code.
+    pub const fn most(self) -> f32 {
+        match self {
+            Self::E4m3 => 448.0,
+            Self::E2m1 => 6.0,
+            Self::Int4 => 7.0,
+        }
+    }
+
+    /// The largest magnitude that is stored with no more than the error that any value may have: half a step.
+    pub const fn limit(self) -> f32 {
+        match self {
+            Self::E4m3 => 464.0,
+            Self::E2m1 => 7.0,
+            Self::Int4 => 7.5,
+        }
+    }
+
     /// Bits of one code.
     pub const fn bits(self) -> u64 {
         match self {
@@ -58,6 +76,70 @@ fn e2m1(code: u8) -> f32 {
 #[inline(always)]
 fn int4(code: u8) -> f32 {
     (i32::from(code) - 8) as f32
+}
+
+impl Codes {
+    /// The value of a code.
+    #[inline(always)]
+    pub fn value(self, code: u8) -> f32 {
+        match self {
+            Self::E4m3 => e4m3(code),
+            Self::E2m1 => e2m1(code),
+            Self::Int4 => int4(code),
+        }
+    }
+
+    /// The code of a value, to nearest, ties to even; what is too large becomes the largest. Only E4M3 has a code for
+    /// NaN.
+    #[inline(always)]
+    pub fn nearest(self, x: f32) -> u8 {
+        match self {
+            Self::E4m3 => {
+                small_float::<3, 9>(x, |bits| (bits + 0x7_FFFF + (bits >> 20 & 1)) >> 20, f32::round_ties_even)
+            }
+            Self::E2m1 => {
+                small_float::<1, 1>(x, |bits| (bits + 0x1F_FFFF + (bits >> 22 & 1)) >> 22, f32::round_ties_even)
+            }
+            Self::Int4 => (x.round_ties_even().clamp(-8.0, 7.0) as i32 + 8) as u8,
+        }
+    }
+
+    /// The code of a value, upwards or downwards by chance, so that the mean of many is the value. `random` are 32
+    /// random bits: the upper ones decide.
+    #[inline(always)]
+    pub fn stochastic(self, x: f32, random: u32) -> u8 {
+        let chance = f64::from(random) / f64::from(1u32 << 16) / f64::from(1u32 << 16);
+        let whole = |x: f32| x.floor() + f32::from(u8::from(chance < f64::from(x) - f64::from(x.floor())));
+        match self {
+            Self::E4m3 => small_float::<3, 9>(x, |bits| (bits + (random >> 12)) >> 20, whole),
+            Self::E2m1 => small_float::<1, 1>(x, |bits| (bits + (random >> 10)) >> 22, whole),
+            Self::Int4 => (whole(x).clamp(-8.0, 7.0) as i32 + 8) as u8,
+        }
+    }
+}
+
+/// The code of a float with so many bits of mantissa, whose smallest step is 2^-`STEP`. `normal` cuts the bits of an f32
+/// to those of the mantissa, `whole` makes a whole number of steps; both round.
+#[inline(always)]
+fn small_float<const MANTISSA: u32, const STEP: i32>(
+    x: f32,
+    normal: impl Fn(u32) -> u32,
+    whole: impl Fn(f32) -> f32,
+) -> u8 {
+    // Sign, and all bits of the largest code: E4M3's are those of 448, because all ones are NaN.
+    let (sign, most) = if MANTISSA == 3 { (0x80, 0x7E) } else { (8, 7) };
+    let magnitude = x.abs();
+    let steps = magnitude * (1 << STEP) as f32;
+    let code = if x.is_nan() {
+        if MANTISSA == 3 { 0x7F } else { 0 }
+    } else if steps < (1 << MANTISSA) as f32 {
+        whole(steps) as u8
+    } else {
+        // The exponent of the first number with a leading one is 1.
+        let bias = 127 - STEP + MANTISSA as i32 - 1;
+        (normal(magnitude.to_bits()) - ((bias as u32) << MANTISSA)).min(most) as u8
+    };
+    code | if x.is_sign_negative() { sign } else { 0 }
 }
 
 /// A power of two as the exponent byte of E8M0 has it. 255 is NaN, and 0 is 2^-127.
@@ -149,6 +231,58 @@ mod tests {
             assert_eq!(value.abs(), four[usize::from(code & 7)]);
             assert_eq!(value.is_sign_negative(), code > 7);
             assert_eq!(int4(code), f32::from(code) - 8.0);
+        }
+    }
+
+    /// All codes of a format that are numbers, ascending by value.
+    fn ascending(kind: Codes) -> Vec<(f32, u8)> {
+        let codes = 0..=if kind == Codes::E4m3 { 255 } else { 15 };
+        let mut all: Vec<(f32, u8)> = codes.map(|code| (kind.value(code), code)).filter(|(x, _)| !x.is_nan()).collect();
+        all.sort_by(|a, b| a.0.total_cmp(&b.0));
+        all
+    }
+
+    const ALL: [Codes; 3] = [Codes::E4m3, Codes::E2m1, Codes::Int4];
+
+    #[test]
+    fn rounding_to_nearest_takes_the_closest_code_and_of_two_the_even_one() {
+        for kind in ALL {
+            let codes = ascending(kind);
+            for &(x, code) in &codes {
+                assert_eq!(kind.nearest(x), code, "{kind:?} {x}");
+            }
+            for pair in codes.windows(2).filter(|pair| pair[0].0 < pair[1].0) {
+                let [(low, below), (high, above)] = [pair[0], pair[1]];
+                let middle = f32::midpoint(low, high);
+                let even = if kind.nearest(middle) == below { below } else { above };
+                assert_eq!(even % 2, 0, "{kind:?} {middle}");
+                assert_eq!((kind.nearest(middle.next_down()), kind.nearest(middle.next_up())), (below, above));
+            }
+            let (least, most) = (codes[0], codes[codes.len() - 1]);
+            for x in [most.0 * 1.03, f32::MAX, f32::INFINITY] {
+                assert_eq!((kind.nearest(x), kind.stochastic(x, 5)), (most.1, most.1));
+                assert_eq!(kind.nearest(-x.max(9.0)), least.1);
+            }
+        }
+        assert_eq!((Codes::E4m3.nearest(f32::NAN) & 0x7F, Codes::E4m3.nearest(-0.0)), (0x7F, 0x80));
+    }
+
+    #[test]
+    fn stochastic_rounding_is_a_neighbour_with_the_right_chance() {
+        for kind in ALL {
+            for pair in ascending(kind).windows(2).filter(|pair| pair[0].0 < pair[1].0) {
+                let [(low, below), (high, above)] = [pair[0], pair[1]];
+                for part in [0.0, 0.25, 0.625] {
+                    let x = low + (high - low) * part;
+                    let up = (0..64u32).filter(|i| {
+                        let code = kind.stochastic(x, i << 26 | 0x1234);
+                        assert!(code == below || code == above || kind.value(code) == x, "{kind:?} {x} {code}");
+                        code == above
+                    });
+                    // Away from zero is up for positive numbers only.
+                    assert_eq!(up.count(), (64.0 * part) as usize, "{kind:?} {x} between {low} and {high}");
+                }
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What an operation did to its elements, as counts and sums that are the same for every instruction set and thread
 //! count.
 
+use crate::numeric::operand::CHUNK;
+use crate::numeric::simd::{self, Isa};
+
 /// The number of lanes: element `i` of a chunk is added to lane `i % LANES`. It is fixed, because it decides how sums
 /// round.
 pub(crate) const LANES: usize = 16;
@@ -96,6 +99,28 @@ impl Stats {
         self.e2 += e * e;
         self.ev += e * v;
     }
+}
+
+/// The figures of elements in memory: target, rounded target, request, output. `alpha` turns the request into the
+/// requested change. An element whose target or request is not finite counts as one with such an input.
+pub fn of_values(isa: Isa, t: &[f32], base: &[f32], v: &[f32], o: &[f32], alpha: f32) -> Stats {
+    let mut figures = Stats::default();
+    for at in (0..t.len()).step_by(CHUNK) {
+        let range = at..t.len().min(at + CHUNK);
+        let [t, base, v, o] = [t, base, v, o].map(|values| &values[range.clone()]);
+        let mut lanes = Lanes::default();
+        simd::statistics(isa, &mut lanes, t, base, v, o, alpha);
+        let careful = || {
+            let mut figures = Stats::default();
+            for i in 0..t.len() {
+                let bad_input = !t[i].is_finite() || !v[i].is_finite();
+                figures.element(Element { bad_input, t: t[i], base: base[i], v: v[i], o: o[i] }, alpha);
+            }
+            figures
+        };
+        figures.add(&lanes.fold(t.len()).unwrap_or_else(careful));
+    }
+    figures
 }
 
 /// One element for [`Stats::element`]: `base` is the rounded target and `o` the output, both widened.

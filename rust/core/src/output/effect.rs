@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::scaled::encode::Requantised;
 use crate::numeric::stats::Stats;
 use crate::plan::{NOTHING, Plan};
 
@@ -72,6 +73,49 @@ impl Sum {
     }
 }
 
+/// What quantising again did to one tensor or to a whole run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Again {
+    /// Fraction of the codes that differ from the target's.
+    pub codes_changed: Option<f64>,
+    /// Blocks that kept codes and scale, because nothing changed in them.
+    pub blocks_copied: u64,
+    /// Blocks with changes that kept their scale.
+    pub blocks_kept: u64,
+    /// Blocks with another scale.
+    pub blocks_rescaled: u64,
+    /// Elements whose value was too large for the largest code.
+    pub saturated: u64,
+    /// The figures that bf16 output of the same request would have had.
+    pub bf16: Effect,
+}
+
+impl Again {
+    /// The figures of one tensor, or of several whose factors are in `sum`: that of bf16 output.
+    pub fn new(found: &Requantised, sum: &Sum) -> Self {
+        Self {
+            codes_changed: ratio(found.codes as f64, found.plain.elements as f64),
+            blocks_copied: found.copied,
+            blocks_kept: found.kept,
+            blocks_rescaled: found.rescaled,
+            saturated: found.saturated,
+            bf16: sum.effect(),
+        }
+    }
+
+    /// What the user should know, whatever the figures: codes of few bits keep little of a small change.
+    pub fn warning(&self, effect: &Effect) -> String {
+        let show = |figure: Option<f64>| figure.map_or("none".into(), |figure| format!("{figure:.3}"));
+        format!(
+            "the output is quantised again: gain {} and cosine {} are left of the vector, where bf16 output (without --requantise) would have kept gain {} and cosine {}",
+            show(effect.gain),
+            show(effect.cosine),
+            show(self.bf16.gain),
+            show(self.bf16.cosine)
+        )
+    }
+}
+
 fn ratio(above: f64, below: f64) -> Option<f64> {
     (below > 0.0).then(|| above / below)
 }
@@ -93,7 +137,9 @@ impl Effect {
                 _ => {}
             }
         }
-        if let Some(gain) = self.gain.filter(|gain| (gain - 1.0).abs() > GAIN_TOLERANCE) {
+        // Of values that are quantised again, another warning tells the gain.
+        let rounded = plan.options.requantise.is_none();
+        if let Some(gain) = self.gain.filter(|gain| rounded && (gain - 1.0).abs() > GAIN_TOLERANCE) {
             warnings.push(format!(
                 "because of rounding, the effective gain along the vector is {gain:.3} instead of 1; use --rounding stochastic or --dtype f32 to preserve it"
             ));

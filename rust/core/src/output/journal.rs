@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::engine::window::{BlockRecord, Found, FrameRecord, Outcome};
+use crate::codec::scaled::encode::Requantised;
+use crate::engine::window::{BlockRecord, Found, FrameRecord, Outcome, Rescaled};
 use crate::error::{Error, Result};
 use crate::numeric::stats::Stats;
 
-const MAGIC: &[u8; 16] = b"taskvec journal2";
+const MAGIC: &[u8; 16] = b"taskvec journal3";
 const START: u64 = 32;
 /// Far more than any record has. A larger length can only come from a torn record.
 const MAX_RECORD: u32 = 1 << 30;
@@ -116,6 +117,20 @@ fn encode(outcome: &Outcome) -> Vec<u8> {
             bytes.extend(tensor.to_le_bytes());
             bytes.extend(stats.to_bytes());
         }
+        bytes.extend((block.requantised.len() as u32).to_le_bytes());
+        for (tensor, figures) in &block.requantised {
+            bytes.extend(tensor.to_le_bytes());
+            bytes.extend(figures.to_bytes());
+        }
+    }
+    // Scales are listed in runs: where all of them change, there are many.
+    let runs = outcome.rescaled.chunk_by(|a, b| a.tensor == b.tensor && a.index + 1 == b.index);
+    bytes.extend((runs.clone().count() as u32).to_le_bytes());
+    for run in runs {
+        bytes.extend(run[0].tensor.to_le_bytes());
+        bytes.extend(run[0].index.to_le_bytes());
+        bytes.extend((run.len() as u32).to_le_bytes());
+        run.iter().for_each(|scale| bytes.extend(scale.bytes));
     }
     bytes.extend((outcome.found.counts.len() as u32).to_le_bytes());
     for (tensor, count) in &outcome.found.counts {
@@ -141,15 +156,25 @@ fn decode(payload: &[u8]) -> Option<Outcome> {
             let stats = (0..u32::from_le_bytes(take(&mut rest)?))
                 .map(|_| Some((u32::from_le_bytes(take(&mut rest)?), Stats::from_bytes(&take(&mut rest)?))))
                 .collect::<Option<_>>()?;
-            Some(BlockRecord { digest, frame, stats })
+            let requantised = (0..u32::from_le_bytes(take(&mut rest)?))
+                .map(|_| Some((u32::from_le_bytes(take(&mut rest)?), Requantised::from_bytes(&take(&mut rest)?))))
+                .collect::<Option<_>>()?;
+            Some(BlockRecord { digest, frame, stats, requantised })
         })
         .collect::<Option<_>>()?;
+    let mut rescaled = Vec::new();
+    for _ in 0..u32::from_le_bytes(take(&mut rest)?) {
+        let (tensor, first) = (u32::from_le_bytes(take(&mut rest)?), u64::from_le_bytes(take(&mut rest)?));
+        for index in (first..).take(u32::from_le_bytes(take(&mut rest)?) as usize) {
+            rescaled.push(Rescaled { tensor, index, bytes: take(&mut rest)? });
+        }
+    }
     let counts = (0..u32::from_le_bytes(take(&mut rest)?))
         .map(|_| Some((u32::from_le_bytes(take(&mut rest)?), u64::from_le_bytes(take(&mut rest)?))))
         .collect::<Option<_>>()?;
     let index = take::<8>(&mut rest)?.to_vec();
     let value = take::<8>(&mut rest)?.to_vec();
-    rest.is_empty().then_some(Outcome { blocks, found: Found { counts, index, value }, frames: Vec::new() })
+    rest.is_empty().then_some(Outcome { blocks, found: Found { counts, index, value }, frames: Vec::new(), rescaled })
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {

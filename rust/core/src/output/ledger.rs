@@ -3,6 +3,7 @@
 
 use std::fs::File;
 
+use crate::codec::scaled::encode::Requantised;
 use crate::control::{Control, Phase};
 use crate::engine::window::{Outcome, Window};
 use crate::error::Result;
@@ -10,6 +11,8 @@ use crate::format::blocks::{self, BLOCK, FileDigest};
 use crate::numeric::stats::Stats;
 use crate::output::frames::Frames;
 use crate::output::journal::Journal;
+use crate::output::rescale::Rescale;
+use crate::output::sink::Sink;
 use crate::output::spool::Spool;
 use crate::output::staging::Staging;
 use crate::output::tally::Tally;
@@ -27,6 +30,10 @@ pub struct Ledger<'a> {
     pub digests: Vec<FileDigest>,
     /// The figures of each tensor of the layout.
     pub stats: Vec<Stats>,
+    /// What quantising again did to each tensor of the layout; empty if the plan does not.
+    pub requantised: Vec<Requantised>,
+    /// Scales that may change.
+    rescale: Rescale,
     /// How many blocks are finished, counted over all files.
     pub blocks: u64,
 }
@@ -101,7 +108,10 @@ impl<'a> Ledger<'a> {
         };
         let digests = vec![FileDigest::default(); plan.layout.files.len()];
         let stats = vec![Stats::default(); plan.layout.tensors.len()];
-        let mut ledger = Self { plan, journal, ordered, digests, stats, blocks: 0 };
+        let again = plan.options.requantise.is_some();
+        let requantised = vec![Requantised::default(); if again { plan.layout.tensors.len() } else { 0 }];
+        let rescale = if again { Rescale::of(plan) } else { Rescale::default() };
+        let mut ledger = Self { plan, journal, ordered, digests, stats, requantised, rescale, blocks: 0 };
         if going_on {
             ledger.recall(staging, control)?;
         }
@@ -122,13 +132,13 @@ impl<'a> Ledger<'a> {
             _ => self.sound_blocks(staging, &claimed, control)?,
         };
         let mut journal_end = 0;
-        let Self { plan, journal, ordered, digests, stats, blocks } = self;
+        let Self { plan, journal, ordered, digests, stats, requantised, blocks, .. } = self;
         journal.replay(|outcome, end| {
             let fits = *blocks + outcome.blocks.len() as u64 <= sound;
             if !fits || !ordered.recall(&outcome)? {
                 return Ok(false);
             }
-            take_over(plan, digests, stats, blocks, &outcome);
+            take_over(plan, digests, (stats, requantised), blocks, &outcome);
             journal_end = end;
             Ok(true)
         })?;
@@ -142,13 +152,17 @@ impl<'a> Ledger<'a> {
         control.begin(Phase::Resuming, claimed.len() as u64 * BLOCK);
         let mut sound = 0;
         let check = |block: u64, buffer: &mut Vec<u8>| -> Result<bool> {
-            let file = &layout.files[layout.file_of(block)];
+            let number = layout.file_of(block);
+            let file = &layout.files[number];
             let (begin, end) = Window { file: 0, block, blocks: 1 }.range(file);
             buffer.resize((end - begin) as usize, 0);
             // A file that is missing or too short is not an error here: its blocks are computed again.
             let read = File::open(staging.path(&file.name))
                 .is_ok_and(|f| crate::system::files::read_exact_at(&f, buffer, begin).is_ok());
             control.add(end - begin);
+            if read {
+                self.rescale.undo(self.plan, number, begin, buffer)?;
+            }
             Ok(read && blocks::block(buffer) == claimed[block as usize])
         };
         let mut torn = false;
@@ -160,20 +174,38 @@ impl<'a> Ledger<'a> {
         Ok(sound)
     }
 
+    /// Writes the scales of weights that are quantised again, once all windows are done.
+    pub fn rescale(&mut self, staging: &Staging, sinks: &[Sink], control: &Control) -> Result<()> {
+        if !self.requantised.is_empty() {
+            self.digests = self.rescale.finish(self.plan, staging, sinks, &mut self.journal, control)?;
+        }
+        Ok(())
+    }
+
     /// Adds the next window in order, and records it in the journal.
     pub fn append(&mut self, outcome: &Outcome) -> Result<()> {
         self.ordered.append(outcome)?;
         self.journal.append(outcome)?;
-        take_over(self.plan, &mut self.digests, &mut self.stats, &mut self.blocks, outcome);
+        let figures = (&mut self.stats[..], &mut self.requantised[..]);
+        take_over(self.plan, &mut self.digests, figures, &mut self.blocks, outcome);
         Ok(())
     }
 }
 
-fn take_over(plan: &Plan, digests: &mut [FileDigest], stats: &mut [Stats], blocks: &mut u64, outcome: &Outcome) {
+fn take_over(
+    plan: &Plan,
+    digests: &mut [FileDigest],
+    (stats, requantised): (&mut [Stats], &mut [Requantised]),
+    blocks: &mut u64,
+    outcome: &Outcome,
+) {
     for block in &outcome.blocks {
         digests[plan.layout.file_of(*blocks)].add(block.digest);
         for (tensor, figures) in &block.stats {
             stats[*tensor as usize].add(figures);
+        }
+        for (tensor, figures) in &block.requantised {
+            requantised[*tensor as usize].add(figures);
         }
         *blocks += 1;
     }

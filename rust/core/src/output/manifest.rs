@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use crate::NUMERIC_SPEC;
 use crate::checkpoint::Checkpoint;
+use crate::codec::scaled::encode::Requantised;
 use crate::numeric::stats::Stats;
-use crate::output::effect::{Effect, Sum};
+use crate::output::effect::{Again, Effect, Sum};
 use crate::plan::Plan;
 use crate::plan::layout::TensorPlan;
 use crate::plan::output::Output;
@@ -39,6 +40,8 @@ struct TensorEntry<'a> {
     alpha: Vec<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     effect: Option<Effect>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requantised: Option<Again>,
 }
 
 #[derive(Serialize)]
@@ -57,6 +60,8 @@ struct Document<'a> {
     files: &'a [FileEntry],
     notes: &'a [String],
     effect: Effect,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requantised: Option<Again>,
     tensors: Vec<TensorEntry<'a>>,
 }
 
@@ -65,6 +70,8 @@ struct Document<'a> {
 pub struct Finished<'a> {
     /// Figures of every tensor of the layout.
     pub stats: &'a [Stats],
+    /// What quantising again did to every tensor of the layout; empty if the plan does not.
+    pub requantised: &'a [Requantised],
     /// Every file of the output except the manifest.
     pub files: &'a [FileEntry],
     /// SHA-256 of the inputs' shards, by input and shard. `None` if not requested; an entry is `None` if it was not
@@ -81,6 +88,23 @@ pub fn total(plan: &Plan, stats: &[Stats]) -> Effect {
         sum.add(stats, alpha(tensor));
     }
     figures(plan, &sum)
+}
+
+/// What quantising again did to a whole run; `None` if the plan does not.
+pub fn again(plan: &Plan, found: &[Requantised]) -> Option<Again> {
+    let (mut sum, mut total) = (Sum::default(), Requantised::default());
+    for (tensor, found) in plan.layout.tensors.iter().zip(found).filter(|(_, found)| found.plain.elements > 0) {
+        sum.add(&found.plain, alpha(tensor));
+        total.add(found);
+    }
+    (!found.is_empty()).then(|| Again::new(&total, &sum))
+}
+
+/// What quantising again did to one tensor.
+fn of_requantised(tensor: &TensorPlan, found: &Requantised) -> Again {
+    let mut sum = Sum::default();
+    sum.add(&found.plain, alpha(tensor));
+    Again::new(found, &sum)
 }
 
 /// Figures of one tensor.
@@ -112,11 +136,12 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
     let of_vector = plan.inputs.output == Output::Vector;
     let described = plan.inputs.described();
     let scaled = plan.inputs.origins.iter().any(|(_, alpha)| alpha.is_some());
-    let tensors = plan.layout.tensors.iter().zip(finished.stats).map(|(tensor, stats)| {
-        let converted = !plan.inputs.is_kept(tensor.base, tensor.dtype);
+    let requantised = finished.requantised.iter().map(Some).chain(std::iter::repeat(None));
+    let tensors = plan.layout.tensors.iter().zip(finished.stats).zip(requantised).map(|((tensor, stats), again)| {
+        let converted = !plan.inputs.is_kept(tensor);
         TensorEntry {
             name: &base.tensors[tensor.tensor as usize].name,
-            dtype: tensor.dtype.name(),
+            dtype: if tensor.requantised { base.dtype_name(tensor.tensor) } else { tensor.dtype.name() },
             action: match (tensor.terms.is_empty(), converted) {
                 (false, _) => "combined",
                 (true, true) => "converted",
@@ -124,6 +149,7 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
             },
             alpha: if scaled { tensor.terms.iter().map(|term| term.alpha).collect() } else { Vec::new() },
             effect: (stats.elements > 0).then(|| of_tensor(plan, tensor, stats)),
+            requantised: again.filter(|found| found.plain.elements > 0).map(|found| of_requantised(tensor, found)),
         }
     });
     let document = Document {
@@ -144,6 +170,7 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
         files: finished.files,
         notes: &plan.notes,
         effect: total(plan, finished.stats),
+        requantised: again(plan, finished.requantised),
         tensors: tensors.collect(),
     };
     let mut bytes = if plan.layout.packed { short(&document)? } else { serde_json::to_vec_pretty(&document)? };

@@ -9,6 +9,7 @@ pub(crate) mod frames;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 pub mod manifest;
+pub(crate) mod rescale;
 pub(crate) mod seal;
 pub(crate) mod sidecars;
 pub(crate) mod sink;

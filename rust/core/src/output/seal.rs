@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::blocks;
 use crate::format::header::Header;
 use crate::output::draft::Draft;
-use crate::output::effect::Effect;
+use crate::output::effect::{Again, Effect};
 use crate::output::ledger::Ordered;
 use crate::output::manifest::{self, FileEntry, Finished};
 use crate::output::sidecars;
@@ -22,6 +22,8 @@ pub struct Sealed {
     pub order: Vec<String>,
     /// Figures of the whole run.
     pub effect: Effect,
+    /// What quantising again did.
+    pub requantised: Option<Again>,
     /// The number of exceptions of a vector.
     pub exceptions: u64,
     /// Bytes of all files except the manifest.
@@ -56,14 +58,21 @@ fn finish(draft: &Draft, files: Vec<FileEntry>, input_sha256: Option<&[Vec<Optio
         Some(tally) => (tally.total(), tally.counts()),
         None => (0, &[][..]),
     };
-    let finished = Finished { stats: &ledger.stats, files: &files, input_sha256, exceptions: (exceptions, counts) };
+    let finished = Finished {
+        stats: &ledger.stats,
+        requantised: &ledger.requantised,
+        files: &files,
+        input_sha256,
+        exceptions: (exceptions, counts),
+    };
     let name = plan.inputs.output.manifest();
     let bytes =
         manifest::write(plan, &finished).map_err(|error| Error::io(&staging.path(name), "write")(error.into()))?;
     staging.write(name, &bytes)?;
     let mut order: Vec<String> = files.into_iter().map(|file| file.name).collect();
     order.push(name.to_owned());
-    Ok(Sealed { order, effect: manifest::total(plan, &ledger.stats), exceptions, written })
+    let requantised = manifest::again(plan, &ledger.requantised);
+    Ok(Sealed { order, effect: manifest::total(plan, &ledger.stats), requantised, exceptions, written })
 }
 
 /// The entries of the weight files, exceptions included. Each header is read again and its tensors are counted.

@@ -66,7 +66,7 @@ fn rewritten(plan: &Plan, name: &str) -> Option<Vec<u8>> {
         return None;
     }
     let (config, dtype) = (&plan.inputs.base().config, plan.options.dtype);
-    if plan.inputs.base().is_quantised() {
+    if plan.layout.unquantised {
         return config.unquantised(dtype);
     }
     dtype.and_then(|dtype| config.with_dtype(dtype))
@@ -137,7 +137,7 @@ fn index(plan: &Plan) -> Result<Option<(String, Vec<u8>)>> {
         return Ok(Some((name.into(), encode(&value, Path::new(name))?)));
     }
     let name = "model.safetensors.index.json";
-    if base.is_quantised() && (base.index.is_some() || plan.layout.files.len() > 1) {
+    if plan.layout.unquantised && (base.index.is_some() || plan.layout.files.len() > 1) {
         let value = json!({"metadata": {"total_size": total}, "weight_map": map()});
         return Ok(Some((name.into(), encode(&value, Path::new(name))?)));
     }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::numeric::dtype::{Dtype, Float};
 use crate::plan::inputs::{At, Inputs};
-use crate::plan::layout::{Layout, Span, TensorPlan};
+use crate::plan::layout::{Action, Layout, Span, TensorPlan};
 use crate::plan::output::Output;
 use crate::source::lane::{self, CHUNK};
 use crate::source::{Io, LONG};
@@ -16,6 +16,8 @@ use crate::system::os::DIRECT_ALIGNMENT;
 
 /// Bytes in memory per tensor of an input: its name, its place, and its part of the plan and of the statistics.
 const PER_TENSOR: u64 = 600;
+/// Bytes for each element of a part that is quantised again: values and codes of the part and of one of its blocks.
+const REQUANTISING: u64 = 64;
 /// Bytes in memory per frame of a packed output.
 const PER_FRAME: u64 = 24;
 /// Bytes for each worker: stacks, queues, and what the allocator keeps.
@@ -40,8 +42,12 @@ pub struct Need {
     pub packing: u64,
     /// The most bytes of decoded values of one tensor in one block.
     pub made: u64,
+    /// As `made`, for a tensor that is quantised again: it takes them for every block of a window.
+    pub block_made: u64,
     /// The most bytes that unpacking the operands of one tensor needs, beside their values.
     pub unpacking: u64,
+    /// Bytes that a worker needs to quantise again.
+    pub requantising: u64,
     /// How many outputs are computed from one read: each worker has a buffer for each.
     pub outputs: u64,
     /// Bytes of a block as delivered to a consumer in memory; 0 if windows go to files.
@@ -74,6 +80,8 @@ impl Need {
                     waiting += share.waiting;
                     need.packing = need.packing.max(share.packing);
                     need.made = need.made.max(share.made);
+                    need.block_made = need.block_made.max(share.block_made);
+                    need.requantising = need.requantising.max(share.requantising);
                     need.unpacking = need.unpacking.max(share.unpacking);
                 }
                 need.read += block_in;
@@ -103,6 +111,10 @@ struct Share {
     waiting: u64,
     /// What packing needs.
     packing: u64,
+    /// Decoded values of whole blocks, to be quantised again.
+    block_made: u64,
+    /// What quantising again needs.
+    requantising: u64,
 }
 
 /// Adds what the elements of a span need.
@@ -141,6 +153,17 @@ fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, span: Span) {
 fn in_block(inputs: &Inputs, plan: &TensorPlan, packed: bool, number: u64) -> Share {
     let begin = plan.begin.max(number * BLOCK) - plan.begin;
     let end = plan.bytes().min((number + 1) * BLOCK - plan.begin);
+    let scaled = inputs.scaled(At { input: 0, tensor: plan.base });
+    if let Some(format) = scaled.map(|scaled| &scaled.format).filter(|_| plan.requantised && !plan.terms.is_empty()) {
+        let code = |byte: u64| byte * 8 / format.codes.bits();
+        let (first, last) = format.whole_parts(code(begin), code(end));
+        let mut share = Share::default();
+        add(&mut share, inputs, plan, Span { begin: first, end: last, action: Action::Combine });
+        let [rows, columns] = format.part();
+        share.block_made = std::mem::take(&mut share.made);
+        share.requantising = rows * columns * REQUANTISING;
+        return share;
+    }
     let bits = plan.dtype.bits();
     // An element that is cut by the edge of a block is read whole in both blocks.
     let (from, to) = (begin * 8 / bits, ((end * 8).div_ceil(bits)).min(plan.elements));
@@ -201,6 +224,8 @@ impl Budget {
                 + need.made
                 + need.unpacking
                 + need.packing
+                + need.requantising
+                + blocks * need.block_made
                 + blocks * (need.outputs * BLOCK + need.block_in + 2 * need.block_waiting + need.block_delivered)
         };
         // Each window in progress has its own packet, and the consumer has a copy of one.
@@ -236,7 +261,7 @@ impl Budget {
             window_in: window_blocks * need.block_in,
             lane_chunks,
             streaming,
-            made: need.made,
+            made: need.made.max(window_blocks * need.block_made),
         })
     }
 }

@@ -9,10 +9,12 @@ use crate::checkpoint::open::{self, Kind};
 use crate::checkpoint::vector::{Encoding, VectorInfo};
 use crate::checkpoint::{Checkpoint, Tensor, descriptions, vector};
 use crate::codec::derived::Made;
+use crate::codec::scaled::Scaled;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::numeric::dtype::Dtype;
 use crate::plan::adapters;
+use crate::plan::layout::TensorPlan;
 use crate::plan::options::{Alpha, Options};
 use crate::plan::output::Output;
 use crate::storage::place::Place;
@@ -171,7 +173,7 @@ impl Inputs {
                 inputs.pair(minuend, subtrahend, None, options, control)?;
             }
             Request::Transfer { target, minuend, subtrahend, alpha } => {
-                inputs.target(target, control)?;
+                inputs.target(target, options, control)?;
                 inputs.pair(minuend, subtrahend, Some(alpha.clone()), options, control)?;
             }
             Request::Convert { vector } => {
@@ -201,7 +203,7 @@ impl Inputs {
                 if vectors.is_empty() {
                     return Err(Error::Usage("apply needs at least one vector".into()));
                 }
-                inputs.target(target, control)?;
+                inputs.target(target, options, control)?;
                 inputs.vectors(vectors, control)?;
             }
         }
@@ -220,8 +222,15 @@ impl Inputs {
     }
 
     /// Opens the target: the checkpoint whose other files are copied to the output.
-    fn target(&mut self, place: &Place, control: &Control) -> Result<()> {
-        let mut target = Checkpoint::open(place, control)?;
+    fn target(&mut self, place: &Place, options: &Options, control: &Control) -> Result<()> {
+        let mut target = match options.requantise {
+            Some(_) => Checkpoint::open_with_parts(place, control)?,
+            None => Checkpoint::open(place, control)?,
+        };
+        if options.requantise.is_some() && target.unread.is_none() && !target.is_quantised() {
+            let root = place.root.display();
+            return Err(Error::Usage(format!("{root}: the target is not quantised; leave --requantise out")));
+        }
         target.notes.extend(descriptions::missing_code(&target.label, &target.sidecars, &target.config));
         self.push("target", target);
         Ok(())
@@ -334,21 +343,32 @@ impl Inputs {
     /// What a tensor is computed from, if it is not stored in a file itself.
     pub fn made(&self, at: At) -> Option<&Made> {
         let made = self.list[at.input as usize].checkpoint.made.as_ref()?;
-        Some(&made[at.tensor as usize]).filter(|made| !matches!(made, Made::Stored))
+        Some(&made[at.tensor as usize]).filter(|made| !matches!(made, Made::Stored | Made::Part))
     }
 
     /// The type in which a tensor is written if no other is asked for: its own, and bf16 if it is quantised.
     pub fn own_dtype(&self, at: At) -> Dtype {
+        if self.scaled(at).is_some() { Dtype::BF16 } else { self.tensor(at).dtype }
+    }
+
+    /// Whether the output has a tensor's stored bytes, if nothing is added.
+    pub fn is_kept(&self, plan: &TensorPlan) -> bool {
+        let at = At { input: 0, tensor: plan.base };
+        plan.requantised || (self.scaled(at).is_none() && self.tensor(at).dtype == plan.dtype)
+    }
+
+    /// How a tensor is quantised, if it is.
+    pub fn scaled(&self, at: At) -> Option<&Scaled> {
         match self.made(at) {
-            Some(Made::Scaled(_)) => Dtype::BF16,
-            _ => self.tensor(at).dtype,
+            Some(Made::Scaled(scaled)) => Some(scaled),
+            _ => None,
         }
     }
 
-    /// Whether the first input's tensor has its stored bytes in the output, if nothing is added.
-    pub fn is_kept(&self, tensor: u32, dtype: Dtype) -> bool {
-        let at = At { input: 0, tensor };
-        !matches!(self.made(at), Some(Made::Scaled(_))) && self.tensor(at).dtype == dtype
+    /// Whether a tensor is only a part of a quantised weight.
+    pub fn is_part(&self, at: At) -> bool {
+        let made = self.list[at.input as usize].checkpoint.made.as_ref();
+        made.is_some_and(|made| matches!(made[at.tensor as usize], Made::Part))
     }
 
     /// The file that holds a tensor, or that holds what it is computed from.

@@ -4,6 +4,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::vector::Encoding;
 use crate::codec::packed::FRAME;
+use crate::codec::scaled::{Codes, Scaled};
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::format::header::Header;
@@ -62,8 +63,10 @@ pub struct TensorPlan {
     pub base: u32,
     /// Its type in the output.
     pub dtype: Dtype,
-    /// The number of its elements.
+    /// The number of its elements, as they are stored in the output.
     pub elements: u64,
+    /// Whether it has codes, as in the first input: its values are quantised again.
+    pub requantised: bool,
     /// Where it begins in its file. In a packed file every tensor begins with a block of its own.
     pub begin: u64,
     /// The summands; empty if the tensor is only copied or converted.
@@ -113,6 +116,10 @@ impl TensorPlan {
     ///
     /// With several vectors over different vocabularies, a span ends where one of the vectors ends.
     pub fn spans(&self, inputs: &Inputs) -> Vec<Span> {
+        if self.requantised {
+            let action = if self.terms.is_empty() { Action::Copy } else { Action::Combine };
+            return vec![Span { begin: 0, end: self.elements, action }];
+        }
         let mut ends: Vec<u64> = self.terms.iter().map(|term| term.elements).collect();
         ends.sort_unstable();
         ends.dedup();
@@ -123,7 +130,7 @@ impl TensorPlan {
             begin = end;
         }
         if begin < self.elements {
-            let kept = inputs.output == Output::Checkpoint && inputs.is_kept(self.base, self.dtype);
+            let kept = inputs.output == Output::Checkpoint && inputs.is_kept(self);
             let action = if kept { Action::Copy } else { Action::Convert };
             spans.push(Span { begin, end: self.elements, action });
         }
@@ -140,6 +147,8 @@ pub struct Layout {
     pub tensors: Vec<TensorPlan>,
     /// Whether any tensor's type differs from the first input's. Then headers, index and config are written anew.
     pub converted: bool,
+    /// Whether the first input is quantised and the output is not.
+    pub unquantised: bool,
     /// Whether each block is packed to a frame. Then offsets in files are those of the dense form.
     pub packed: bool,
 }
@@ -156,12 +165,20 @@ impl Layout {
                 Output::Checkpoint => source.elements(),
                 Output::Vector => found.terms[0].elements,
             };
-            let Match { tensor, base, terms } = found;
-            tensors.push(TensorPlan { tensor, base, dtype, elements, begin: 0, terms });
+            let Match { tensor, base: from, terms } = found;
+            let scaled = options.requantise.and_then(|_| inputs.scaled(At { input: 0, tensor: from }));
+            let (dtype, elements) = match scaled {
+                Some(Scaled { format, .. }) if format.codes == Codes::E4m3 => (Dtype::F8_E4M3, elements),
+                Some(Scaled { format, .. }) => (Dtype::U8, elements / format.columns * format.stride / 2),
+                None => (dtype, elements),
+            };
+            let requantised = scaled.is_some();
+            tensors.push(TensorPlan { tensor, base: from, dtype, elements, requantised, begin: 0, terms });
         }
-        let converted = tensors.iter().any(|plan: &TensorPlan| !inputs.is_kept(plan.base, plan.dtype));
+        let converted = tensors.iter().any(|plan: &TensorPlan| !inputs.is_kept(plan));
+        let unquantised = base.is_quantised() && options.requantise.is_none();
         let packed = inputs.output == Output::Vector && options.encoding == Encoding::Packed;
-        let mut layout = Self { files: Vec::new(), tensors, converted, packed };
+        let mut layout = Self { files: Vec::new(), tensors, converted, unquantised, packed };
         layout.place(inputs.output, base, converted || inputs.output == Output::Vector);
         Ok(layout)
     }
@@ -172,7 +189,7 @@ impl Layout {
         let mut first_block = 0;
         let shard = |plan: &TensorPlan| base.tensors[plan.tensor as usize].shard;
         // Weights that are no longer quantised grow, and some files would become too long to share.
-        let most = if base.is_quantised() { MOST } else { u64::MAX };
+        let most = if self.unquantised { MOST } else { u64::MAX };
         let cuts = cuts(&self.tensors, base.shards.len() as u32, shard, most);
         let renamed = cuts.len() > base.shards.len();
         for (number, end) in cuts {
@@ -298,7 +315,7 @@ mod tests {
     fn shards_are_cut_only_where_they_are_too_long() {
         let plan = |tensor, elements| {
             let (dtype, terms) = (Dtype::BF16, Vec::new());
-            TensorPlan { tensor, base: tensor, dtype, elements, begin: 0, terms }
+            TensorPlan { tensor, base: tensor, dtype, elements, requantised: false, begin: 0, terms }
         };
         // Of 20, 20, 60 and 20 bytes; the third alone is longer than 50.
         let tensors = [plan(0, 10), plan(1, 10), plan(2, 30), plan(3, 10)];

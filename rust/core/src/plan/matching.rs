@@ -260,6 +260,10 @@ impl<'a> Matcher<'a> {
 
     fn combine(&mut self, views: &mut [View<'a>]) {
         for at in self.tensors(0) {
+            if self.inputs.is_part(at) {
+                self.found.matches.push(Match { tensor: at.tensor, base: at.tensor, terms: Vec::new() });
+                continue;
+            }
             let embedding = tied::tied_embedding(self.inputs.base(), at.tensor);
             let base = embedding.map_or(at, |tensor| At { tensor, ..at });
             if embedding.is_some() {
@@ -327,7 +331,9 @@ impl<'a> Matcher<'a> {
             if alpha == 0.0 {
                 continue;
             }
-            if dtype.float().is_none() {
+            if let Some(why) = self.not_requantised(base, elements) {
+                self.problem(base, why);
+            } else if dtype.float().is_none() {
                 self.problem(base, format!("it is {dtype} in the target, which is not combined (only BF16, F16 and F32 are); exclude it (--exclude) or convert the checkpoint"));
             } else if self.floats(&difference) {
                 let Difference { minuend, subtrahend, exceptions, .. } = difference;
@@ -353,6 +359,14 @@ impl<'a> Matcher<'a> {
             self.note("tensor(s) with alpha 0, kept", shown);
         }
         terms
+    }
+
+    /// Why a tensor of a target that is quantised again cannot be; `None` if it can, or is not quantised.
+    fn not_requantised(&self, at: At, elements: u64) -> Option<String> {
+        let scaled = self.options.requantise.and_then(|_| self.inputs.scaled(at))?;
+        let whole = elements == self.inputs.tensor(at).elements();
+        let why = if whole { scaled.can_be_requantised().err()? } else { "only some of its rows would be" };
+        Some(format!("it is not quantised again, because {why}; exclude it (--exclude), or leave --requantise out"))
     }
 
     /// Whether donors without a stored output head tie it to the embedding. Many configurations leave the flag to the

@@ -23,6 +23,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::NUMERIC_SPEC;
 use crate::checkpoint::shard::{OnDisk, Store};
+use crate::codec::scaled::encode::Scales;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
@@ -195,7 +196,7 @@ impl Plan {
                 self.counts.combined += 1;
                 self.counts.elements += plan.combined();
                 rounded += u64::from(plan.dtype != Float::F32.dtype());
-            } else if !self.inputs.is_kept(plan.base, plan.dtype) {
+            } else if !self.inputs.is_kept(plan) {
                 self.counts.converted += 1;
                 rounded += u64::from(plan.dtype != Float::F32.dtype());
             } else {
@@ -269,6 +270,9 @@ impl Plan {
         // Only if given, so that the manifests of runs without it stay as they were.
         if let Some(base) = &options.base {
             recipe["base"] = base.as_str().into();
+        }
+        if let Some(scales) = options.requantise {
+            recipe["requantise"] = if scales == Scales::Keep { "keep" } else { "fresh" }.into();
         }
         if let Some(schedule) = &options.schedule {
             recipe["schedule"] = schedule.text.as_str().into();

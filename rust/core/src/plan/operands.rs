@@ -19,7 +19,7 @@ impl Inputs {
 
     /// Where elements `[first, end)` of a tensor are stored (or bytes `[first, end)`, if an element has less than one
     /// byte).
-    pub fn stored(&self, at: At, first: u64, end: u64) -> Read {
+    fn stored(&self, at: At, first: u64, end: u64) -> Read {
         let tensor = self.tensor(at);
         let size = tensor.dtype.unit();
         Read { shard: tensor.shard, begin: tensor.begin + first * size, len: (end - first) * size }

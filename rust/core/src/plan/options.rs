@@ -7,6 +7,7 @@ use regex::Regex;
 use serde::Deserialize;
 
 use crate::checkpoint::vector::Encoding;
+use crate::codec::scaled::encode::Scales;
 use crate::error::{Error, Result};
 use crate::numeric::dtype::Float;
 pub use crate::plan::alpha::Alpha;
@@ -63,6 +64,15 @@ impl FromStr for Vocab {
             "common" => Ok(Self::Common),
             _ => Err(Error::Usage(format!("--vocab is strict or common, not `{text}`"))),
         }
+    }
+}
+
+/// Reads `--scales`.
+pub(super) fn parse_scales(text: &str) -> Result<Scales> {
+    match text {
+        "keep" => Ok(Scales::Keep),
+        "fresh" => Ok(Scales::Fresh),
+        _ => Err(Error::Usage(format!("--scales is keep or fresh, not `{text}`"))),
     }
 }
 
@@ -136,6 +146,8 @@ pub struct Options {
     pub encoding: Encoding,
     /// How results are rounded.
     pub rounding: RoundingMode,
+    /// Whether a quantised target is quantised again, and how scales are chosen; `None` writes bf16.
+    pub requantise: Option<Scales>,
     /// Seed of stochastic rounding.
     pub seed: u64,
     /// What to do about vocabularies of different size.
@@ -174,6 +186,7 @@ impl Default for Options {
             dtype: None,
             encoding: Encoding::default(),
             rounding: RoundingMode::default(),
+            requantise: None,
             seed: 0,
             vocab: Vocab::default(),
             include: Vec::new(),
@@ -236,6 +249,9 @@ impl Options {
             return Err(Error::Usage(
                 "--rounding stochastic has nothing to round with --dtype f32; leave one of them out".into(),
             ));
+        }
+        if self.requantise.is_some() && self.dtype.is_some() {
+            return Err(Error::Usage("--requantise keeps every type of the target; leave --dtype out".into()));
         }
         Ok(())
     }

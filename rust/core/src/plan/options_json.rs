@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::plan::options::{Alpha, AlphaRule, Claim, Options, parse_dtype, parse_pattern};
+use crate::plan::options::{Alpha, AlphaRule, Claim, Options, parse_dtype, parse_pattern, parse_scales};
 
 /// A member that is missing or unknown is an error: the two sides are of different versions then.
 #[derive(Deserialize)]
@@ -14,6 +14,7 @@ struct Document {
     dtype: Option<String>,
     encoding: String,
     rounding: String,
+    requantise: Option<String>,
     seed: u64,
     vocab: String,
     include: Vec<String>,
@@ -60,6 +61,7 @@ impl Options {
             dtype: given.dtype.as_deref().map(parse_dtype).transpose()?,
             encoding: given.encoding.parse()?,
             rounding: given.rounding.parse()?,
+            requantise: given.requantise.as_deref().map(parse_scales).transpose()?,
             seed: given.seed,
             vocab: given.vocab.parse()?,
             include: patterns("--include", given.include)?,
@@ -87,7 +89,7 @@ mod tests {
 
     fn whole() -> Value {
         json!({
-            "memory": 1, "threads": null, "dtype": "f16", "encoding": "dense", "rounding": "stochastic", "seed": u64::MAX, "vocab": "common",
+            "memory": 1, "threads": null, "dtype": "f16", "encoding": "dense", "rounding": "stochastic", "requantise": "fresh", "seed": u64::MAX, "vocab": "common",
             "include": ["a"], "exclude": [], "schedule": "linear:0,1", "io": "pread", "sync": false, "sha256": true,
             "overwrite": false, "resume": false, "prefixes": ["p."], "base": null,
             "alpha_rules": [{"pattern": "b", "text": "0.1", "number": "0.1"}],

@@ -63,6 +63,7 @@ pub fn run<'p>(drafts: &mut [Draft<'p>], isa: Isa, control: &Control) -> Result<
     pool::run(&shared, &windows, control, work, commit)?;
     control.begin(Phase::Syncing, 0);
     let finish = |((draft, sinks), resumed): ((&mut Draft, &Vec<Sink>), u64)| {
+        draft.ledger.rescale(draft.staging, sinks, control)?;
         let Ordered::Frames(frames) = &mut draft.ledger.ordered else {
             let mut synced = true;
             for (sink, file) in sinks.iter().zip(&plan.layout.files) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::numeric::simd::Isa;
-use crate::output::effect::Effect;
+use crate::output::effect::{Again, Effect};
 use crate::output::seal::Sealed;
 use crate::plan::Plan;
 use crate::plan::document::Tensors;
@@ -29,6 +29,8 @@ pub struct Written<'a> {
     seconds: f64,
     engine: Engine,
     effect: Effect,
+    /// `None` unless a quantised target was quantised again.
+    requantised: Option<Again>,
     /// `None` unless the output is a vector.
     exceptions: Option<u64>,
     notes: &'a [String],
@@ -79,6 +81,7 @@ impl<'a> Written<'a> {
     /// The result of a run that computed and sealed a folder.
     pub fn new(plan: &'a Plan, out: &Path, computed: &Computed, sealed: Sealed, started: Instant, isa: Isa) -> Self {
         let mut warnings = sealed.effect.warnings(plan);
+        warnings.extend(sealed.requantised.map(|again| again.warning(&sealed.effect)));
         if plan.counts.combined == 0 && plan.inputs.output == Output::Checkpoint {
             warnings.push("no tensor was combined: the output is the target without any vector".into());
         }
@@ -100,6 +103,7 @@ impl<'a> Written<'a> {
             bytes: Bytes { read: plan.read_bytes, written: sealed.written },
             seconds: started.elapsed().as_secs_f64(),
             engine,
+            requantised: sealed.requantised,
             exceptions: (plan.inputs.output == Output::Vector).then_some(sealed.exceptions),
             ..Self::of(plan, out, isa, sealed.effect, warnings)
         }
@@ -122,18 +126,21 @@ impl<'a> Written<'a> {
         struct Manifest {
             files: Vec<File>,
             effect: Effect,
+            requantised: Option<Again>,
             vector: Option<Vector>,
         }
         let path = out.join(plan.inputs.output.manifest());
         let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
         let manifest: Manifest =
             serde_json::from_slice(&bytes).map_err(|error| Error::corrupt(&path, error.to_string()))?;
-        let warnings = manifest.effect.warnings(plan);
+        let mut warnings = manifest.effect.warnings(plan);
+        warnings.extend(manifest.requantised.map(|again| again.warning(&manifest.effect)));
         let isa = Isa::from_env()?;
         Ok(Self {
             files: manifest.files.len() + 1,
             bytes: Bytes { read: 0, written: manifest.files.iter().map(|file| file.size).sum() },
             engine: Engine { resumed_bytes: plan.layout.bytes(), ..Engine::idle(plan, isa) },
+            requantised: manifest.requantised,
             exceptions: manifest.vector.map(|vector| vector.exceptions),
             ..Self::of(plan, out, isa, manifest.effect, warnings)
         })
@@ -151,6 +158,7 @@ impl<'a> Written<'a> {
             seconds: 0.0,
             engine: Engine::idle(plan, isa),
             effect,
+            requantised: None,
             exceptions: None,
             notes: &plan.notes,
             warnings,

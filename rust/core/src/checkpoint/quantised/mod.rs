@@ -15,7 +15,6 @@ use serde_json::Value;
 
 use self::claim::Claim;
 use self::parts::{Coded, Companions, coded, is_companion, is_of_activations};
-use self::reading::Parts;
 use crate::checkpoint::{Checkpoint, Tensor, descriptions};
 use crate::codec::derived::Made;
 use crate::codec::scaled::{Codes, Format, Scaled, Start};
@@ -32,6 +31,15 @@ const MAX_MODELOPT: u64 = 16 << 20;
 const AGAIN: &str = "download or save the checkpoint again";
 /// The advice at the end of errors about formats that are not read.
 const UNQUANTISED: &str = "use the unquantised checkpoint";
+
+/// What becomes of tensors that are only parts of quantised weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// They are left out, as in a checkpoint that is not quantised.
+    Dropped,
+    /// They stay among the tensors, for an output that is quantised in the same way.
+    Kept,
+}
 
 /// Why the weights of a quantised checkpoint are not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +74,8 @@ impl From<Error> for Stop {
 ///
 /// # Errors
 /// Parts of a weight that do not belong together: no scales or too many, or scales without a weight.
-pub fn fold(checkpoint: &mut Checkpoint) -> Result<()> {
-    match try_fold(checkpoint) {
+pub fn fold(checkpoint: &mut Checkpoint, parts: Parts) -> Result<()> {
+    match try_fold(checkpoint, parts) {
         Ok(()) => Ok(()),
         Err(Stop::Error(error)) => Err(error),
         Err(Stop::Unread(unread)) => {
@@ -77,7 +85,7 @@ pub fn fold(checkpoint: &mut Checkpoint) -> Result<()> {
     }
 }
 
-fn try_fold(checkpoint: &mut Checkpoint) -> std::result::Result<(), Stop> {
+fn try_fold(checkpoint: &mut Checkpoint, parts: Parts) -> std::result::Result<(), Stop> {
     let Some(claim) = claim(checkpoint)? else { return Ok(()) };
     if !claim.is_known() {
         return Err(Stop::Unread(Unread::Method(claim.method)));
@@ -117,7 +125,11 @@ fn try_fold(checkpoint: &mut Checkpoint) -> std::result::Result<(), Stop> {
                 tensors.push(tensor);
                 made.push(Made::Stored);
             }
-            Role::Part => {}
+            Role::Part if parts == Parts::Dropped => {}
+            Role::Part => {
+                tensors.push(tensor);
+                made.push(Made::Part);
+            }
             Role::Weight(weight) => {
                 let Weight { name, shape, scaled } = *weight;
                 let bytes = shape.iter().product::<u64>() * 4;
@@ -127,7 +139,9 @@ fn try_fold(checkpoint: &mut Checkpoint) -> std::result::Result<(), Stop> {
             }
         }
     }
-    descriptions::leave_out_quantised(checkpoint);
+    if parts == Parts::Dropped {
+        descriptions::leave_out_quantised(checkpoint);
+    }
     checkpoint.compute(tensors, made, notes);
     Ok(())
 }
@@ -196,7 +210,7 @@ fn weight(
         }
     };
     let (shape, stride) = dimensions(checkpoint, tensor, coded, companions.shape)?;
-    let parts = Parts {
+    let parts = reading::Parts {
         codes: coded.codes,
         shape: &shape,
         stride,

@@ -9,6 +9,7 @@
 //! ```
 
 mod decode;
+pub mod encode;
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! What a window has once it is computed, apart from its bytes.
 
+use crate::codec::scaled::encode::Requantised;
 use crate::numeric::stats::Stats;
 
 /// What is known about a block once it is computed.
@@ -11,6 +12,19 @@ pub struct BlockRecord {
     pub frame: FrameRecord,
     /// Figures of the tensors that have elements beginning in this block, by index in the layout.
     pub stats: Vec<(u32, Stats)>,
+    /// What quantising again did to the parts that begin in this block, by tensor.
+    pub requantised: Vec<(u32, Requantised)>,
+}
+
+/// A scale that changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rescaled {
+    /// The weight, by index in the layout.
+    pub tensor: u32,
+    /// The number of the scale among those of the weight.
+    pub index: u64,
+    /// Its bytes; as many of them count as its type has.
+    pub bytes: [u8; 4],
 }
 
 /// What is written of a block that is packed.
@@ -54,4 +68,6 @@ pub struct Outcome {
     pub found: Found,
     /// Its frames, if blocks are packed.
     pub frames: Vec<u8>,
+    /// Scales that change, of weights that are quantised again.
+    pub rescaled: Vec<Rescaled>,
 }

@@ -16,8 +16,10 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::requantise::Stored;
 use crate::codec::derived::Encoded;
-use crate::engine::gather::{Gather, Slot, Sources};
+use crate::codec::scaled::Scaled;
+use crate::engine::gather::{Gather, Loaded, Slot, Sources};
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::plan::Plan;
@@ -43,6 +45,10 @@ pub(super) struct Piece<'p> {
     pub end: u64,
     /// The file offset of `first`.
     pub at: u64,
+    /// The elements that are decoded: its own, and where values are quantised again, those of the same blocks.
+    pub decoded: Range<u64>,
+    /// How it is quantised again. Then it has all elements of its tensor in the window, and elements are codes.
+    pub into: Option<&'p Scaled>,
 }
 
 /// What is done with a piece, and where its inputs will be loaded.
@@ -67,7 +73,17 @@ impl<'p> Piece<'p> {
             Work::Copy(own) => Work::Copy(*own),
             Work::Add(_) => Work::Add(0..0),
         };
-        Self { work, ..*self }
+        Self { work, decoded: self.decoded.clone(), ..*self }
+    }
+
+    /// The loaded codes and scales of its own values.
+    pub fn stored<'l>(&self, loaded: &'l Loaded) -> Stored<'l> {
+        match &self.work {
+            Work::Combine { own: Encoded::Scaled { bytes: [codes, scales], .. }, .. } => {
+                Stored { codes: loaded.bytes(*codes), scales: loaded.bytes(*scales) }
+            }
+            _ => Stored { codes: &[], scales: &[] },
+        }
     }
 
     /// Whether one of the plans has this piece. Plans with the same terms for a tensor have the same pieces of it.
@@ -145,6 +161,9 @@ impl<'p> Collect<'_, 'p, '_> {
     ) -> Result<()> {
         let (this, inputs) = (&self.plans[plan].layout.tensors[tensor], &self.plans[plan].inputs);
         let unit = this.dtype.unit();
+        if this.requantised && !this.terms.is_empty() {
+            return self.codes(plan, tensor, block, begin, window_end);
+        }
         // Bytes of the tensor in this block.
         let (from, to) = (begin.max(this.begin) - this.begin, end.min(this.begin + this.bytes()) - this.begin);
         for span in this.spans(inputs) {
@@ -155,6 +174,7 @@ impl<'p> Collect<'_, 'p, '_> {
                 continue;
             }
             let work = self.work(self.plans[plan], tensor, span, start..stop, window_end)?;
+            let decoded = start..stop;
             self.pieces.push(Piece {
                 block,
                 plan,
@@ -164,8 +184,34 @@ impl<'p> Collect<'_, 'p, '_> {
                 counted: from.div_ceil(unit).max(start),
                 end: stop,
                 at: this.begin + start * unit,
+                decoded,
+                into: None,
             });
         }
+        Ok(())
+    }
+
+    /// Adds the piece of a tensor that is quantised again: all of its codes from byte `begin` of the file to the end of
+    /// the window.
+    fn codes(&mut self, plan: usize, tensor: usize, block: usize, begin: u64, window_end: u64) -> Result<()> {
+        let own = self.plans[plan];
+        let (this, inputs) = (&own.layout.tensors[tensor], &own.inputs);
+        let at = At { input: 0, tensor: this.base };
+        let Some(into) = inputs.scaled(at) else { return Ok(()) };
+        // Its piece began in an earlier block of this window.
+        if block > 0 && this.begin < begin {
+            return Ok(());
+        }
+        let from = begin.max(this.begin);
+        let code = |offset: u64| (offset - this.begin) * 8 / into.format.codes.bits();
+        let (first, end) = (code(from), code(window_end.min(this.begin + this.bytes())));
+        let (low, high) = into.format.whole_parts(first, end);
+        let span = Span { begin: 0, end: this.elements, action: Action::Combine };
+        let encoded = self.gather.operand(inputs, at, low, high);
+        let terms = self.terms(own, tensor, span, low..high, window_end)?;
+        let work = Work::Combine { own: encoded, terms };
+        let (counted, decoded, into) = (first, low..high, Some(into));
+        self.pieces.push(Piece { block, plan, tensor, work, first, counted, end, at: from, decoded, into });
         Ok(())
     }
 
@@ -185,7 +231,9 @@ impl<'p> Collect<'_, 'p, '_> {
         }
         let own = At { input: 0, tensor: this.base };
         if span.action == Action::Copy {
-            return Ok(Work::Copy(self.gather.stored(inputs, own, start, stop)));
+            // The bytes stay as they are, so the type is that of the output.
+            let unit = this.dtype.unit();
+            return Ok(Work::Copy(self.gather.tensor(inputs, own, start * unit, (stop - start) * unit)));
         }
         let own = self.gather.operand(inputs, own, start, stop);
         Ok(Work::Combine { own, terms: self.terms(plan, tensor, span, start..stop, window_end)? })

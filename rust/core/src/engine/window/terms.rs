@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::pieces::{Piece, TermSlots, Work};
-use super::{Shared, Variant};
+use super::{Shared, Variant, requantise};
 use crate::codec::derived::Encoded;
 use crate::codec::packed::unpack::Unpacker;
 use crate::engine::gather::{Loaded, Slot};
@@ -53,7 +53,7 @@ impl<'v> Run<'v> {
         let own = At { input: 0, tensor: this.base };
         let mut number = 0;
         let mut decoded = |encoded: &Encoded<Slot>, at: At| {
-            let bytes = encoded.room(piece.end - piece.first) as usize;
+            let bytes = encoded.room(piece.decoded.end - piece.decoded.start) as usize;
             let (mine, rest) = std::mem::take(&mut room).split_at_mut(bytes);
             room = rest;
             if unpackers.len() <= number {
@@ -61,7 +61,7 @@ impl<'v> Run<'v> {
             }
             let unpacker = &mut unpackers[number];
             number += 1;
-            let operand = encoded.map(|&slot| loaded.bytes(slot)).decode(isa, piece.first, mine, unpacker);
+            let operand = encoded.map(|&slot| loaded.bytes(slot)).decode(isa, piece.decoded.start, mine, unpacker);
             operand.ok_or_else(|| damaged(&plan.inputs, at))
         };
         let target = match &piece.work {
@@ -89,7 +89,48 @@ impl<'v> Run<'v> {
         let rounding = rounding(plan, piece, plan.options.rounding);
         // What is packed is the exact difference.
         let to = if plan.layout.packed { Float::F32 } else { float(this.dtype) };
-        Ok(Self { isa, first: piece.first, to, rounding, values })
+        Ok(Self { isa, first: piece.decoded.start, to, rounding, values })
+    }
+
+    /// The instruction set that it computes with.
+    pub const fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The factor that turns the recorded request into the requested change: that of one vector.
+    pub fn scale_of_request(&self) -> f32 {
+        match &self.values {
+            Values::Sum { terms, .. } if terms.len() == 1 => terms[0].alpha,
+            _ => 1.0,
+        }
+    }
+
+    /// Values of the elements of some ranges, one range after the other, before they are rounded.
+    pub fn values(&self, ranges: &[Range<u64>], to: &mut requantise::Values) {
+        let requantise::Values { t, r, v, random, bytes } = to;
+        [&mut *t, &mut *r, &mut *v].into_iter().for_each(Vec::clear);
+        random.clear();
+        let Values::Sum { target, terms } = &self.values else { return };
+        for range in ranges {
+            let (begin, end) = ((range.start - self.first) as usize, (range.end - self.first) as usize);
+            let target = target.part(begin, end);
+            let mut part: Vec<Term> = terms.iter().map(|term| part(term, begin, end)).collect();
+            bytes.resize((end - begin) * Float::F32.size(), 0);
+            let floats = |bytes: &[u8], to: &mut Vec<f32>| {
+                to.extend(bytes.as_chunks().0.iter().map(|&x| f32::from_le_bytes(x)));
+            };
+            floats(target.bytes, t);
+            combine(self.isa, target, &part, range.start, Float::F32, &Rounding::Nearest, bytes, None);
+            floats(bytes, r);
+            if let [only] = &mut part[..] {
+                only.alpha = 1.0;
+            }
+            add(self.isa, &part, range.start, Float::F32, bytes, &mut Vec::new(), None);
+            floats(bytes, v);
+            if let Rounding::Stochastic { key } = self.rounding {
+                random.extend(philox::words(self.isa, key, range.start, end - begin));
+            }
+        }
     }
 
     /// Takes another factor for every term, and another rounding.
@@ -139,11 +180,7 @@ impl<'v> Run<'v> {
 
     fn elements(&self, from: u64, to: u64, out: &mut [u8], misfits: &mut Vec<(u64, f32)>, stats: Option<&mut Stats>) {
         let (begin, end) = ((from - self.first) as usize, (to - self.first) as usize);
-        let part = |term: &Term<'v>| Term {
-            minuend: term.minuend.part(begin, end),
-            subtrahend: term.subtrahend.map(|subtrahend| subtrahend.part(begin, end)),
-            ..*term
-        };
+        let part = |term: &Term<'v>| part(term, begin, end);
         match &self.values {
             Values::Copy(_) => {}
             Values::Vector { terms } => {
@@ -155,6 +192,15 @@ impl<'v> Run<'v> {
                 combine(self.isa, target.part(begin, end), &terms, from, self.to, &self.rounding, out, stats);
             }
         }
+    }
+}
+
+/// Elements `[begin, end)` of a term.
+fn part<'v>(term: &Term<'v>, begin: usize, end: usize) -> Term<'v> {
+    Term {
+        minuend: term.minuend.part(begin, end),
+        subtrahend: term.subtrahend.map(|subtrahend| subtrahend.part(begin, end)),
+        ..*term
     }
 }
 
