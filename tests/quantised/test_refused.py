@@ -112,7 +112,7 @@ METHODS: dict[str, tuple[dict[str, Any], Tensors]] = {
     "hqq": ({}, {"W_q": ones([100, 160], U8), "scale": ones([1, 500], F16), "zero": ones([1, 500], F16)}),
     "aqlm": ({"nbits_per_codebook": 16}, {
         "codes": ones([200, 20, 1], torch.int32), "scales": ones([200, 1], F16)}),
-    "exl3": ({"bits": 4.0}, {"trellis": ones([10, 12, 32], I32), "suh": ones([160], F16)}),
+    "exl3": ({"bits": 4.0}, {"trellis": ones([10, 12, 32], I32), "svh": ones([160], F16)}),
     "quark": ({"export": {"pack_method": "order"}}, {
         "weight": ones([200, 80], U8), "weight_scale": ones([200, 5], U8)}),
     "torchao": ({"quant_type": "int4_weight_only"}, {"weight": ones([200, 80], U8)}),
