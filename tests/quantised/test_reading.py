@@ -182,6 +182,9 @@ REST = (
 
 def test_a_config_in_a_form_of_its_own_keeps_it(tmp_path: Path) -> None:
     make = made("Qwen3 under BF16")
+    make.files |= {name: {"quant_method": "fp8"} for name in GONE_FILES} | {
+        "generation_config.json": {"top_k": 7}
+    }
     target = make.save(tmp_path / "t", config=ODD)
     donors = [plain(tmp_path, make, seed)[0] for seed in "gs"]
     transfer(target, *donors, tmp_path / "out", alpha=ALPHA)
@@ -189,3 +192,6 @@ def test_a_config_in_a_form_of_its_own_keeps_it(tmp_path: Path) -> None:
     assert json.loads(text) == freed(json.loads(ODD))
     for part in REST:
         assert part in text
+    assert not any((tmp_path / "out" / name).exists() for name in GONE_FILES)
+    kept = "generation_config.json"
+    assert (tmp_path / "out" / kept).read_bytes() == (target / kept).read_bytes()

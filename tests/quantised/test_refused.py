@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,13 +12,13 @@ import torch
 
 from families import generator, noise, write
 from hostile import call, raw, refused
-from quantised.layouts import made
-from quantised.maker import E4M3, E8M0, F4, F16, F32, I32, U8, Maker, freed
+from quantised.layouts import KINDS, made
+from quantised.maker import BF16, E4M3, E8M0, F4, F16, F32, I32, U8, Maker, freed
 from quantised.shared import base
 from taskvec import CorruptError, MismatchError, check, extract
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from families import Tensors
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 ATTENTION, MLP = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.gate_proj"
 Q, GATE = f"{ATTENTION}.weight", f"{MLP}.weight"
 UP = "model.layers.0.mlp.up_proj.weight"
+ACTIVATIONS = ("input_scale", "input_global_scale", "activation_scale", ".k_scale", ".v_scale")
 EXPERTS = "model.layers.0.mlp.experts.down_proj"
 EXPERT = "layers.0.ffn.experts.0.w1"
 
@@ -55,6 +57,16 @@ def unsaid(make: Maker) -> None:
 def asymmetric(make: Maker) -> None:
     make.config["quantization_config"]["config_groups"]["group_0"]["weights"]["symmetric"] = False
     make.stored[f"{ATTENTION}.weight_zero_point"] = ones([25, 5], I32)
+
+
+def asymmetric_in_name(make: Maker) -> None:
+    make.config["quantization_config"]["config_groups"]["group_0"]["weights"]["symmetric"] = False
+
+
+def rotated(make: Maker) -> None:
+    apply = [{"targets": ["Linear"], "location": "weight_output"}]
+    groups = {"R1": {"type": "hadamard", "apply": apply}}
+    make.config["quantization_config"]["transform_config"] = {"config_groups": groups}
 
 
 # What is done to a checkpoint of which kind, the tensor that is to blame, and what is said of it.
@@ -97,6 +109,22 @@ BROKEN: dict[str, tuple[str, Callable[[Maker], object], str, str]] = {
                            "model.layers.0.y.weight", "U8"),
     "bytes of ComfyUI": ("Qwen3 under BF16", instead(f"{ATTENTION}.comfy_quant", [40], U8),
                          f"{ATTENTION}.comfy_quant", ""),
+    "one scale where there should be blocks": ("DeepSeek-V3", instead(f"{UP}_scale_inv", [1, 1], F32), UP,
+                                               "scale|shape"),
+    "a scale of fused weights that are plain": ("rows of experts", instead(
+        "model.layers.0.mlp.experts.gate_up_proj", [3, 192, 160], BF16), "gate_up_proj", "scale"),
+    "a scale of a plain weight under its stem": ("DeepSeek-V4", lambda make: make.stored.update(
+        {"layers.0.attn.wq_a.weight": ones([192, 160], BF16), "layers.0.attn.wq_a.scale": ones([2, 2], F32)}),
+        "layers.0.attn.wq_a", "scale"),
+    "zero points that are not there": ("Kimi-K2", asymmetric_in_name, "", "zero|symmetric"),
+    # The weight that is meant is the stored one times a factor for each column, or plus a product.
+    "factors of columns": ("ModelOpt NVFP4", instead(f"{ATTENTION}.pre_quant_scale", [160], BF16), ATTENTION,
+                           "pre_quant_scale"),
+    "a product to be added": ("ModelOpt NVFP4", lambda make: make.stored.update({
+        f"{ATTENTION}.svdquant_lora_a": ones([8, 160], BF16),
+        f"{ATTENTION}.svdquant_lora_b": ones([200, 8], BF16)}), ATTENTION, "svdquant"),
+    # The weights are meant in a basis of their own, in which no donor's are.
+    "rotated weights": ("NVFP4", rotated, "", "transform"),
 }  # fmt: skip
 
 # Formats that are refused by the name of their method, with what such a checkpoint stores for a layer.
@@ -112,7 +140,7 @@ METHODS: dict[str, tuple[dict[str, Any], Tensors]] = {
     "hqq": ({}, {"W_q": ones([100, 160], U8), "scale": ones([1, 500], F16), "zero": ones([1, 500], F16)}),
     "aqlm": ({"nbits_per_codebook": 16}, {
         "codes": ones([200, 20, 1], torch.int32), "scales": ones([200, 1], F16)}),
-    "exl3": ({"bits": 4.0}, {"trellis": ones([10, 12, 32], I32), "suh": ones([160], F16)}),
+    "exl3": ({"bits": 4.0}, {"trellis": ones([10, 12, 32], I32), "svh": ones([160], F16)}),
     "quark": ({"export": {"pack_method": "order"}}, {
         "weight": ones([200, 80], U8), "weight_scale": ones([200, 5], U8)}),
     "torchao": ({"quant_type": "int4_weight_only"}, {"weight": ones([200, 80], U8)}),
@@ -187,3 +215,37 @@ def test_codes_without_a_word_of_how_to_read_them_are_refused(tmp_path: Path) ->
     make = made("ModelOpt FP8")
     make.files.clear()
     assert_refused(make.save(tmp_path / "broken"), make, tmp_path, "", "quantis|F8_E4M3")
+
+
+def damaged(make: Maker) -> Iterator[tuple[str, Tensors]]:
+    """What a checkpoint stores, with one part missing, cut, or of a type that no part can have."""
+    seen: set[tuple[str, int]] = set()
+    for name, one in make.stored.items():
+        like = name.rpartition(".")[2], one.dim()
+        # Without its shape a packed weight still has one; scales of activations belong to no weight.
+        if one is make.logical.get(name) or like in seen or name.endswith(("_shape", *ACTIVATIONS)):
+            continue
+        seen.add(like)
+        rest = {key: value for key, value in make.stored.items() if key != name}
+        yield f"without {name}", rest
+        yield f"{name} in F64", {**rest, name: torch.ones(one.shape, dtype=torch.float64)}
+        if one.dim() and one.shape[0] > 1:
+            yield f"{name} without its first row", {**rest, name: one[1:].clone()}
+        if one.dim() > 1 and one.shape[-1] > 1 and one.dtype != F4:
+            yield f"{name} without its last column", {**rest, name: one[..., :-1].contiguous()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_part_may_be_missing_or_cut(kind: str, tmp_path: Path) -> None:
+    make = made(kind)
+    donors = [write(tmp_path / seed, make.plainly(seed), config=freed(make.config)) for seed in "gs"]
+    assert check(make.save(tmp_path / "whole"), *donors).compatible
+    for what, stored in damaged(make):
+        other = Maker(kind, config=make.config, files=make.files, stored=stored)
+        folder = other.save(tmp_path / "damaged")
+        try:
+            compatible = check(folder, *donors).compatible
+        except CorruptError:
+            compatible = False
+        assert not compatible, what
+        shutil.rmtree(folder)

@@ -83,6 +83,26 @@ def channels(make: Maker, dtype: torch.dtype = BF16) -> None:
         make.channel(f"{stem}.weight", shape, dtype)
 
 
+def expert_channels(make: Maker) -> None:
+    """compressed-tensors: one scale a row of each expert, all experts in one tensor."""
+    config = qwen3(make)
+    config["quantization_config"] = compressed("float-quantized", {**FP8, "strategy": "channel"})
+    for name, shape in (("gate_up_proj", [3, 192, 160]), ("down_proj", [3, 160, 96])):
+        make.channel(f"model.layers.0.mlp.experts.{name}", shape, BF16)
+
+
+def listed_channels(make: Maker) -> None:
+    """ModelOpt: one scale a row, in a list."""
+    said = {
+        "quant_algo": "FP8_PER_CHANNEL_PER_TOKEN",
+        "kv_cache_quant_algo": None,
+        "exclude_modules": ["lm_head"],
+    }
+    qwen3(make)["quantization_config"] = {"quant_method": "modelopt", **said}
+    for stem, shape in linears().items():
+        make.channel(f"{stem}.weight", shape, F32, [shape[0]])
+
+
 def tensors(make: Maker) -> None:
     """compressed-tensors: one scale a tensor, stored as a list of one."""
     config = qwen3(make, torch_dtype="float8_e4m3fn")

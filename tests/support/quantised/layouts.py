@@ -23,6 +23,8 @@ KINDS: dict[str, Callable[[Maker], None]] = {
     "MXFP8 under E8M0": lambda make: eights.mxfp8(make, E8M0),
     "rows": eights.channels,
     "rows under F32": lambda make: eights.channels(make, F32),
+    "rows of experts": eights.expert_channels,
+    "rows in a list": eights.listed_channels,
     "whole tensors": eights.tensors,
     "other blocks": eights.blocks,
     "Mistral": eights.mistral,

@@ -33,7 +33,7 @@ _RANKS = (
 # What is no longer true of a checkpoint whose weights are plain numbers.
 _GONE = ("quantization_config", "compression_config", "expert_dtype", "store_dtype")
 # What vLLM and SGLang take for a sign of codes by its mere presence.
-GONE_FILES = ("hf_quant_config.json",)
+GONE_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_model_description.json")
 
 
 @dataclass
