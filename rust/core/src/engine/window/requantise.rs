@@ -249,7 +249,7 @@ impl Job<'_> {
                 let place = (element - self.piece.first) as usize;
                 match self.format.codes {
                     Codes::E4m3 => out[place] = code,
-                    Codes::E2m1 | Codes::Int4 if place % 2 == 0 => out[place / 2] = code,
+                    Codes::E2m1 | Codes::Int4 if place.is_multiple_of(2) => out[place / 2] = code,
                     Codes::E2m1 | Codes::Int4 => out[place / 2] |= code << 4,
                 }
             }
