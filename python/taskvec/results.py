@@ -148,6 +148,8 @@ class TensorInfo(Record):
     dtype: str
     shape: tuple[int, ...]
     file: str
+    format: str | None
+    """How it is quantised; None if it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,8 @@ class InspectResult(Result):
     """Whether the config ties the output head to the embedding; None if it does not say."""
     quantized: str | None
     """The quantisation method that the config names; None if it names none."""
+    formats: Mapping[str, int]
+    """How the quantised weights are stored, and how many in each way."""
     sidecars: tuple[str, ...]
     """Other files of the folder (config, tokenizer, …), which are copied along with the weights."""
     left_out: tuple[str, ...]

@@ -26,7 +26,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quantized = checkpoint(
         root / "quantized", {"a.weight": noise(5, 64).reshape(8, 8), "b.bias": noise(6, 8)}
     )
-    (quantized / "config.json").write_text('{"quantization_config": {"quant_method": "fp8"}}')
+    (quantized / "config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}')
     tied = {
         "model.embed_tokens.weight": noise(1, 64).reshape(8, 8),
         "lm_head.weight": noise(2, 64).reshape(8, 8),
@@ -93,7 +93,7 @@ CASES: dict[str, tuple[list[str], int, list[str]]] = {
     "another shape": (["transfer", "t", "other-shape", "s", "-o", "o"], 1, ["a.weight", "[9, 8]", "[8, 8]"]),
     "other names": (["transfer", "t", "other-names", "s", "-o", "o"], 1, ["c.weight"]),
     "other types": (["transfer", "t", "other-type", "s", "-o", "o"], 1, ["a.weight", "I64"]),
-    "quantized weights": (["transfer", "quantized", "g", "s", "-o", "o"], 1, ["quantized", "fp8"]),
+    "quantized weights": (["transfer", "quantized", "g", "s", "-o", "o"], 1, ["quantized", "gptq"]),
     "a head that is not its embedding": (
         ["transfer", "badly-tied", "badly-tied", "badly-tied", "-o", "o"],
         1,

@@ -102,9 +102,12 @@ INSPECTED: dict[str, Any] = {
     "dtypes": {"BF16": {"tensors": 1, "elements": 6}},
     "tied": None,
     "quantized": None,
+    "formats": {},
     "sidecars": ["README.md"],
     "left_out": [],
-    "tensors": [{"name": "a", "dtype": "BF16", "shape": [2, 3], "file": "vector.safetensors"}],
+    "tensors": [
+        {"name": "a", "dtype": "BF16", "shape": [2, 3], "file": "vector.safetensors", "format": None}
+    ],
     "adapter": None,
     "vector": {"schema": "taskvec/vector/1"},
     "manifest": None,

@@ -178,6 +178,7 @@ def inspected(result: InspectResult, *, every: bool) -> Iterator[str]:
         ("adapter", None if result.adapter is None else _adapter(result.adapter)),
         ("tied head", tied),
         ("quantised", result.quantized),
+        *(("", f"{_count(count, 'weight')} in {name}") for name, count in result.formats.items()),
         ("sidecars", ", ".join(result.sidecars) or None),
         ("left out", ", ".join(result.left_out) or None),
         ("manifest", "taskvec.json (`taskvec verify` checks it)" if result.manifest else None),

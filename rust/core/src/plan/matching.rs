@@ -253,7 +253,7 @@ impl<'a> Matcher<'a> {
     /// Whether an integer tensor seems to hold codes of a quantised format, and is not just a buffer: it is a matrix,
     /// and named like weights, packed blocks or scales.
     fn looks_quantised(&self, at: At) -> bool {
-        const PARTS: [&str; 7] = ["weight", "qweight", "qzeros", "weight_packed", "_packed", "_blocks", "_scales"];
+        const PARTS: [&str; 7] = ["weight", "qweight", "qzeros", "weight_packed", "_packed", "blocks", "scales"];
         let tensor = self.inputs.tensor(at);
         tensor.shape.len() >= 2 && PARTS.iter().any(|part| tensor.name.ends_with(part))
     }

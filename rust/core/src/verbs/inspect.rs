@@ -55,11 +55,8 @@ pub fn inspect(place: &Place, control: &Control) -> Result<Value> {
         .zip(&checkpoint.tensors)
         .map(|(place, tensor)| {
             let dtype = checkpoint.dtype_name(place);
-            let mut entry = json!({"name": tensor.name, "dtype": dtype, "shape": tensor.shape, "file": shard(tensor)});
-            if let Some(format) = checkpoint.format(place) {
-                entry["format"] = format.to_string().into();
-            }
-            entry
+            let format = checkpoint.format(place).map(ToString::to_string);
+            json!({"name": tensor.name, "dtype": dtype, "shape": tensor.shape, "file": shard(tensor), "format": format})
         })
         .collect();
     let stored = |shard: &Shard| shard.size - shard.data_start;

@@ -17,6 +17,8 @@ pub struct Claim {
     pub groups: Vec<u64>,
     /// Whether weights have one scale for each row.
     pub rows: bool,
+    /// What it claims that taskvec does not read.
+    pub unread: Option<String>,
 }
 
 impl Claim {
@@ -48,10 +50,32 @@ impl Claim {
                     }
                 }
                 ("group_size", value) => self.groups.extend(value.as_u64().filter(|&size| size > 0)),
+                // The weights are stored in a basis of their own.
+                ("transform_config", Value::Object(inner)) if inner.values().any(holds_something) => {
+                    self.unread = Some("a transform_config".into());
+                }
+                ("weights", Value::Object(weights)) => {
+                    let bits = weights.get("num_bits").and_then(Value::as_u64);
+                    if weights.get("symmetric") == Some(&Value::Bool(false)) {
+                        self.unread = Some("zero points (symmetric is false)".into());
+                    } else if weights.get("type").and_then(Value::as_str) == Some("int") && bits != Some(4) {
+                        self.unread = Some(format!("{}-bit integers", bits.unwrap_or(0)));
+                    }
+                    self.collect(weights);
+                }
                 ("strategy", Value::String(strategy)) => self.rows |= strategy == "channel",
                 (_, Value::Object(inner)) => self.collect(inner),
                 _ => {}
             }
         }
+    }
+}
+
+/// Whether a value is more than an empty object or list.
+fn holds_something(value: &Value) -> bool {
+    match value {
+        Value::Object(object) => !object.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        value => !value.is_null(),
     }
 }

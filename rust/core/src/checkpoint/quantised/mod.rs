@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use self::claim::Claim;
-use self::parts::{Coded, Companions, coded, is_companion, is_of_activations};
+use self::parts::{Coded, Companions, coded, is_companion, is_of_activations, scaled_names};
 use crate::checkpoint::{Checkpoint, Tensor, descriptions};
 use crate::codec::derived::Made;
 use crate::codec::scaled::{Codes, Format, Scaled, Start};
@@ -99,6 +99,10 @@ fn try_fold(checkpoint: &mut Checkpoint, parts: Parts) -> std::result::Result<()
             weight(checkpoint, &claim, place, &coded, &mut roles, &mut formats)?;
         }
     }
+    // Only now, because what a tensor shows is said by its name.
+    if let Some(what) = claim.unread {
+        return Err(Stop::Unread(Unread::Method(format!("{} with {what}", claim.method))));
+    }
     let mut dropped = Vec::new();
     for (tensor, role) in checkpoint.tensors.iter().zip(&mut roles).filter(|(_, role)| matches!(role, Role::Plain)) {
         if is_of_activations(&tensor.name) {
@@ -106,6 +110,9 @@ fn try_fold(checkpoint: &mut Checkpoint, parts: Parts) -> std::result::Result<()
             dropped.push(tensor.name.to_string());
         } else if is_companion(tensor) {
             let what = format!("it is a part of a quantised weight that is not there; {AGAIN}");
+            return Err(corrupt(checkpoint, tensor, &what).into());
+        } else if let Some(plain) = scaled_names(&tensor.name).iter().find(|name| checkpoint.find(name).is_some()) {
+            let what = format!("it is the scale of {}, which is not quantised; {AGAIN}", quote(plain));
             return Err(corrupt(checkpoint, tensor, &what).into());
         }
     }
@@ -212,6 +219,7 @@ fn weight(
     let (shape, stride) = dimensions(checkpoint, tensor, coded, companions.shape)?;
     let parts = reading::Parts {
         codes: coded.codes,
+        stored: tensor.dtype,
         shape: &shape,
         stride,
         scale: at(scale).dtype,

@@ -27,6 +27,15 @@ const UNREAD: [(Dtype, &str); 5] = [
     (Dtype::F6_E3M2, "FP6"),
 ];
 
+/// Endings of tensors that change what the weights beside them mean.
+const UNREAD_PARTS: [(&str, &str); 5] = [
+    ("comfy_quant", "describes weights that ComfyUI has quantised"),
+    ("pre_quant_scale", "has a factor for each column of a quantised weight"),
+    ("svdquant_lora_a", "is a part of a product that is added to a quantised weight"),
+    ("svdquant_lora_b", "is a part of a product that is added to a quantised weight"),
+    (".blocks", "holds blocks as the files of OpenAI's own code have them"),
+];
+
 /// Endings of tensors that describe quantised activations or caches. Weights do not need them.
 const ACTIVATIONS: [&str; 9] = [
     "input_scale",
@@ -66,6 +75,12 @@ pub fn is_companion(tensor: &Tensor) -> bool {
         || (bytes && ["_scale", "_scales", ".scale"].iter().any(|end| tensor.name.ends_with(end)))
 }
 
+/// The weights whose scales a tensor of this name would be.
+pub fn scaled_names(name: &str) -> Vec<String> {
+    let ends = ["_scale_inv", "_scale"].iter().filter_map(|end| name.strip_suffix(end)).map(str::to_owned);
+    ends.chain(name.strip_suffix(".scale").map(|stem| format!("{stem}.weight"))).collect()
+}
+
 /// What a tensor's codes are, if it holds any. The error names a format that is not read.
 pub fn coded(tensor: &Tensor) -> Result<Option<Coded<'_>>, String> {
     let name: &str = &tensor.name;
@@ -75,8 +90,8 @@ pub fn coded(tensor: &Tensor) -> Result<Option<Coded<'_>>, String> {
     if let Some((_, format)) = UNREAD.iter().find(|(dtype, _)| *dtype == tensor.dtype) {
         return Err(format!("its values are {format}, a format that taskvec does not read"));
     }
-    if name.ends_with("comfy_quant") {
-        return Err("it describes weights that ComfyUI has quantised, a format that taskvec does not read".into());
+    if let Some((_, what)) = UNREAD_PARTS.iter().find(|(end, _)| name.ends_with(end)) {
+        return Err(format!("it {what}, which taskvec does not read"));
     }
     let shape = |codes_of_element: u64| {
         let mut shape = tensor.shape.to_vec();

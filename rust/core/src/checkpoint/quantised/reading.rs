@@ -9,6 +9,8 @@ use crate::numeric::dtype::Dtype;
 pub struct Parts<'a> {
     /// The format of its codes.
     pub codes: Codes,
+    /// The type in which they are stored.
+    pub stored: Dtype,
     /// The dimensions of its codes, one element for each code.
     pub shape: &'a [u64],
     /// Codes of a row as it is stored.
@@ -40,8 +42,7 @@ pub fn format(parts: &Parts, claim: &Claim) -> Result<Format, String> {
     let Some(scale) = scale else {
         return Err(format!(
             "{} codes with {} scales are a format that taskvec does not read",
-            parts.codes.name(),
-            parts.scale
+            parts.stored, parts.scale
         ));
     };
     if columns == 0 || rows == 0 || lead.contains(&0) {
@@ -87,7 +88,11 @@ fn readings(lead: &[u64], rows: u64, columns: u64, scale: ScaleType, claim: &Cla
         ScaleType::E8m0 => found.push((grid([1, 32]), of([1, 32], claim.blocks.is_empty()))),
         ScaleType::F32 | ScaleType::Bf16 | ScaleType::F16 => {
             let whole = Reading { rows: all, block: [all, columns], claimed: false };
-            found.extend([vec![], vec![1], vec![1; lead.len() + 2]].map(|shape| (shape, whole)));
+            found.extend([vec![], vec![1]].map(|shape| (shape, whole)));
+            // Where there should be blocks, a single scale in two dimensions is that of a single block.
+            if claim.blocks.is_empty() {
+                found.push((vec![1; lead.len() + 2], whole));
+            }
             found.extend([shape(&[rows]), shape(&[rows, 1])].map(|shape| (shape, of([1, columns], claim.rows))));
             found.extend(claim.groups.iter().map(|&size| (grid([1, size]), of([1, size], true))));
         }

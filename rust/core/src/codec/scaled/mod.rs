@@ -126,10 +126,10 @@ impl fmt::Display for Format {
         };
         let [rows, columns] = self.block;
         match (rows >= self.rows, columns >= self.columns) {
-            (true, true) => write!(f, "{codes} with one {scale} scale"),
-            (false, true) if rows == 1 => write!(f, "{codes} with an {scale} scale for each row"),
-            _ if rows == 1 => write!(f, "{codes} with an {scale} scale for each {columns} codes of a row"),
-            _ => write!(f, "{codes} with an {scale} scale for each block of {rows}×{columns}"),
+            (true, true) => write!(f, "{codes} with one scale ({scale})"),
+            (false, true) if rows == 1 => write!(f, "{codes} with a scale ({scale}) for each row"),
+            _ if rows == 1 => write!(f, "{codes} with a scale ({scale}) for each {columns} codes of a row"),
+            _ => write!(f, "{codes} with a scale ({scale}) for each block of {rows}×{columns}"),
         }
     }
 }
