@@ -13,6 +13,10 @@ use crate::numeric::dtype::Float;
 use crate::numeric::operand::Operand;
 use crate::numeric::simd::Isa;
 
+/// How many elements of a quantised tensor are decoded at a time while a window is computed: so few that the values of
+/// three operands stay in the second-level cache. It is a multiple of the chunks in which figures are summed up.
+pub const TILE: u64 = 16 << 10;
+
 /// What a tensor is computed from, in a checkpoint in which not every tensor is stored as it is.
 #[derive(Clone, Debug)]
 pub enum Made {
@@ -137,6 +141,16 @@ impl<'a, B> Encoded<'a, B> {
             Self::Plain { .. } => 0,
             Self::Zero | Self::Product { .. } | Self::Scaled { .. } => elements * Float::F32.size() as u64,
             Self::Packed { packed, .. } => elements * packed.unpacked().size() as u64,
+        }
+    }
+}
+
+impl<B> Encoded<'_, B> {
+    /// Bytes of memory for so many decoded values of a window. Some are decoded in tiles.
+    pub fn window_room(&self, elements: u64) -> u64 {
+        match self {
+            Self::Scaled { scaled, .. } if scaled.decodes_in_parts() => self.room(elements.min(TILE)),
+            _ => self.room(elements),
         }
     }
 }

@@ -12,6 +12,7 @@ mod packet;
 pub mod packing;
 mod pieces;
 mod requantise;
+mod side;
 mod terms;
 
 use std::collections::HashMap;
@@ -187,12 +188,12 @@ pub fn compute<'p>(
                         let stored = piece.stored(loaded);
                         let out = &mut outputs[plan].bytes()[place(piece.at)..];
                         let tools = &mut tools.requantise;
-                        requantise::requantise(shared.plans[plan], piece, &run, &stored, tools, out, outcome)?;
+                        requantise::requantise(shared.plans[plan], piece, &mut run, &stored, tools, out, outcome)?;
                         continue;
                     }
                     let stats = if packed {
                         let packing = tools.packing.get_or_insert_default();
-                        Some(packing::pack(shared, piece, &run, packing, outcome))
+                        Some(packing::pack(shared, piece, &mut run, packing, outcome))
                     } else {
                         run.compute(piece, &mut outputs[plan].bytes()[place(piece.at)..], &mut misfits)
                     };

@@ -128,7 +128,7 @@ fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, span: Span) {
             Some(_) => {
                 let own = inputs.operand(at, begin, end);
                 share.read += own.read_bytes();
-                made += own.room(elements);
+                made += own.window_room(elements);
             }
             None => share.read += inputs.tensor(at).dtype.bits() * elements / 8,
         }
@@ -137,7 +137,7 @@ fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, span: Span) {
         for at in [Some(term.minuend), term.subtrahend].into_iter().flatten() {
             let operand = inputs.operand(at, begin, end);
             share.read += operand.read_bytes();
-            made += operand.room(elements);
+            made += operand.window_room(elements);
             if let Encoded::Packed { packed, .. } = operand {
                 unpacking += unpacker_bytes(packed.unpacked() == Float::F32);
             }

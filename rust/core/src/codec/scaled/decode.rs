@@ -20,7 +20,25 @@ impl Scaled {
     ///
     /// # Panics
     /// If they do not have the lengths for exactly these elements.
-    pub fn decode(&self, isa: Isa, first: u64, [codes, scales]: [&[u8]; 2], global: Option<&[u8]>, out: &mut [u8]) {
+    pub fn decode(&self, isa: Isa, first: u64, bytes: [&[u8]; 2], global: Option<&[u8]>, out: &mut [u8]) {
+        self.decode_part(isa, (first, first), bytes, global, out);
+    }
+
+    /// Whether parts of what was loaded can be decoded without the rest.
+    pub fn decodes_in_parts(&self) -> bool {
+        !self.format.transposed
+    }
+
+    /// As [`Scaled::decode`], for the elements from `first` on of more that were loaded, whose first is `loaded`. Of a
+    /// transposed tensor, both are the same.
+    pub fn decode_part(
+        &self,
+        isa: Isa,
+        (loaded, first): (u64, u64),
+        [codes, scales]: [&[u8]; 2],
+        global: Option<&[u8]>,
+        out: &mut [u8],
+    ) {
         if out.is_empty() {
             return;
         }
@@ -29,7 +47,7 @@ impl Scaled {
         if self.format.transposed {
             source.transposed(first, out);
         } else {
-            source.straight(first, out);
+            source.straight(loaded, first, out);
         }
     }
 }
@@ -81,12 +99,12 @@ impl Source<'_> {
         simd::dequantise(self.isa, self.format.codes, codes, from % width, width, &self.wide[group..=last], out);
     }
 
-    fn straight(&mut self, first: u64, out: &mut [u8]) {
+    fn straight(&mut self, loaded: u64, first: u64, out: &mut [u8]) {
         let Format { columns, stride, .. } = *self.format;
         let stored = |element: u64| element / columns * stride + element % columns;
-        let begin = stored(first);
+        let begin = stored(loaded);
         let skip = (begin * self.format.codes.bits() % 8 / 4) as usize;
-        let top = self.format.scale_row(first / columns);
+        let top = self.format.scale_row(loaded / columns);
         let end = first + out.len() as u64 / 4;
         let mut at = first;
         while at < end {

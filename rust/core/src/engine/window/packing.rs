@@ -49,9 +49,9 @@ pub(super) fn find_palette<'p>(shared: &Shared<'p, '_>, tensor: usize, worker: &
     let window = Window { file, block, blocks: 1 };
     let palette = load(shared, window, None, worker, |Filled { loaded, pieces, terms, made, tools, .. }| {
         let Some(piece) = pieces.first() else { return Ok(Palette::default()) };
-        let run = Run::new(shared, piece, terms, loaded, made, &mut tools.unpackers)?;
+        let mut run = Run::new(shared, piece, terms, loaded, made, &mut tools.unpackers)?;
         let packing = tools.packing.get_or_insert_default();
-        packing.exact(&run, piece);
+        packing.exact(&mut run, piece);
         let block = Block { float: float(this.dtype), exact: &packing.exact };
         Ok(packing.packer.palette(shared.isa, block))
     })?;
@@ -61,7 +61,13 @@ pub(super) fn find_palette<'p>(shared: &Shared<'p, '_>, tensor: usize, worker: &
 }
 
 /// Packs a piece, which is all of its block. Returns its figures.
-pub(super) fn pack(shared: &Shared, piece: &Piece, run: &Run, packing: &mut Packing, outcome: &mut Outcome) -> Stats {
+pub(super) fn pack(
+    shared: &Shared,
+    piece: &Piece,
+    run: &mut Run,
+    packing: &mut Packing,
+    outcome: &mut Outcome,
+) -> Stats {
     let plan = shared.plan();
     let this = &plan.layout.tensors[piece.tensor];
     let name = &plan.inputs.base().tensors[this.tensor as usize].name;
@@ -97,7 +103,7 @@ pub(super) struct Packing {
 
 impl Packing {
     /// Computes a piece in float32, and its figures.
-    fn exact(&mut self, run: &Run, piece: &Piece) -> Stats {
+    fn exact(&mut self, run: &mut Run, piece: &Piece) -> Stats {
         self.exact.resize((piece.end - piece.first) as usize * Float::F32.size(), 0);
         run.compute(piece, &mut self.exact, &mut Vec::new()).unwrap_or_default()
     }

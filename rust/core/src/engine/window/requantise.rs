@@ -94,7 +94,7 @@ fn parts(format: &Format, piece: &Piece) -> Vec<Part> {
 pub(super) fn requantise(
     plan: &Plan,
     piece: &Piece,
-    run: &Run,
+    run: &mut Run,
     stored: &Stored,
     tools: &mut Tools,
     out: &mut [u8],

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::pieces::{Piece, TermSlots, Work};
+use super::side::{Side, Sides, tiles};
 use super::{Shared, Variant, requantise};
 use crate::codec::derived::Encoded;
 use crate::codec::packed::unpack::Unpacker;
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::numeric::add::add;
 use crate::numeric::combine::combine;
 use crate::numeric::dtype::Float;
-use crate::numeric::operand::{Exceptions, Operand, Rounding, Term};
+use crate::numeric::operand::{Exceptions, Rounding, Term};
 use crate::numeric::philox;
 use crate::numeric::simd::Isa;
 use crate::numeric::stats::Stats;
@@ -24,6 +25,7 @@ use crate::text::quote;
 /// A piece whose operands are decoded, ready to be computed.
 pub(super) struct Run<'v> {
     isa: Isa,
+    /// The first element that is loaded.
     first: u64,
     /// The type of the output.
     to: Float,
@@ -33,17 +35,17 @@ pub(super) struct Run<'v> {
 
 enum Values<'v> {
     Copy(&'v [u8]),
-    Sum { target: Operand<'v>, terms: Vec<Term<'v>> },
-    Vector { terms: Vec<Term<'v>> },
+    Sum { target: Side<'v>, terms: Vec<Sides<'v>> },
+    Vector { terms: Vec<Sides<'v>> },
 }
 
 impl<'v> Run<'v> {
     /// Decodes the operands of a piece. Values that are not simply the loaded bytes are put into `room`. There is an
     /// unpacker for each operand, because each keeps the last frame of one.
     pub fn new(
-        shared: &Shared,
-        piece: &Piece,
-        terms: &[TermSlots],
+        shared: &'v Shared,
+        piece: &'v Piece,
+        terms: &'v [TermSlots],
         loaded: &'v Loaded,
         mut room: &'v mut [u8],
         unpackers: &mut Vec<Unpacker>,
@@ -52,8 +54,8 @@ impl<'v> Run<'v> {
         let this = &plan.layout.tensors[piece.tensor];
         let own = At { input: 0, tensor: this.base };
         let mut number = 0;
-        let mut decoded = |encoded: &Encoded<Slot>, at: At| {
-            let bytes = encoded.room(piece.decoded.end - piece.decoded.start) as usize;
+        let mut side = |encoded: &'v Encoded<Slot>, at: At| {
+            let bytes = encoded.window_room(piece.decoded.end - piece.decoded.start) as usize;
             let (mine, rest) = std::mem::take(&mut room).split_at_mut(bytes);
             room = rest;
             if unpackers.len() <= number {
@@ -61,18 +63,18 @@ impl<'v> Run<'v> {
             }
             let unpacker = &mut unpackers[number];
             number += 1;
-            let operand = encoded.map(|&slot| loaded.bytes(slot)).decode(isa, piece.decoded.start, mine, unpacker);
-            operand.ok_or_else(|| damaged(&plan.inputs, at))
+            let encoded = encoded.map(|&slot| loaded.bytes(slot));
+            Side::new(encoded, isa, piece.decoded.start, mine, unpacker).ok_or_else(|| damaged(&plan.inputs, at))
         };
         let target = match &piece.work {
-            Work::Combine { own: encoded, .. } => Some(decoded(encoded, own)?),
+            Work::Combine { own: encoded, .. } => Some(side(encoded, own)?),
             _ => None,
         };
-        let mut term = |term: &TermSlots| {
+        let mut term = |term: &'v TermSlots| {
             let subtrahend = term.subtrahend.as_ref();
-            Ok(Term {
-                minuend: decoded(&term.minuend, term.at)?,
-                subtrahend: subtrahend.map(|(encoded, at)| decoded(encoded, *at)).transpose()?,
+            Ok(Sides {
+                minuend: side(&term.minuend, term.at)?,
+                subtrahend: subtrahend.map(|(encoded, at)| side(encoded, *at)).transpose()?,
                 exceptions: term.exceptions.map_or(Exceptions::NONE, |[index, value]| Exceptions {
                     index: loaded.bytes(index),
                     value: loaded.bytes(value),
@@ -106,29 +108,30 @@ impl<'v> Run<'v> {
     }
 
     /// Values of the elements of some ranges, one range after the other, before they are rounded.
-    pub fn values(&self, ranges: &[Range<u64>], to: &mut requantise::Values) {
+    pub fn values(&mut self, ranges: &[Range<u64>], to: &mut requantise::Values) {
         let requantise::Values { t, r, v, random, bytes } = to;
         [&mut *t, &mut *r, &mut *v].into_iter().for_each(Vec::clear);
         random.clear();
-        let Values::Sum { target, terms } = &self.values else { return };
-        for range in ranges {
-            let (begin, end) = ((range.start - self.first) as usize, (range.end - self.first) as usize);
-            let target = target.part(begin, end);
-            let mut part: Vec<Term> = terms.iter().map(|term| part(term, begin, end)).collect();
-            bytes.resize((end - begin) * Float::F32.size(), 0);
-            let floats = |bytes: &[u8], to: &mut Vec<f32>| {
-                to.extend(bytes.as_chunks().0.iter().map(|&x| f32::from_le_bytes(x)));
-            };
+        let (isa, first) = (self.isa, self.first);
+        let Values::Sum { target, terms } = &mut self.values else { return };
+        let floats = |bytes: &[u8], to: &mut Vec<f32>| {
+            to.extend(bytes.as_chunks().0.iter().map(|&x| f32::from_le_bytes(x)));
+        };
+        let tiled = ranges.iter().flat_map(|range| tiles(range.start, range.end, true));
+        for (from, end) in tiled {
+            let target = target.part(isa, first, from, end);
+            let mut part: Vec<Term> = terms.iter_mut().map(|term| term.part(isa, first, from, end)).collect();
+            bytes.resize((end - from) as usize * Float::F32.size(), 0);
             floats(target.bytes, t);
-            combine(self.isa, target, &part, range.start, Float::F32, &Rounding::Nearest, bytes, None);
+            combine(isa, target, &part, from, Float::F32, &Rounding::Nearest, bytes, None);
             floats(bytes, r);
             if let [only] = &mut part[..] {
                 only.alpha = 1.0;
             }
-            add(self.isa, &part, range.start, Float::F32, bytes, &mut Vec::new(), None);
+            add(isa, &part, from, Float::F32, bytes, &mut Vec::new(), None);
             floats(bytes, v);
             if let Rounding::Stochastic { key } = self.rounding {
-                random.extend(philox::words(self.isa, key, range.start, end - begin));
+                random.extend(philox::words(isa, key, from, (end - from) as usize));
             }
         }
     }
@@ -147,7 +150,7 @@ impl<'v> Run<'v> {
     }
 
     /// Computes the piece into the start of `out`. Returns the figures of the elements that begin in its block.
-    pub fn compute(&self, piece: &Piece, out: &mut [u8], misfits: &mut Vec<(u64, f32)>) -> Option<Stats> {
+    pub fn compute(&mut self, piece: &Piece, out: &mut [u8], misfits: &mut Vec<(u64, f32)>) -> Option<Stats> {
         if let Values::Copy(bytes) = self.values {
             out[..bytes.len()].copy_from_slice(bytes);
             return None;
@@ -166,41 +169,50 @@ impl<'v> Run<'v> {
 
     /// The target's own values of the elements that begin in the piece's block, in the type of the output.
     pub fn own(&mut self, piece: &Piece, out: &mut [u8]) {
-        match self.values {
-            Values::Copy(bytes) => out.copy_from_slice(&bytes[bytes.len() - out.len()..]),
-            Values::Sum { target: Operand { float, bytes }, .. } if float == self.to => {
-                out.copy_from_slice(&bytes[bytes.len() - out.len()..]);
-            }
-            _ => {
+        let kept = match &self.values {
+            Values::Copy(bytes) => Some(*bytes),
+            Values::Sum { target, .. } => target.whole(self.to),
+            Values::Vector { .. } => None,
+        };
+        match kept {
+            Some(bytes) => out.copy_from_slice(&bytes[bytes.len() - out.len()..]),
+            None => {
                 self.rounding = Rounding::Nearest;
                 self.elements(piece.counted, piece.end, out, &mut Vec::new(), None);
             }
         }
     }
 
-    fn elements(&self, from: u64, to: u64, out: &mut [u8], misfits: &mut Vec<(u64, f32)>, stats: Option<&mut Stats>) {
-        let (begin, end) = ((from - self.first) as usize, (to - self.first) as usize);
-        let part = |term: &Term<'v>| part(term, begin, end);
-        match &self.values {
-            Values::Copy(_) => {}
-            Values::Vector { terms } => {
-                let terms: Vec<Term> = terms.iter().map(part).collect();
-                add(self.isa, &terms, from, self.to, out, misfits, stats);
-            }
-            Values::Sum { target, terms } => {
-                let terms: Vec<Term> = terms.iter().map(part).collect();
-                combine(self.isa, target.part(begin, end), &terms, from, self.to, &self.rounding, out, stats);
+    fn elements(
+        &mut self,
+        from: u64,
+        to: u64,
+        out: &mut [u8],
+        misfits: &mut Vec<(u64, f32)>,
+        mut stats: Option<&mut Stats>,
+    ) {
+        let (isa, first, size) = (self.isa, self.first, self.to.size());
+        let in_tiles = match &self.values {
+            Values::Copy(_) => return,
+            Values::Sum { target, terms } => target.in_tiles() || terms.iter().any(Sides::in_tiles),
+            Values::Vector { terms } => terms.iter().any(Sides::in_tiles),
+        };
+        for (begin, end) in tiles(from, to, in_tiles) {
+            let out = &mut out[(begin - from) as usize * size..(end - from) as usize * size];
+            let stats = stats.as_deref_mut();
+            match &mut self.values {
+                Values::Copy(_) => {}
+                Values::Vector { terms } => {
+                    let terms: Vec<Term> = terms.iter_mut().map(|term| term.part(isa, first, begin, end)).collect();
+                    add(isa, &terms, begin, self.to, out, misfits, stats);
+                }
+                Values::Sum { target, terms } => {
+                    let target = target.part(isa, first, begin, end);
+                    let terms: Vec<Term> = terms.iter_mut().map(|term| term.part(isa, first, begin, end)).collect();
+                    combine(isa, target, &terms, begin, self.to, &self.rounding, out, stats);
+                }
             }
         }
-    }
-}
-
-/// Elements `[begin, end)` of a term.
-fn part<'v>(term: &Term<'v>, begin: usize, end: usize) -> Term<'v> {
-    Term {
-        minuend: term.minuend.part(begin, end),
-        subtrahend: term.subtrahend.map(|subtrahend| subtrahend.part(begin, end)),
-        ..*term
     }
 }
 
