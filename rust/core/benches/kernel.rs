@@ -5,10 +5,12 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use half::{bf16, f16};
+use taskvec_core::codec::derived::TILE;
 use taskvec_core::codec::lora_product::{Factor, Product, multiply};
 use taskvec_core::codec::packed::frame::{Block, Packer};
 use taskvec_core::codec::packed::unpack::Unpacker;
 use taskvec_core::codec::packed::{Packed, frame_seed};
+use taskvec_core::codec::scaled::{Codes, Format, ScaleType, Scaled, Start};
 use taskvec_core::numeric::add::add;
 use taskvec_core::numeric::combine::combine;
 use taskvec_core::numeric::compare::compare;
@@ -211,5 +213,65 @@ fn packing(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, combining, from_memory, others, products, packing);
+/// Quantised weights to bfloat16, in bytes of output: 512 rows of 2,048 codes in each format.
+fn dequantising(criterion: &mut Criterion) {
+    const ROWS: u64 = 512;
+    const COLUMNS: u64 = 2048;
+    let formats = [
+        (Codes::E4m3, ScaleType::F32, [128, 128], false),
+        (Codes::E4m3, ScaleType::Bf16, [1, COLUMNS], false),
+        (Codes::E4m3, ScaleType::E8m0, [1, 32], false),
+        (Codes::E2m1, ScaleType::E8m0, [1, 32], false),
+        (Codes::E2m1, ScaleType::E8m0, [1, 32], true),
+        (Codes::Int4, ScaleType::Bf16, [1, 32], false),
+    ];
+    for (codes, scale, block, transposed) in formats {
+        let (rows, columns, stride, global) = (ROWS, COLUMNS, COLUMNS, None);
+        let format = Format { codes, scale, global, rows, columns, stride, block, transposed };
+        let name = format!("dequantise {format}{}", if transposed { ", transposed" } else { "" });
+        let start = |begin| Start { shard: 0, begin };
+        let scaled = Scaled { format: format.into(), codes: start(0), scales: start(0), global: None };
+        let [wanted, scales] = scaled.reads(0, ROWS * COLUMNS).map(|read| read.len as usize);
+        let random = |len: usize, stream, values: u32| -> Vec<u8> {
+            (0..len as u32).map(|i| (block_of(i, stream) % values) as u8).collect()
+        };
+        // No NaN, and scales between 2^-10 and 2^10.
+        let (codes, mut of) = (random(wanted, 1, 0x7F), random(scales, 2, 20));
+        for bytes in of.chunks_mut(scale.size() as usize) {
+            let exponent = 117 + u32::from(bytes[0]);
+            let float = (exponent << 23).to_le_bytes();
+            match scale {
+                ScaleType::E8m0 => bytes[0] = exponent as u8,
+                _ => bytes.copy_from_slice(&float[4 - bytes.len()..]),
+            }
+        }
+        let run = |isa, room: &mut [u8], out: &mut [u8]| {
+            let step = if transposed { ROWS * COLUMNS } else { TILE };
+            for first in (0..ROWS * COLUMNS).step_by(step as usize) {
+                let room = &mut room[..step as usize * 4];
+                scaled.decode_part(isa, (0, first), [&codes, &of], None, room);
+                let (target, out) = (Operand { float: Float::F32, bytes: room }, &mut out[first as usize * 2..]);
+                let out = &mut out[..step as usize * 2];
+                combine(isa, target, &[], first, Float::Bf16, &Rounding::Nearest, out, None);
+            }
+        };
+        let bytes = (ROWS * COLUMNS * 2) as usize;
+        let (mut room, mut expected) = (vec![0; 2 * bytes], vec![0; bytes]);
+        run(Isa::Scalar, &mut room, &mut expected);
+        let mut group = criterion.benchmark_group(name);
+        group.throughput(Throughput::Bytes(bytes as u64));
+        for isa in Isa::available() {
+            let mut out = vec![0; bytes];
+            run(isa, &mut room, &mut out);
+            assert!(out == expected, "{} gives what scalar gives", isa.name());
+            group.bench_function(isa.name(), |bench| bench.iter(|| run(isa, &mut room, black_box(&mut out))));
+        }
+    }
+}
+
+fn block_of(i: u32, stream: u32) -> u32 {
+    block([i, 0, 0, 0], [stream, 0])[0]
+}
+
+criterion_group!(benches, combining, from_memory, others, products, packing, dequantising);
 criterion_main!(benches);

@@ -6,13 +6,17 @@
 //!     value = code · scale, from block to block
 //! ```
 
+use std::ops::Range;
+
 use super::{Format, Global, ScaleType, Scaled};
 use crate::numeric::convert::{bf16_to_f32, f16_to_f32};
 use crate::numeric::quantised::{e4m3, e8m0};
 use crate::numeric::simd::{self, Isa};
 
-/// Rows of codes that are decoded together if the tensor is transposed, and columns of theirs.
-const TILE: usize = 32;
+/// Rows of codes that are decoded together if the tensor is transposed, and columns of theirs: their values stay in the
+/// first-level cache.
+const HEIGHT: usize = 32;
+const WIDTH: usize = 256;
 
 impl Scaled {
     /// Decodes elements from `first` on into `out`, as f32, little-endian. `codes` and `scales` are the bytes that
@@ -60,20 +64,20 @@ struct Source<'a> {
     global: Option<f32>,
     /// The scales of a row of blocks.
     wide: Vec<f32>,
-    /// Which row of blocks: its number from the first that was loaded.
-    row: Option<u64>,
+    /// Which of them: the row of blocks, counted from the first that was loaded, and its first block.
+    row: Option<(u64, usize)>,
 }
 
 impl Source<'_> {
-    /// Widens a row of scales.
-    fn widen(&mut self, row: u64) {
-        if self.row == Some(row) {
+    /// Widens some scales of a row.
+    fn widen(&mut self, row: u64, blocks: Range<usize>) {
+        if self.row == Some((row, blocks.start)) && self.wide.len() == blocks.len() {
             return;
         }
-        self.row = Some(row);
+        self.row = Some((row, blocks.start));
         let count = self.format.scales_of_row() as usize;
         let size = self.format.scale.size() as usize;
-        let bytes = &self.scales[row as usize * count * size..][..count * size];
+        let bytes = &self.scales[(row as usize * count + blocks.start) * size..][..blocks.len() * size];
         let global = |scale: f32| match (self.format.global, self.global) {
             (Some(Global::Multiplied), Some(global)) => scale * global,
             (Some(Global::Divided), Some(global)) => scale / global,
@@ -95,7 +99,8 @@ impl Source<'_> {
     fn part(&self, at: usize, skip: usize, from: usize, out: &mut [u8]) {
         let [_, width] = self.format.block.map(|side| side as usize);
         let codes = &self.codes[(at + skip) * self.format.codes.bits() as usize / 8..];
-        let (group, last) = (from / width, (from + out.len() / 4 - 1) / width);
+        let first = self.row.map_or(0, |(_, first)| first);
+        let (group, last) = (from / width - first, (from + out.len() / 4 - 1) / width - first);
         simd::dequantise(self.isa, self.format.codes, codes, from % width, width, &self.wide[group..=last], out);
     }
 
@@ -110,7 +115,7 @@ impl Source<'_> {
         while at < end {
             let from = at % columns;
             let n = (columns - from).min(end - at);
-            self.widen(self.format.scale_row(at / columns) - top);
+            self.widen(self.format.scale_row(at / columns) - top, 0..self.format.scales_of_row() as usize);
             let place = (at - first) as usize * 4;
             self.part((stored(at) - begin) as usize, skip, from as usize, &mut out[place..][..n as usize * 4]);
             at += n;
@@ -123,29 +128,33 @@ impl Source<'_> {
         let Format { rows, columns, stride, .. } = *self.format;
         let (matrix, out) = (rows * columns, out.as_chunks_mut::<4>().0);
         let end = first + out.len() as u64;
-        let mut tile = [[0_u8; 4 * TILE]; TILE];
+        let mut tile = [[[0; 4]; WIDTH]; HEIGHT];
         for number in first / matrix..end.div_ceil(matrix) {
             let loaded = number - first / matrix;
             // The tensor's rows in this matrix that are wanted, and its elements.
             let (start, stop) = (first.max(number * matrix), end.min((number + 1) * matrix));
             let (from, to) = ((start - number * matrix) / rows, (stop - number * matrix).div_ceil(rows));
-            for n0 in (0..rows).step_by(TILE) {
-                let height = (rows - n0).min(TILE as u64);
+            for n0 in (0..rows).step_by(HEIGHT) {
+                let height = (rows - n0).min(HEIGHT as u64);
                 let mut k0 = from;
                 while k0 < to {
-                    let width = (to - k0).min(TILE as u64 - k0 % TILE as u64);
-                    for n in n0..n0 + height {
-                        self.widen(self.format.scale_row(loaded * rows + n));
+                    let width = (to - k0).min(WIDTH as u64 - k0 % WIDTH as u64);
+                    let [_, side] = self.format.block;
+                    let blocks = (k0 / side) as usize..((k0 + width).div_ceil(side)) as usize;
+                    for (n, line) in (n0..n0 + height).zip(&mut tile) {
+                        self.widen(self.format.scale_row(loaded * rows + n), blocks.clone());
                         let at = ((loaded * rows + n) * stride + k0) as usize;
-                        self.part(at, 0, k0 as usize, &mut tile[(n - n0) as usize][..width as usize * 4]);
+                        self.part(at, 0, k0 as usize, line[..width as usize].as_flattened_mut());
                     }
-                    for k in k0..k0 + width {
+                    for k in 0..width {
                         // Of the first and the last row, only a part may be wanted.
-                        let row = number * matrix + k * rows;
-                        let (begin, end) = ((row + n0).max(start), (row + n0 + height).min(stop));
-                        for element in begin..end {
-                            let value = tile[(element - row - n0) as usize].as_chunks::<4>().0[(k - k0) as usize];
-                            out[(element - first) as usize] = value;
+                        let row = number * matrix + (k0 + k) * rows + n0;
+                        let (begin, end) = (row.max(start).min(stop), (row + height).min(stop).max(start));
+                        let lines = &tile[(begin - row).min(height) as usize..];
+                        for (out, line) in
+                            out[(begin - first) as usize..(end.max(begin) - first) as usize].iter_mut().zip(lines)
+                        {
+                            *out = line[k as usize];
                         }
                     }
                     k0 += width;
