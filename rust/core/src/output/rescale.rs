@@ -19,7 +19,6 @@ use crate::output::journal::Journal;
 use crate::output::sink::Sink;
 use crate::output::staging::Staging;
 use crate::plan::Plan;
-use crate::plan::inputs::At;
 use crate::system::files::read_exact_at;
 
 /// Where the scales of one weight are, in the target and in the output alike.
@@ -49,7 +48,7 @@ impl Rescale {
     pub fn of(plan: &Plan) -> Self {
         let mut ranges = Vec::new();
         for (tensor, this) in (0..).zip(&plan.layout.tensors) {
-            let at = At { input: 0, tensor: this.base };
+            let at = this.from;
             let Some(scaled) = plan.inputs.scaled(at).filter(|_| this.requantised && !this.terms.is_empty()) else {
                 continue;
             };

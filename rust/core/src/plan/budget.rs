@@ -7,7 +7,7 @@ use crate::codec::packed::unpack::unpacker_bytes;
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::numeric::dtype::{Dtype, Float};
-use crate::plan::inputs::{At, Inputs};
+use crate::plan::inputs::Inputs;
 use crate::plan::layout::{Action, Layout, Span, TensorPlan};
 use crate::plan::output::Output;
 use crate::source::lane::{self, CHUNK};
@@ -123,7 +123,7 @@ fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, span: Span) {
     let elements = end - begin;
     let (mut made, mut unpacking) = (0, 0);
     if inputs.output == Output::Checkpoint {
-        let at = At { input: 0, tensor: plan.base };
+        let at = plan.from;
         match inputs.made(at) {
             Some(_) => {
                 let own = inputs.operand(at, begin, end);
@@ -153,7 +153,7 @@ fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, span: Span) {
 fn in_block(inputs: &Inputs, plan: &TensorPlan, packed: bool, number: u64) -> Share {
     let begin = plan.begin.max(number * BLOCK) - plan.begin;
     let end = plan.bytes().min((number + 1) * BLOCK - plan.begin);
-    let scaled = inputs.scaled(At { input: 0, tensor: plan.base });
+    let scaled = inputs.scaled(plan.from);
     if let Some(format) = scaled.map(|scaled| &scaled.format).filter(|_| plan.requantised && !plan.terms.is_empty()) {
         let code = |byte: u64| byte * 8 / format.codes.bits();
         let (first, last) = format.whole_parts(code(begin), code(end));

@@ -353,8 +353,7 @@ impl Inputs {
 
     /// Whether the output has a tensor's stored bytes, if nothing is added.
     pub fn is_kept(&self, plan: &TensorPlan) -> bool {
-        let at = At { input: 0, tensor: plan.base };
-        plan.requantised || (self.scaled(at).is_none() && self.tensor(at).dtype == plan.dtype)
+        plan.requantised || (self.scaled(plan.from).is_none() && self.tensor(plan.from).dtype == plan.dtype)
     }
 
     /// How a tensor is quantised, if it is.

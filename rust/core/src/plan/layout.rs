@@ -59,8 +59,9 @@ impl OutFile {
 pub struct TensorPlan {
     /// Its index among the first input's tensors, which gives its name and shape.
     pub tensor: u32,
-    /// The index of the tensor whose values it starts from: itself, or the embedding that a tied head repeats.
-    pub base: u32,
+    /// The tensor whose values it starts from: itself, the embedding that a tied head repeats, or a donor's that is
+    /// grafted.
+    pub from: At,
     /// Its type in the output.
     pub dtype: Dtype,
     /// The number of its elements, as they are stored in the output.
@@ -159,21 +160,21 @@ impl Layout {
         let base = inputs.base();
         let mut tensors = Vec::with_capacity(matches.len());
         for found in matches {
-            let source = &base.tensors[found.base as usize];
+            let source = inputs.tensor(found.from);
             let dtype = out_dtype(inputs, &found, options)?;
             let elements = match inputs.output {
                 Output::Checkpoint => source.elements(),
                 Output::Vector => found.terms[0].elements,
             };
-            let Match { tensor, base: from, terms } = found;
-            let scaled = options.requantise.and_then(|_| inputs.scaled(At { input: 0, tensor: from }));
+            let Match { tensor, from, terms } = found;
+            let scaled = options.requantise.and_then(|_| inputs.scaled(from));
             let (dtype, elements) = match scaled {
                 Some(Scaled { format, .. }) if format.codes == Codes::E4m3 => (Dtype::F8_E4M3, elements),
                 Some(Scaled { format, .. }) => (Dtype::U8, elements / format.columns * format.stride / 2),
                 None => (dtype, elements),
             };
             let requantised = scaled.is_some();
-            tensors.push(TensorPlan { tensor, base: from, dtype, elements, requantised, begin: 0, terms });
+            tensors.push(TensorPlan { tensor, from, dtype, elements, requantised, begin: 0, terms });
         }
         let converted = tensors.iter().any(|plan: &TensorPlan| !inputs.is_kept(plan));
         let unquantised = base.is_quantised() && options.requantise.is_none();
@@ -289,18 +290,18 @@ fn cuts(tensors: &[TensorPlan], shards: u32, shard: impl Fn(&TensorPlan) -> u32,
 }
 
 fn out_dtype(inputs: &Inputs, found: &Match, options: &Options) -> Result<Dtype> {
-    let base = &inputs.base().tensors[found.base as usize];
+    let base = inputs.tensor(found.from);
     if inputs.output == Output::Vector {
         let float = |at| inputs.tensor(at).dtype.float().unwrap_or(Float::F32);
         let operands = found.terms.iter().flat_map(|term| [Some(term.minuend), term.subtrahend]).flatten();
         return Ok(vector_dtype(operands.map(float)).dtype());
     }
     match (options.dtype, base.dtype.float()) {
-        (None, _) => Ok(inputs.own_dtype(At { input: 0, tensor: found.base })),
+        (None, _) => Ok(inputs.own_dtype(found.from)),
         (Some(float), Some(_)) => Ok(float.dtype()),
         (Some(_), None) if base.dtype == Dtype::F64 => Err(Error::Mismatch(format!(
             "{}: tensor `{}` is F64, which --dtype does not convert; leave --dtype out or convert the checkpoint first",
-            inputs.base().shard(base).path.display(),
+            inputs.path(found.from).display(),
             base.name
         ))),
         (Some(_), None) => Ok(base.dtype),
@@ -315,7 +316,7 @@ mod tests {
     fn shards_are_cut_only_where_they_are_too_long() {
         let plan = |tensor, elements| {
             let (dtype, terms) = (Dtype::BF16, Vec::new());
-            TensorPlan { tensor, base: tensor, dtype, elements, requantised: false, begin: 0, terms }
+            TensorPlan { tensor, from: At { input: 0, tensor }, dtype, elements, requantised: false, begin: 0, terms }
         };
         // Of 20, 20, 60 and 20 bytes; the third alone is longer than 50.
         let tensors = [plan(0, 10), plan(1, 10), plan(2, 30), plan(3, 10)];

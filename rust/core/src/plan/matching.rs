@@ -55,8 +55,9 @@ pub struct TermPlan {
 pub struct Match {
     /// Its index among the first input's tensors, which gives its name and shape.
     pub tensor: u32,
-    /// The index of the tensor whose values it starts from: itself, or the embedding that a tied head repeats.
-    pub base: u32,
+    /// The tensor whose values it starts from: itself, the embedding that a tied head repeats, or a donor's that is
+    /// grafted.
+    pub from: At,
     /// The summands; empty if the tensor is only copied or converted.
     pub terms: Vec<TermPlan>,
 }
@@ -261,7 +262,7 @@ impl<'a> Matcher<'a> {
     fn combine(&mut self, views: &mut [View<'a>]) {
         for at in self.tensors(0) {
             if self.inputs.is_part(at) {
-                self.found.matches.push(Match { tensor: at.tensor, base: at.tensor, terms: Vec::new() });
+                self.found.matches.push(Match { tensor: at.tensor, from: at, terms: Vec::new() });
                 continue;
             }
             let embedding = tied::tied_embedding(self.inputs.base(), at.tensor);
@@ -271,7 +272,7 @@ impl<'a> Matcher<'a> {
             }
             let name = self.options.strip(self.name(base));
             let terms = self.terms(base, &name, views);
-            self.found.matches.push(Match { tensor: at.tensor, base: base.tensor, terms });
+            self.found.matches.push(Match { tensor: at.tensor, from: base, terms });
         }
         for (view, (origin, _)) in views.iter_mut().zip(&self.inputs.origins) {
             let mut left: Vec<_> = view.drain().filter(|(name, d)| !d.used && self.options.selects(name)).collect();

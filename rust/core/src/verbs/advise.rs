@@ -121,9 +121,8 @@ fn advise<'a>(plan: &'a Plan, alphas: &'a [Alpha], control: &Control) -> Result<
 /// Figures by tensor of the layout and by variant.
 fn survey<'p>(plan: &'p Plan, variants: &[Variant], control: &Control) -> Result<Vec<Vec<Stats>>> {
     let tensors = &plan.layout.tensors;
-    let touched = |tensor: &TensorPlan| {
-        !tensor.terms.is_empty() || tensor.dtype != plan.inputs.base().tensors[tensor.base as usize].dtype
-    };
+    let touched =
+        |tensor: &TensorPlan| !tensor.terms.is_empty() || tensor.dtype != plan.inputs.tensor(tensor.from).dtype;
     let range = |window: &Window| window.range(&plan.layout.files[window.file]);
     let needed = |window: &Window| {
         let (begin, end) = range(window);

@@ -32,7 +32,7 @@ pub fn tensors(plan: &Plan) -> Value {
             "dtype": tensor.dtype.name(),
             "shape": this.shape,
             // For a tied output head this is the embedding, whose bytes the head repeats.
-            "base": base.tensors[tensor.base as usize].name,
+            "base": plan.inputs.tensor(tensor.from).name,
             "combined": !tensor.terms.is_empty(),
         })
     };

@@ -196,7 +196,7 @@ impl<'p> Collect<'_, 'p, '_> {
     fn codes(&mut self, plan: usize, tensor: usize, block: usize, begin: u64, window_end: u64) -> Result<()> {
         let own = self.plans[plan];
         let (this, inputs) = (&own.layout.tensors[tensor], &own.inputs);
-        let at = At { input: 0, tensor: this.base };
+        let at = this.from;
         let Some(into) = inputs.scaled(at) else { return Ok(()) };
         // Its piece began in an earlier block of this window.
         if block > 0 && this.begin < begin {
@@ -229,7 +229,7 @@ impl<'p> Collect<'_, 'p, '_> {
         if inputs.output == Output::Vector {
             return Ok(Work::Add(self.terms(plan, tensor, span, start..stop, window_end)?));
         }
-        let own = At { input: 0, tensor: this.base };
+        let own = this.from;
         if span.action == Action::Copy {
             // The bytes stay as they are, so the type is that of the output.
             let unit = this.dtype.unit();

@@ -21,7 +21,6 @@ use crate::format::blocks::BLOCK;
 use crate::numeric::convert::{bf16_to_f32, f32_to_bf16};
 use crate::numeric::stats::{Stats, of_values};
 use crate::plan::Plan;
-use crate::plan::inputs::At;
 use crate::text::quote;
 
 /// What is loaded of a tensor: codes and scales of the elements that are decoded.
@@ -259,7 +258,7 @@ impl Job<'_> {
 }
 
 fn unfit(plan: &Plan, piece: &Piece, why: Unfit) -> Error {
-    let at = At { input: 0, tensor: plan.layout.tensors[piece.tensor].base };
+    let at = plan.layout.tensors[piece.tensor].from;
     let (path, name) = (plan.inputs.path(at), quote(&plan.inputs.tensor(at).name));
     let leave = "exclude it (--exclude), or leave --requantise out";
     match why {

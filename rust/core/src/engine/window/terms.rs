@@ -52,7 +52,6 @@ impl<'v> Run<'v> {
     ) -> Result<Self> {
         let (plan, isa) = (shared.plan(), shared.isa);
         let this = &plan.layout.tensors[piece.tensor];
-        let own = At { input: 0, tensor: this.base };
         let mut number = 0;
         let mut side = |encoded: &'v Encoded<Slot>, at: At| {
             let bytes = encoded.window_room(piece.decoded.end - piece.decoded.start) as usize;
@@ -67,7 +66,7 @@ impl<'v> Run<'v> {
             Side::new(encoded, isa, piece.decoded.start, mine, unpacker).ok_or_else(|| damaged(&plan.inputs, at))
         };
         let target = match &piece.work {
-            Work::Combine { own: encoded, .. } => Some(side(encoded, own)?),
+            Work::Combine { own: encoded, .. } => Some(side(encoded, this.from)?),
             _ => None,
         };
         let mut term = |term: &'v TermSlots| {
@@ -227,8 +226,7 @@ fn rounding(plan: &Plan, piece: &Piece, mode: RoundingMode) -> Rounding {
     match mode {
         RoundingMode::Nearest => Rounding::Nearest,
         RoundingMode::Stochastic => {
-            let base = plan.layout.tensors[piece.tensor].base;
-            let name = &plan.inputs.base().tensors[base as usize].name;
+            let name = &plan.inputs.tensor(plan.layout.tensors[piece.tensor].from).name;
             Rounding::Stochastic { key: philox::key(plan.options.seed, name) }
         }
     }

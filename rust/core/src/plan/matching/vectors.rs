@@ -22,7 +22,7 @@ impl<'a> Matcher<'a> {
                 }
                 self.note("integer tensor(s), not in the vector", &tensor.name);
             } else if let Some(terms) = self.summands(at, &name, views) {
-                self.found.matches.push(Match { tensor: at.tensor, base: at.tensor, terms });
+                self.found.matches.push(Match { tensor: at.tensor, from: at, terms });
             }
         }
         self.only_in_later(views);
