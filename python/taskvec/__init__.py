@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .results import Applied, DiffResult, InspectResult, SweepResult, VerifyResult, WriteResult
     from .upload import PushResult, push
     from .vector import Vector
-    from .verbs import apply, diff, extract, inspect, sweep_apply, sweep_transfer, transfer, verify
+    from .verbs import apply, diff, extract, graft, inspect, sweep_apply, sweep_transfer, transfer, verify
 
 # Where the public names are. They are imported when they are first used, so that no command waits for
 # what only others need.
@@ -47,6 +47,7 @@ _HOMES = {
         "apply",
         "diff",
         "extract",
+        "graft",
         "inspect",
         "sweep_apply",
         "sweep_transfer",
@@ -97,6 +98,7 @@ __all__ = [
     "diff",
     "dry_run",
     "extract",
+    "graft",
     "inspect",
     "push",
     "randomize",

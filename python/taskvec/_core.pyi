@@ -82,6 +82,16 @@ def transfer(
 ) -> str:
     """Writes target + α·(minuend − subtrahend) to the folder `out`: a `taskvec/result/1`."""
 
+def graft(
+    target: Place,
+    donors: Sequence[tuple[Place, Sequence[str]]],
+    out: str,
+    options: Options,
+    card: str,
+    progress: Progress | None,
+) -> str:
+    """Writes the target with tensors of the donors to the folder `out`: a `taskvec/result/1`."""
+
 def sweep_transfer(
     target: Place,
     minuend: Place,
@@ -169,6 +179,11 @@ def check_transfer(
     options: Options,
 ) -> str:
     """What `transfer` would do, from headers and configs alone: a `taskvec/plan/1`."""
+
+def check_graft(
+    target: Place, donors: Sequence[tuple[Place, Sequence[str]]], out: str | None, options: Options
+) -> str:
+    """What `graft` would do, from headers and configs alone: a `taskvec/plan/1`."""
 
 def check_apply(
     target: Place,

@@ -55,6 +55,31 @@ def merge_card(
     return Card(_whole(front, body), notes)
 
 
+def graft_card(target: Ref, donors: list[tuple[Ref, list[str]]], options: Options) -> Card:
+    """The card of a checkpoint written by `graft`."""
+    front, notes = _front([target, *(ref for ref, _ in donors)], ["taskvec", "merge"], relation="merge")
+    command = ["taskvec", "graft", target.pinned, donors[0][0].pinned]
+    for at, (ref, patterns) in enumerate(donors):
+        command += ["--from", ref.pinned] if at else []
+        for pattern in patterns:
+            command += ["--take", pattern]
+    named = [(f"donor {at}" if len(donors) > 1 else "donor", ref) for at, (ref, _) in enumerate(donors, 1)]
+    body = [
+        f"# {_printable(target.name)} with weights of {_printable(donors[0][0].name)}",
+        "",
+        "Made by taskvec from the weights of several models, each copied byte for byte:",
+        "",
+        *_code([*command, *_recipe(options, [ref for ref, _ in donors]), "-o", "OUT"]),
+        *_inputs([("target", target), *named]),
+        "Nothing was computed. All other weights, the config and the tokenizer are the target's.",
+        "`taskvec.json` says which tensor comes from where, and has a digest of every file, which",
+        "`taskvec verify` checks.",
+    ]
+    if target.holds("README.md"):
+        body += ["", "The target's own card is in [README.target.md](README.target.md)."]
+    return Card(_whole(front, body), notes)
+
+
 def vector_card(minuend: Ref, subtrahend: Ref, options: Options) -> Card:
     """The card of a vector written by `extract`."""
     front, notes = _front([minuend, subtrahend], ["taskvec", "task-vector", "task-arithmetic"])
@@ -175,6 +200,8 @@ def _recipe(options: Options, donors: list[Ref]) -> list[str]:
         words += ["--dtype", options.dtype]
     if options.rounding == "stochastic":
         words += ["--rounding", "stochastic", "--seed", str(options.seed)]
+    if options.requantise:
+        words += ["--requantise"] + (["--scales", options.requantise] if options.requantise != "keep" else [])
     if options.vocab != "strict":
         words += ["--vocab", options.vocab]
     for name, patterns in (

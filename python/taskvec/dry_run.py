@@ -14,6 +14,7 @@ import taskvec._core as _core
 
 from .algebra import plain_options, vectors_of
 from .check_result import CheckResult
+from .fit.grafts import graft_options, grafts
 from .fit.merge import Inputs, not_donors, opened
 from .inputs.session import Session
 from .options import (
@@ -130,6 +131,22 @@ def sweep_transfer(
         first, second = inputs.donors
         answer = _core.check_sweep_transfer(inputs.target, first, second, where, wanted, inputs.options)
         return _merge(inputs, answer)
+
+
+def graft(
+    target: Folder,
+    donor: Folder,
+    out: Folder,
+    *,
+    take: Iterable[str],
+    more: Iterable[tuple[Folder, Iterable[str]]] = (),
+    **options: Unpack[Keywords],
+) -> CheckResult:
+    """Plans what `taskvec.graft` would do."""
+    opts, where, wanted = graft_options(make_options(options)), output_path(out), grafts(donor, take, more)
+    with opened(target, [one for one, _ in wanted], opts) as inputs:
+        taken = [(ref, list(patterns)) for ref, (_, patterns) in zip(inputs.donors, wanted, strict=True)]
+        return _merge(inputs, _core.check_graft(inputs.target, taken, where, inputs.options))
 
 
 def check(

@@ -149,8 +149,8 @@ def make_options(keywords: Keywords) -> Options:
         requantise=_scales(given),
         seed=_whole("seed", given.get("seed", 0), least=0, most=2**64 - 1) or 0,
         vocab=_one_of("vocab", given.get("vocab", "strict"), Vocab),
-        include=_texts("include", given.get("include", ())),
-        exclude=_texts("exclude", given.get("exclude", ())),
+        include=texts("include", given.get("include", ())),
+        exclude=texts("exclude", given.get("exclude", ())),
         alpha_rules=tuple(parse_rule(rule) for rule in _several("alpha_rules", given.get("alpha_rules", ()))),
         schedule=_text("schedule", given.get("schedule")),
         io=_one_of("io", given.get("io", "auto"), Io),
@@ -158,7 +158,7 @@ def make_options(keywords: Keywords) -> Options:
         sha256=bool(given.get("sha256", False)),
         overwrite=bool(given.get("overwrite", False)),
         resume=bool(given.get("resume", True)),
-        prefixes=_texts("strip_prefix", given.get("strip_prefix", ())),
+        prefixes=texts("strip_prefix", given.get("strip_prefix", ())),
         base=_ref("base", given.get("base")),
         stream=bool(given.get("stream", False)),
         cache_dir=_folder(given.get("cache_dir")),
@@ -292,8 +292,9 @@ def _text(name: str, value: object) -> str | None:
     raise UsageError(f"{name} {value!r} is not text; give a string")
 
 
-def _texts(name: str, value: object) -> tuple[str, ...]:
-    texts = _several(name, value)
-    if wrong := [text for text in texts if not isinstance(text, str)]:
+def texts(name: str, value: object) -> tuple[str, ...]:
+    """A list of strings; `UsageError` names the option if it is none."""
+    given = _several(name, value)
+    if wrong := [text for text in given if not isinstance(text, str)]:
         raise UsageError(f"{name} {wrong[0]!r} is not text; give strings")
-    return tuple(texts)
+    return tuple(given)

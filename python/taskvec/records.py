@@ -66,6 +66,8 @@ class TensorCounts(Record):
     """Tensors copied byte for byte from the target."""
     converted: int
     """Tensors of the target that are only converted to another dtype."""
+    grafted: int
+    """Tensors copied byte for byte from a donor."""
 
 
 @dataclass(frozen=True, slots=True)

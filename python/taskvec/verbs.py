@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Unpack
 
 import taskvec._core as _core
 
-from .card import Card, merge_card, vector_card
+from .card import Card, graft_card, merge_card, vector_card
+from .fit.grafts import graft_options, grafts
 from .fit.merge import Inputs, opened
 from .inputs.session import Session
 from .options import (
@@ -161,6 +162,30 @@ def sweep_transfer(
         base, (first, second), opts = inputs.target, inputs.donors, inputs.options
         answer = _core.sweep_transfer(base, first, second, where, _variants(wanted, cards), opts, progress)
         return _swept(inputs, cards, answer)
+
+
+def graft(
+    target: Folder,
+    donor: Folder,
+    out: Folder,
+    *,
+    take: Iterable[str],
+    more: Iterable[tuple[Folder, Iterable[str]]] = (),
+    progress: _core.Progress | None = None,
+    **options: Unpack[Keywords],
+) -> WriteResult:
+    """Writes the target with tensors of donors to the new folder `out`, each copied byte for byte.
+
+    `take` are regular expressions on the names of the weights that come from `donor`; `more` are other
+    donors, each with its own. Weights may be of any type. A quantised one is copied with its scales, and only
+    over one that is quantised in the same way; names, types and shapes must be equal.
+    """
+    opts, where, wanted = graft_options(make_options(options)), output_path(out), grafts(donor, take, more)
+    with opened(target, [one for one, _ in wanted], opts, progress) as inputs:
+        taken = [(ref, list(patterns)) for ref, (_, patterns) in zip(inputs.donors, wanted, strict=True)]
+        card = graft_card(inputs.target, taken, opts)
+        answer = _core.graft(inputs.target, taken, where, inputs.options, card.text, progress)
+        return _merged(json.loads(answer), inputs, card)
 
 
 def inspect(path: Folder, **options: Unpack[Keywords]) -> InspectResult:

@@ -35,7 +35,7 @@ WRITTEN: dict[str, Any] = {
     "verb": "transfer",
     "out": "out",
     "files": 2,
-    "tensors": {"combined": 3, "copied": 1, "converted": 0},
+    "tensors": {"combined": 3, "copied": 1, "converted": 0, "grafted": 0},
     "elements": 1000,
     "bytes": {"read": 6000, "written": 2000},
     "seconds": 0.5,
@@ -74,7 +74,7 @@ PLAN: dict[str, Any] = {
     "notes": ["a note"],
     "warnings": ["a warning"],
     "inputs": [{"role": "target", "name": "t", "files": 1, "tensors": 4, "bytes": 2000, "remote": False}],
-    "tensors": {"combined": 3, "copied": 1, "converted": 0},
+    "tensors": {"combined": 3, "copied": 1, "converted": 0, "grafted": 0},
     "bytes": {"read": 6000, "write": 2000},
     "memory": {
         "budget": 256 << 20,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,18 +11,11 @@ import taskvec
 from .._core import version
 from ..options import TRIED
 from . import flags, render
-from .console import Talk, put, say, show, split
+from .console import put, show, split
 from .flags import with_options
+from .outcome import only_alphas, show_plan, warn, write
 from .progress_bar import Bar, Documents
 from .study_commands import report, study
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ..advice import AdviceResult
-    from ..check_result import CheckResult
-    from ..results import DiffResult, InspectResult, SweepResult, WriteResult
-    from ..vector import Vector
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -41,7 +34,7 @@ def cli() -> None:
 @with_options(flags.ENCODING, flags.OUTPUT, flags.MATCHING, flags.STREAM, flags.ENGINE, flags.TALK)
 def extract(minuend: str, subtrahend: str, out: str, **given: Any) -> int:
     """Write the vector MINUEND − SUBTRAHEND."""
-    return _write(given, taskvec.dry_run.extract, taskvec.extract, minuend, subtrahend, out)
+    return write(given, taskvec.dry_run.extract, taskvec.extract, minuend, subtrahend, out)
 
 
 @cli.command()
@@ -61,10 +54,10 @@ def apply(
     inputs = target, vectors, out
     if alphas is None:
         given["alpha"] = alpha
-        return _write(given, taskvec.dry_run.apply, taskvec.apply, *inputs)
-    _only_alphas(alpha)
+        return write(given, taskvec.dry_run.apply, taskvec.apply, *inputs)
+    only_alphas(alpha)
     given["alphas"] = alphas
-    return _write(given, taskvec.dry_run.sweep_apply, taskvec.sweep_apply, *inputs)
+    return write(given, taskvec.dry_run.sweep_apply, taskvec.sweep_apply, *inputs)
 
 
 @cli.command()
@@ -90,10 +83,33 @@ def transfer(
     if alphas is None:
         if alpha is not None:
             given["alpha"] = alpha
-        return _write(given, taskvec.dry_run.transfer, taskvec.transfer, *inputs)
-    _only_alphas(alpha)
+        return write(given, taskvec.dry_run.transfer, taskvec.transfer, *inputs)
+    only_alphas(alpha)
     given["alphas"] = alphas
-    return _write(given, taskvec.dry_run.sweep_transfer, taskvec.sweep_transfer, *inputs)
+    return write(given, taskvec.dry_run.sweep_transfer, taskvec.sweep_transfer, *inputs)
+
+
+@cli.command(cls=flags.Ordered)
+@click.argument("target")
+@click.argument("donor")
+@with_options(flags.TAKE, flags.OUTPUT, flags.STREAM, flags.ENGINE, flags.TALK)
+@click.pass_context
+def graft(
+    context: click.Context,
+    target: str,
+    donor: str,
+    out: str,
+    take: tuple[str, ...],
+    donors: tuple[str, ...],
+    **given: Any,
+) -> int:
+    """Write TARGET with weights of DONOR, each copied byte for byte.
+
+    Weights may be of any type; quantised ones are copied with their scales.
+    """
+    (_, first), *more = flags.Ordered.pairs(context, donor, take, donors)
+    given |= {"take": first, "more": more}
+    return write(given, taskvec.dry_run.graft, taskvec.graft, target, donor, out)
 
 
 @cli.command()
@@ -101,7 +117,7 @@ def transfer(
 @with_options(flags.ENCODING, flags.OUTPUT, flags.HUB, flags.ENGINE, flags.TALK)
 def convert(vector: str, out: str, **given: Any) -> int:
     """Write VECTOR with another encoding, exactly."""
-    return _write(given, taskvec.dry_run.convert, taskvec.convert, vector, out)
+    return write(given, taskvec.dry_run.convert, taskvec.convert, vector, out)
 
 
 @cli.command()
@@ -109,7 +125,7 @@ def convert(vector: str, out: str, **given: Any) -> int:
 @with_options(flags.ALPHAS, flags.ENCODING, flags.OUTPUT, flags.HUB, flags.ENGINE, flags.TALK)
 def combine(vectors: tuple[str, ...], out: str, alpha: tuple[str, ...], **given: Any) -> int:
     """Write the sum of α·VECTOR over several vectors, as a vector."""
-    return _write({"alpha": alpha, **given}, taskvec.dry_run.combine, taskvec.combine, vectors, out)
+    return write({"alpha": alpha, **given}, taskvec.dry_run.combine, taskvec.combine, vectors, out)
 
 
 @cli.command()
@@ -121,7 +137,7 @@ def randomize(vector: str, out: str, seed: int, **given: Any) -> int:
 
     If that brings a gain too, the gain is not due to VECTOR. Needs pip install "taskvec[eval]".
     """
-    return _write({"dry_run": False, "seed": seed, **given}, None, taskvec.randomize, vector, out)
+    return write({"dry_run": False, "seed": seed, **given}, None, taskvec.randomize, vector, out)
 
 
 @cli.command()
@@ -135,7 +151,7 @@ def check(target: str, donors: tuple[str, ...], out: str | None, alpha: tuple[st
     DONORS are a MINUEND and a SUBTRAHEND, or one or more vectors. Exit code 0 if they fit, 1 if they do not.
     """
     talk, how = split(given)
-    return _show_plan(talk, taskvec.check(target, *donors, out=out, alpha=alpha, **how))
+    return show_plan(talk, taskvec.check(target, *donors, out=out, alpha=alpha, **how))
 
 
 @cli.command()
@@ -152,7 +168,7 @@ def advise(target: str, donors: tuple[str, ...], alphas: str, **given: Any) -> i
     talk, how = split(given)
     with Bar(quiet=talk.quiet) as bar:
         result = taskvec.advise(target, *donors, alphas=alphas, progress=bar, **how)
-    _warn(result)
+    warn(result)
     show(talk, result.to_json(), render.advised(result, every=talk.verbose))
     return 0
 
@@ -167,7 +183,7 @@ def inspect(path: str, **given: Any) -> int:
     """
     talk, how = split(given)
     result = taskvec.inspect(path, **how)
-    _warn(result)
+    warn(result)
     show(talk, result.to_json(), render.inspected(result, every=talk.verbose))
     return 0
 
@@ -184,7 +200,7 @@ def diff(a: str, b: str, **given: Any) -> int:
     talk, how = split(given)
     with Bar(quiet=talk.quiet) as bar:
         result = taskvec.diff(a, b, progress=bar, **how)
-    _warn(result)
+    warn(result)
     show(talk, result.to_json(), render.compared(result, every=talk.verbose))
     return 0
 
@@ -241,49 +257,3 @@ def demo(out: str, overwrite: bool) -> int:
 
 cli.add_command(study)
 cli.add_command(report)
-
-
-def _write(
-    given: dict[str, Any],
-    plan: Callable[..., CheckResult] | None,
-    verb: Callable[..., Vector | WriteResult | SweepResult],
-    *inputs: Any,
-) -> int:
-    talk, how = split(given)
-    plan_only = how.pop("dry_run")
-    if plan is not None and (plan_only or talk.verbose):
-        planned = plan(*inputs, **how)
-        if plan_only:
-            return _show_plan(talk, planned)
-        say(f"inputs are read by {planned.io}: {planned.io_reason}")
-    with Bar(quiet=talk.quiet) as bar:
-        done = verb(*inputs, progress=bar, **how)
-    result: Any = done.written if isinstance(done, taskvec.Vector) else done
-    outputs: tuple[WriteResult, ...] = result.results if isinstance(done, taskvec.SweepResult) else (result,)
-    for warning in render.said_of(outputs, "warnings"):
-        say(f"warning: {warning}")
-    if talk.verbose:
-        for note in render.said_of(outputs, "notes"):
-            say(f"note: {note}")
-        # One that an earlier run finished had no windows.
-        for line in render.engine(max(outputs, key=lambda one: one.engine.windows)):
-            say(line)
-    lines = render.swept if isinstance(done, taskvec.SweepResult) else render.written
-    show(talk, result.to_json(), lines(result))
-    return 0
-
-
-def _only_alphas(alpha: str | tuple[str, ...] | None) -> None:
-    if alpha not in (None, ()):
-        raise taskvec.UsageError("--alpha and --alphas exclude each other; put every factor into --alphas")
-
-
-def _warn(result: CheckResult | InspectResult | DiffResult | AdviceResult) -> None:
-    for warning in result.warnings:
-        say(f"warning: {warning}")
-
-
-def _show_plan(talk: Talk, plan: CheckResult) -> int:
-    _warn(plan)
-    show(talk, plan.to_json(), render.checked(plan))
-    return 0 if plan.compatible else 1

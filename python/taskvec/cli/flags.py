@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, get_args
 
+import click
 from click import Choice, option
 
 from .. import options
@@ -197,11 +198,49 @@ OUTPUT: Group = (
 NOT_PLANNED: Group = OUTPUT[:-1]
 """The same for a verb that has no dry run."""
 
+TAKE: Group = (
+    option(
+        "--take",
+        multiple=True,
+        required=True,
+        metavar="REGEX",
+        help="Weights to take: from the DONOR of the last --from before it, or from DONOR (repeatable).",
+    ),
+    option(
+        "--from", "donors", multiple=True, metavar="DONOR", help="One more donor, for the --take after it."
+    ),
+)
+"""What is grafted. Their order matters."""
+
 PUSH: Group = (
     option("--private", is_flag=True, help="Make a new repository private; refuse one that is public."),
     option("--revision", metavar="BRANCH", help="The branch to push to; created if new.  [default: main]"),
 )
 """Where an upload goes."""
+
+
+class Ordered(click.Command):
+    """A command that knows in which order `--take` and `--from` were given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses once more than other commands do, and keeps the order of the options."""
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        ctx.meta["order"] = [one.name for one in order]
+        return super().parse_args(ctx, args)
+
+    @staticmethod
+    def pairs(
+        ctx: click.Context, donor: str, take: tuple[str, ...], donors: tuple[str, ...]
+    ) -> list[tuple[str, list[str]]]:
+        """Each donor with what is taken from it."""
+        found: list[tuple[str, list[str]]] = [(donor, [])]
+        patterns, others = iter(take), iter(donors)
+        for name in ctx.meta["order"]:
+            if name == "take":
+                found[-1][1].append(next(patterns))
+            elif name == "donors":
+                found.append((next(others), []))
+        return found
 
 
 def with_options(*groups: Group) -> Callable[[Any], Any]:

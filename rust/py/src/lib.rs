@@ -1,6 +1,6 @@
 //! The Python module `taskvec._core`: a thin layer over `taskvec_core`, without arithmetic of its own.
 //!
-//! There is one file for each verb. Results are passed to Python as JSON text; `python/taskvec/results.py` gives them
+//! There is one file for each verb that writes. Results are passed to Python as JSON text; `python/taskvec/results.py` gives them
 //! types.
 
 mod blocking;
@@ -10,15 +10,14 @@ mod place;
 
 mod advise;
 mod apply;
-mod diff;
 mod extract;
-mod inspect;
+mod graft;
 mod job;
 mod live;
+mod reading;
 mod sweep;
 mod transfer;
 mod vectors;
-mod verify;
 
 use pyo3::prelude::*;
 
@@ -30,19 +29,17 @@ mod _core {
     #[pymodule_export]
     use super::apply::{apply, check_apply, check_sweep_apply, sweep_apply};
     #[pymodule_export]
-    use super::diff::diff;
-    #[pymodule_export]
     use super::extract::{check_extract, extract};
     #[pymodule_export]
-    use super::inspect::{inspect, kind};
+    use super::graft::{check_graft, graft};
     #[pymodule_export]
     use super::live::{Live, live_apply, live_read, live_transfer};
+    #[pymodule_export]
+    use super::reading::{diff, inspect, kind, verify};
     #[pymodule_export]
     use super::transfer::{check_sweep_transfer, check_transfer, sweep_transfer, transfer};
     #[pymodule_export]
     use super::vectors::{check_combine, check_convert, combine, convert, randomize};
-    #[pymodule_export]
-    use super::verify::verify;
 
     use pyo3::prelude::*;
 

@@ -36,6 +36,9 @@ struct TensorEntry<'a> {
     dtype: &'static str,
     /// `combined`, `converted` or `copied`.
     action: &'static str,
+    /// The role of the input that a grafted tensor comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     alpha: Vec<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,10 +146,12 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
             name: &base.tensors[tensor.tensor as usize].name,
             dtype: if tensor.requantised { base.dtype_name(tensor.tensor) } else { tensor.dtype.name() },
             action: match (tensor.terms.is_empty(), converted) {
+                _ if tensor.from.input != 0 => "grafted",
                 (false, _) => "combined",
                 (true, true) => "converted",
                 (true, false) => "copied",
             },
+            from: (tensor.from.input != 0).then(|| &*plan.inputs.list[tensor.from.input as usize].role),
             alpha: if scaled { tensor.terms.iter().map(|term| term.alpha).collect() } else { Vec::new() },
             effect: (stats.elements > 0).then(|| of_tensor(plan, tensor, stats)),
             requantised: again.filter(|found| found.plain.elements > 0).map(|found| of_requantised(tensor, found)),

@@ -13,11 +13,13 @@ pub fn problems(claims: &[Claim], inputs: &Inputs, found: &Matching) -> Vec<Prob
         !found.problems.is_empty()
             || found.matches.iter().any(|found| {
                 let tensor = &inputs.base().tensors[found.tensor as usize];
-                found.terms.iter().any(|term| match claim.row {
+                // How many of its leading elements come from another input.
+                let grafted = (found.from.input != 0).then(|| tensor.elements());
+                found.terms.iter().map(|term| term.elements).chain(grafted).any(|elements| match claim.row {
                     None => true,
                     Some(row) => {
                         let width: u64 = tensor.shape.iter().skip(1).product();
-                        tied::is_vocabulary(&tensor.name) && term.elements > row.saturating_mul(width)
+                        tied::is_vocabulary(&tensor.name) && elements > row.saturating_mul(width)
                     }
                 })
             })

@@ -51,11 +51,12 @@ pub struct Tensors {
     combined: u64,
     copied: u64,
     converted: u64,
+    grafted: u64,
 }
 
 impl From<Counts> for Tensors {
-    fn from(Counts { combined, copied, converted, .. }: Counts) -> Self {
-        Self { combined, copied, converted }
+    fn from(Counts { combined, copied, converted, grafted, .. }: Counts) -> Self {
+        Self { combined, copied, converted, grafted }
     }
 }
 

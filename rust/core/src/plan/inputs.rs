@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use regex::Regex;
 use serde_json::Value;
 
 use crate::checkpoint::open::{self, Kind};
@@ -15,90 +16,10 @@ use crate::error::{Error, Result};
 use crate::numeric::dtype::Dtype;
 use crate::plan::adapters;
 use crate::plan::layout::TensorPlan;
-use crate::plan::options::{Alpha, Options};
+use crate::plan::options::{Alpha, Options, parse_pattern};
 use crate::plan::output::Output;
+pub use crate::plan::request::Request;
 use crate::storage::place::Place;
-
-/// What the caller asks for: the verb and its inputs.
-#[derive(Clone, Debug)]
-pub enum Request {
-    /// Write `minuend − subtrahend` as a vector.
-    Extract {
-        /// The checkpoint that has the skill.
-        minuend: Place,
-        /// The checkpoint it was trained from.
-        subtrahend: Place,
-    },
-    /// Write `target + Σ αᵢ·vᵢ`.
-    Apply {
-        /// The checkpoint that receives the vectors.
-        target: Place,
-        /// Vector folders and their factors, in the order of the sum.
-        vectors: Vec<(Place, Alpha)>,
-    },
-    /// Write `target + α·(minuend − subtrahend)` without storing the vector.
-    Transfer {
-        /// The checkpoint that receives the vector.
-        target: Place,
-        /// The checkpoint that has the skill.
-        minuend: Place,
-        /// The checkpoint it was trained from.
-        subtrahend: Place,
-        /// The factor.
-        alpha: Alpha,
-    },
-    /// Store a vector with another encoding.
-    Convert {
-        /// The vector.
-        vector: Place,
-    },
-    /// Write `Σ αᵢ·vᵢ` as a vector.
-    Combine {
-        /// Vector folders and their factors, in the order of the sum.
-        vectors: Vec<(Place, Alpha)>,
-    },
-    /// Write random numbers as a vector, in place of the values of another one.
-    Randomize {
-        /// The numbers: a checkpoint with the vector's tensors, already scaled.
-        noise: Place,
-        /// The vector, for the record: none of its values are read.
-        vector: Place,
-        /// What the numbers were drawn from.
-        seed: u64,
-    },
-    /// Read a checkpoint's own values, for a consumer that compares them or puts them back.
-    Read {
-        /// The checkpoint.
-        target: Place,
-    },
-}
-
-impl Request {
-    /// The verb, as on the command line.
-    pub fn verb(&self) -> &'static str {
-        match self {
-            Self::Extract { .. } => "extract",
-            Self::Apply { .. } => "apply",
-            Self::Transfer { .. } => "transfer",
-            Self::Convert { .. } => "convert",
-            Self::Combine { .. } => "combine",
-            Self::Randomize { .. } => "randomize",
-            Self::Read { .. } => "read",
-        }
-    }
-
-    /// The same request with another factor for its vectors.
-    #[must_use]
-    pub fn with_alpha(&self, new: &Alpha) -> Self {
-        let mut request = self.clone();
-        match &mut request {
-            Self::Apply { vectors, .. } => vectors.iter_mut().for_each(|(_, alpha)| *alpha = new.clone()),
-            Self::Transfer { alpha, .. } => *alpha = new.clone(),
-            _ => {}
-        }
-        request
-    }
-}
 
 /// A tensor of one of a job's inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,12 +82,21 @@ pub struct Inputs {
     pub origins: Vec<(Origin, Option<Alpha>)>,
     /// What the job writes.
     pub output: Output,
+    /// Inputs whose tensors are grafted, each with the patterns of their names.
+    pub grafts: Vec<(u32, Vec<Regex>)>,
+}
+
+/// A target, with a note about code that it names and does not have.
+fn with_code(mut target: Checkpoint) -> Checkpoint {
+    target.notes.extend(descriptions::missing_code(&target.label, &target.sidecars, &target.config));
+    target
 }
 
 impl Inputs {
     /// Opens every input and reads all headers.
     pub fn open(request: &Request, options: &Options, control: &Control) -> Result<Self> {
-        let mut inputs = Self { list: Vec::new(), origins: Vec::new(), output: Output::Checkpoint };
+        let (list, origins, grafts) = Default::default();
+        let mut inputs = Self { list, origins, output: Output::Checkpoint, grafts };
         match request {
             Request::Extract { minuend, subtrahend } => {
                 inputs.output = Output::Vector;
@@ -197,6 +127,16 @@ impl Inputs {
                 let nothing = false;
                 let tied = inputs.described().tied;
                 inputs.origins = vec![(Origin::Vector { dense, exceptions: None, tied, nothing }, None)];
+            }
+            Request::Graft { target, donors } => {
+                let target = with_code(Checkpoint::open_stored(target, control)?);
+                inputs.push("target", target);
+                for (number, (place, patterns)) in donors.iter().enumerate() {
+                    let number = if donors.len() > 1 { format!(" {}", number + 1) } else { String::new() };
+                    let donor = inputs.push(format!("donor{number}"), Checkpoint::open_stored(place, control)?);
+                    let patterns = patterns.iter().map(|text| parse_pattern("--take", text));
+                    inputs.grafts.push((donor, patterns.collect::<Result<_>>()?));
+                }
             }
             Request::Read { target } => drop(inputs.push("target", Checkpoint::open(target, control)?)),
             Request::Apply { target, vectors } => {
@@ -231,7 +171,7 @@ impl Inputs {
             let root = place.root.display();
             return Err(Error::Usage(format!("{root}: the target is not quantised; leave --requantise out")));
         }
-        target.notes.extend(descriptions::missing_code(&target.label, &target.sidecars, &target.config));
+        target = with_code(target);
         self.push("target", target);
         Ok(())
     }

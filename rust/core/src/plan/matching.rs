@@ -3,6 +3,7 @@
 //!
 //! Nothing is dropped silently: every tensor of every input is combined, copied with a note, or named in a problem.
 
+mod graft;
 mod layouts;
 mod prefixes;
 mod unused;
@@ -111,6 +112,11 @@ pub fn match_inputs(inputs: &Inputs, options: &Options) -> Result<Matching> {
     let found = Matching { rule_counts, layers, ..Matching::default() };
     let (groups, unmatched, alone) = Default::default();
     let mut matcher = Matcher { inputs, options, found, groups, unmatched, alone, schedule };
+    if !inputs.grafts.is_empty() {
+        matcher.graft()?;
+        matcher.write_notes();
+        return Ok(matcher.found);
+    }
     matcher.quantised();
     let mut views: Vec<_> = inputs.origins.iter().map(|(origin, _)| matcher.view(origin)).collect();
     match inputs.output {

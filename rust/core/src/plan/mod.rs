@@ -16,6 +16,7 @@ pub mod operands;
 pub mod options;
 mod options_json;
 pub mod output;
+pub mod request;
 pub mod sweep;
 
 use serde_json::{Value, json};
@@ -65,6 +66,8 @@ pub struct Counts {
     pub copied: u64,
     /// Tensors that only change their type.
     pub converted: u64,
+    /// Tensors copied byte for byte from a donor.
+    pub grafted: u64,
     /// Elements that get arithmetic.
     pub elements: u64,
 }
@@ -196,6 +199,8 @@ impl Plan {
                 self.counts.combined += 1;
                 self.counts.elements += plan.combined();
                 rounded += u64::from(plan.dtype != Float::F32.dtype());
+            } else if plan.from.input != 0 {
+                self.counts.grafted += 1;
             } else if !self.inputs.is_kept(plan) {
                 self.counts.converted += 1;
                 rounded += u64::from(plan.dtype != Float::F32.dtype());
@@ -276,6 +281,10 @@ impl Plan {
         }
         if let Some(schedule) = &options.schedule {
             recipe["schedule"] = schedule.text.as_str().into();
+        }
+        if !self.inputs.grafts.is_empty() {
+            let take = |(input, list): &(u32, Vec<regex::Regex>)| json!({"donor": self.inputs.list[*input as usize].role, "take": patterns(list)});
+            return json!({"grafts": self.inputs.grafts.iter().map(take).collect::<Vec<_>>()});
         }
         if let Request::Randomize { seed, .. } = self.request {
             recipe["seed"] = seed.into();

@@ -24,7 +24,12 @@ pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Resul
     let input = |role: &str, place: &Place| {
         Ok::<_, Error>(Input { role: role.into(), checkpoint: open::weights(place, control)?.into(), vector: None })
     };
-    let inputs = Inputs { list: vec![input("a", a)?, input("b", b)?], origins: Vec::new(), output: Output::default() };
+    let inputs = Inputs {
+        list: vec![input("a", a)?, input("b", b)?],
+        origins: Vec::new(),
+        output: Output::default(),
+        grafts: Vec::new(),
+    };
     let pairs = Pairs::new(&inputs);
     let (io, _) = options.io.resolve(&[&inputs.list[0].checkpoint, &inputs.list[1].checkpoint]);
     let mut wanted = Wanted::of(&inputs);

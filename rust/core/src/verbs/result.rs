@@ -82,7 +82,8 @@ impl<'a> Written<'a> {
     pub fn new(plan: &'a Plan, out: &Path, computed: &Computed, sealed: Sealed, started: Instant, isa: Isa) -> Self {
         let mut warnings = sealed.effect.warnings(plan);
         warnings.extend(sealed.requantised.map(|again| again.warning(&sealed.effect)));
-        if plan.counts.combined == 0 && plan.inputs.output == Output::Checkpoint {
+        let nothing = plan.counts.combined == 0 && plan.counts.grafted == 0;
+        if nothing && plan.inputs.output == Output::Checkpoint {
             warnings.push("no tensor was combined: the output is the target without any vector".into());
         }
         if !computed.synced {

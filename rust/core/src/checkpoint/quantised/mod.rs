@@ -7,6 +7,7 @@
 pub mod claim;
 mod parts;
 mod reading;
+pub mod units;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use self::claim::Claim;
-use self::parts::{Coded, Companions, coded, is_companion, is_of_activations, scaled_names};
+use self::parts::{Coded, Companions, coded, is_companion, of_activations, scaled_names};
 use crate::checkpoint::{Checkpoint, Tensor, descriptions};
 use crate::codec::derived::Made;
 use crate::codec::scaled::{Codes, Format, Scaled, Start};
@@ -86,45 +87,15 @@ pub fn fold(checkpoint: &mut Checkpoint, parts: Parts) -> Result<()> {
 }
 
 fn try_fold(checkpoint: &mut Checkpoint, parts: Parts) -> std::result::Result<(), Stop> {
-    let Some(claim) = claim(checkpoint)? else { return Ok(()) };
-    if !claim.is_known() {
-        return Err(Stop::Unread(Unread::Method(claim.method)));
-    }
+    let Some(Roles { roles, method }) = roles(checkpoint)? else { return Ok(()) };
     checkpoint.unread = None;
-    let mut roles: Vec<Role> = checkpoint.tensors.iter().map(|_| Role::Plain).collect();
-    let mut formats = HashSet::new();
-    for (place, tensor) in checkpoint.tensors.iter().enumerate() {
-        let coded = coded(tensor).map_err(|what| refused(checkpoint, tensor, &what))?;
-        if let Some(coded) = coded {
-            weight(checkpoint, &claim, place, &coded, &mut roles, &mut formats)?;
-        }
-    }
-    // Only now, because what a tensor shows is said by its name.
-    if let Some(what) = claim.unread {
-        return Err(Stop::Unread(Unread::Method(format!("{} with {what}", claim.method))));
-    }
-    let mut dropped = Vec::new();
-    for (tensor, role) in checkpoint.tensors.iter().zip(&mut roles).filter(|(_, role)| matches!(role, Role::Plain)) {
-        if is_of_activations(&tensor.name) {
-            *role = Role::Part;
-            dropped.push(tensor.name.to_string());
-        } else if is_companion(tensor) {
-            let what = format!("it is a part of a quantised weight that is not there; {AGAIN}");
-            return Err(corrupt(checkpoint, tensor, &what).into());
-        } else if let Some(plain) = scaled_names(&tensor.name).iter().find(|name| checkpoint.find(name).is_some()) {
-            let what = format!("it is the scale of {}, which is not quantised; {AGAIN}", quote(plain));
-            return Err(corrupt(checkpoint, tensor, &what).into());
-        }
-    }
-    if formats.is_empty() {
-        let note = format!(
-            "{}: config.json says that the weights are quantised ({}), but none are",
-            checkpoint.label, claim.method
-        );
+    if !roles.iter().any(|role| matches!(role, Role::Weight(_))) {
+        let label = &checkpoint.label;
+        let note = format!("{label}: config.json says that the weights are quantised ({method}), but none are");
         checkpoint.notes.push(note);
         return Ok(());
     }
-    let notes = notes(checkpoint, &roles, &dropped);
+    let notes = notes(checkpoint, &roles);
     let (mut tensors, mut made) = (Vec::with_capacity(roles.len()), Vec::with_capacity(roles.len()));
     for (tensor, role) in std::mem::take(&mut checkpoint.tensors).into_iter().zip(roles) {
         match role {
@@ -132,8 +103,8 @@ fn try_fold(checkpoint: &mut Checkpoint, parts: Parts) -> std::result::Result<()
                 tensors.push(tensor);
                 made.push(Made::Stored);
             }
-            Role::Part if parts == Parts::Dropped => {}
-            Role::Part => {
+            Role::Part(_) if parts == Parts::Dropped => {}
+            Role::Part(_) => {
                 tensors.push(tensor);
                 made.push(Made::Part);
             }
@@ -157,8 +128,9 @@ fn try_fold(checkpoint: &mut Checkpoint, parts: Parts) -> std::result::Result<()
 enum Role {
     /// A tensor of its own.
     Plain,
-    /// A part of a weight, or of no use without quantisation.
-    Part,
+    /// A part of the weight whose codes are this tensor. `None` if it is of no use without quantisation, and belongs to
+    /// no one weight.
+    Part(Option<u32>),
     /// The codes of a weight.
     Weight(Box<Weight>),
 }
@@ -168,6 +140,50 @@ struct Weight {
     name: String,
     shape: Vec<u64>,
     scaled: Scaled,
+}
+
+/// What the tensors of a quantised checkpoint are.
+struct Roles {
+    roles: Vec<Role>,
+    method: String,
+}
+
+/// Works out what every tensor is; `None` if the checkpoint is not quantised.
+fn roles(checkpoint: &Checkpoint) -> std::result::Result<Option<Roles>, Stop> {
+    let Some(claim) = claim(checkpoint)? else { return Ok(None) };
+    if !claim.is_known() {
+        return Err(Stop::Unread(Unread::Method(claim.method)));
+    }
+    let mut roles: Vec<Role> = checkpoint.tensors.iter().map(|_| Role::Plain).collect();
+    let mut formats = HashSet::new();
+    for (place, tensor) in checkpoint.tensors.iter().enumerate() {
+        let coded = coded(tensor).map_err(|what| refused(checkpoint, tensor, &what))?;
+        if let Some(coded) = coded {
+            weight(checkpoint, &claim, place, &coded, &mut roles, &mut formats)?;
+        }
+    }
+    // Only now, because what a tensor shows is said by its name.
+    if let Some(what) = claim.unread {
+        return Err(Stop::Unread(Unread::Method(format!("{} with {what}", claim.method))));
+    }
+    for (place, tensor) in checkpoint.tensors.iter().enumerate() {
+        if !matches!(roles[place], Role::Plain) {
+            continue;
+        }
+        if let Some(module) = of_activations(&tensor.name) {
+            let codes =
+                ["", ".weight", ".weight_packed", "_blocks"].map(|end| checkpoint.find(&format!("{module}{end}")));
+            let is_weight = |at: &u32| matches!(roles[*at as usize], Role::Weight(_));
+            roles[place] = Role::Part(codes.into_iter().flatten().find(is_weight));
+        } else if is_companion(tensor) {
+            let what = format!("it is a part of a quantised weight that is not there; {AGAIN}");
+            return Err(corrupt(checkpoint, tensor, &what).into());
+        } else if let Some(plain) = scaled_names(&tensor.name).iter().find(|name| checkpoint.find(name).is_some()) {
+            let what = format!("it is the scale of {}, which is not quantised; {AGAIN}", quote(plain));
+            return Err(corrupt(checkpoint, tensor, &what).into());
+        }
+    }
+    Ok(Some(Roles { roles, method: claim.method }))
 }
 
 /// What the checkpoint claims about itself; `None` if it claims nothing.
@@ -261,7 +277,7 @@ fn weight(
     }
     roles[place] = Role::Weight(Box::new(Weight { name: coded.weight.into(), shape, scaled }));
     let others = [Some(scale), companions.global.map(|(place, _)| place), companions.shape];
-    others.into_iter().flatten().for_each(|part| roles[part as usize] = Role::Part);
+    others.into_iter().flatten().for_each(|part| roles[part as usize] = Role::Part(Some(place as u32)));
     Ok(())
 }
 
@@ -305,7 +321,9 @@ fn dimensions(checkpoint: &Checkpoint, tensor: &Tensor, coded: &Coded, said: Opt
 }
 
 /// Notes for the report: how many weights have which format, and what is not used.
-fn notes(checkpoint: &Checkpoint, roles: &[Role], dropped: &[String]) -> Vec<String> {
+fn notes(checkpoint: &Checkpoint, roles: &[Role]) -> Vec<String> {
+    let parts = checkpoint.tensors.iter().zip(roles).filter(|(_, role)| matches!(role, Role::Part(_)));
+    let dropped: Vec<&str> = parts.map(|(part, _)| &*part.name).filter(|name| of_activations(name).is_some()).collect();
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for role in roles {
         if let Role::Weight(weight) = role {

@@ -62,9 +62,10 @@ const COMPANIONS: [&str; 9] = [
     "g_idx",
 ];
 
-/// Whether a tensor only concerns activations or caches.
-pub fn is_of_activations(name: &str) -> bool {
-    ACTIVATIONS.iter().any(|end| name.ends_with(end))
+/// The module of a tensor that only concerns its activations or caches; `None` for every other tensor.
+pub fn of_activations(name: &str) -> Option<&str> {
+    let stem = ACTIVATIONS.iter().find_map(|end| name.strip_suffix(end))?;
+    Some(stem.trim_end_matches(['.', '_']))
 }
 
 /// Whether a tensor can only be a part of a quantised weight.
@@ -84,7 +85,7 @@ pub fn scaled_names(name: &str) -> Vec<String> {
 /// What a tensor's codes are, if it holds any. The error names a format that is not read.
 pub fn coded(tensor: &Tensor) -> Result<Option<Coded<'_>>, String> {
     let name: &str = &tensor.name;
-    if is_companion(tensor) || is_of_activations(name) {
+    if is_companion(tensor) || of_activations(name).is_some() {
         return Ok(None);
     }
     if let Some((_, format)) = UNREAD.iter().find(|(dtype, _)| *dtype == tensor.dtype) {
