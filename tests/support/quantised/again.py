@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from quantised.maker import Way
 
-    Floats = NDArray[np.float32]
-    Codes = NDArray[np.uint8]
+    Floats = Codes = Words = NDArray[Any]
 
 # What a code holds at most, and the largest value that is stored with no more than half a step of error.
 MOST = {"E4M3": 448.0, "E2M1": 6.0, "INT4": 7.0}
@@ -46,9 +45,9 @@ class Figures:
     kept: int = 0
     rescaled: int = 0
     saturated: int = 0
-    again: NDArray[np.float64] = field(default_factory=lambda: np.zeros(5))
+    again: NDArray[Any] = field(default_factory=lambda: np.zeros(5))
     """Σ v², Σ e², Σ e·v, requested, survived."""
-    plain: NDArray[np.float64] = field(default_factory=lambda: np.zeros(5))
+    plain: NDArray[Any] = field(default_factory=lambda: np.zeros(5))
     """The same for output in bfloat16."""
 
     def __iadd__(self, other: Figures) -> Figures:
@@ -57,7 +56,7 @@ class Figures:
         return self
 
 
-def shares(sums: NDArray[np.float64], alpha: float) -> dict[str, float | None]:
+def shares(sums: NDArray[Any], alpha: float) -> dict[str, float | None]:
     """Gain, cosine and survival from sums; without a request there are none."""
     v2, e2, ev, requested, survived = map(float, sums)
     alpha = float(np.float32(alpha))
@@ -68,7 +67,7 @@ def shares(sums: NDArray[np.float64], alpha: float) -> dict[str, float | None]:
     }
 
 
-def sums(t: Floats, base: Floats, v: Floats, o: Floats, alpha: float) -> NDArray[np.float64]:
+def sums(t: Floats, base: Floats, v: Floats, o: Floats, alpha: float) -> NDArray[Any]:
     """See `Figures.again`; over elements that are finite on every side."""
     sound = np.isfinite(t) & np.isfinite(v) & np.isfinite(o)
     requested = sound & (np.float32(alpha) * v != 0)
@@ -89,7 +88,7 @@ def unpack(kind: str, stored: Tensor, columns: int) -> Codes:
 def pack(kind: str, codes: Codes, stored: Tensor) -> Tensor:
     """The inverse, in the type of the stored tensor; rows are not padded."""
     octets = codes if kind == "E4M3" else codes[..., 0::2] | codes[..., 1::2] << 4
-    return torch.from_numpy(np.ascontiguousarray(octets)).view(stored.dtype).reshape(stored.shape)
+    return torch.as_tensor(np.ascontiguousarray(octets)).view(stored.dtype).reshape(stored.shape)
 
 
 def values(kind: str, codes: Codes) -> Floats:
@@ -98,7 +97,7 @@ def values(kind: str, codes: Codes) -> Floats:
         return codes.astype(np.float32) - 8
     if kind == "E2M1":
         return E2M1.numpy()[codes]
-    return torch.from_numpy(codes).view(torch.float8_e4m3fn).float().numpy()
+    return torch.as_tensor(codes).view(torch.float8_e4m3fn).float().numpy()
 
 
 def nearest(kind: str, x: Floats) -> Codes:
@@ -113,7 +112,7 @@ def nearest(kind: str, x: Floats) -> Codes:
     return _signed(kind, x, code + (tied & (code % 2 == 1)))
 
 
-def stochastic(kind: str, x: Floats, random: NDArray[np.uint32]) -> Codes:
+def stochastic(kind: str, x: Floats, random: Words) -> Codes:
     """A neighbour by chance; its random number decides."""
     if kind == "INT4":
         return (np.clip(away(x, random), -8, 7) + 8).astype(np.uint8)
@@ -143,10 +142,10 @@ def stored_scale(scale: Floats, dtype: torch.dtype) -> Tensor:
         exponent = np.where(mantissa == 0.5, exponent - 1, exponent)
         if (exponent > 127).any():
             raise Unfit("type")
-        return torch.from_numpy(np.clip(exponent + 127, 1, 254).astype(np.uint8)).view(dtype)
-    found = torch.from_numpy(scale).to(dtype)
+        return torch.as_tensor(np.clip(exponent + 127, 1, 254).astype(np.uint8)).view(dtype)
+    found = torch.as_tensor(scale).to(dtype)
     least = torch.tensor(1, dtype=torch.int32 if dtype.itemsize == 4 else torch.int16).view(dtype)
-    return torch.where((found == 0) & torch.from_numpy(scale > 0), least, found)
+    return torch.where((found == 0) & torch.as_tensor(scale > 0), least, found)
 
 
 def raised(scale: Floats, dtype: torch.dtype) -> Tensor:
@@ -154,7 +153,7 @@ def raised(scale: Floats, dtype: torch.dtype) -> Tensor:
     found = stored_scale(scale, dtype)
     whole = torch.int32 if dtype.itemsize == 4 else torch.int16
     above = (found.view(whole) + 1).view(dtype)
-    return torch.where(torch.from_numpy(found.float().numpy() < scale), above, found)
+    return torch.where(torch.as_tensor(found.float().numpy() < scale), above, found)
 
 
 def chosen(way: Way, codes: Codes, scale: Tensor, seen: Floats, touched: Any, mode: str) -> Tensor:
@@ -170,10 +169,11 @@ def chosen(way: Way, codes: Codes, scale: Tensor, seen: Floats, touched: Any, mo
         new = stored_scale(np.where(change, most / np.float32(MOST[kind]), 1).astype(np.float32), dtype)
     else:
         deep = LIMIT[kind] + ((codes == 0).any((2, 3)) if kind == "INT4" else 0.0)
-        above, below = np.where(old < 0, low, high), np.where(old < 0, high, low)
+        above: Floats = np.where(old < 0, low, high)
+        below: Floats = np.where(old < 0, high, low)
 
-        def fits(scale: Floats) -> Any:
-            wide = np.abs(scale.astype(np.float64))
+        def fits(scale: Floats) -> NDArray[Any]:
+            wide: Floats = np.abs(scale.astype(np.float64))
             return (above <= LIMIT[kind] * wide) & (below <= deep * wide)
 
         zero = change & (old == 0)
@@ -188,13 +188,14 @@ def chosen(way: Way, codes: Codes, scale: Tensor, seen: Floats, touched: Any, mo
             if not (factors(new).numpy() == np.abs(wanted))[change & ~zero].all():
                 raise Unfit("type")
             if (wanted < 0).any():
-                new = torch.where(torch.from_numpy(wanted < 0), -new, new)
+                new = torch.where(torch.as_tensor(wanted < 0), -new, new)
         first = stored_scale(np.where(zero, most / np.float32(MOST[kind]), 1).astype(np.float32), dtype)
-        new = torch.where(torch.from_numpy(zero), first.float(), new.float()).to(dtype) if zero.any() else new
+        new = torch.where(torch.as_tensor(zero), first.float(), new.float()).to(dtype) if zero.any() else new
     if not np.isfinite(factors(new).numpy()).all():
         raise Unfit("type")
-    octets = [one.view(torch.uint8) if dtype.itemsize == 1 else one for one in (new, stored)]
-    return torch.where(torch.from_numpy(change), *octets).view(dtype)
+    if dtype.itemsize == 1:
+        new, stored = new.view(torch.uint8), stored.view(torch.uint8)
+    return torch.where(torch.as_tensor(change), new, stored).view(dtype)
 
 
 def blocked(array: NDArray[Any], block: tuple[int, int]) -> NDArray[Any]:
@@ -237,7 +238,9 @@ def requantised(
     new = chosen(way, blocked(codes + 1, block) - 1, scale, blocked(seen, block), touched, mode)
 
     def spread(scales: Floats) -> Floats:
-        wide = scales.repeat(block[0], 0).repeat(block[1], 1).reshape(t.shape[0], -1, scales.shape[1] * block[1])
+        wide = (
+            scales.repeat(block[0], 0).repeat(block[1], 1).reshape(t.shape[0], -1, scales.shape[1] * block[1])
+        )
         return wide[:, : t.shape[1], : t.shape[2]]
 
     was, now = spread(old), spread(factors(new).numpy())

@@ -12,14 +12,13 @@ import xxhash
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.float32]
-    Words = NDArray[np.uint32]
+    Floats = Words = NDArray[Any]
 
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 
 
-def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> Words:
+def philox(counter: Words, key: tuple[int, int]) -> Words:
     """The four words of each block; a counter fills the two lower ones of a block."""
     a, b = counter & _LOW, counter >> _HALF
     c, d = np.zeros_like(a), np.zeros_like(a)
@@ -52,7 +51,7 @@ def away(x: Floats, random: Words) -> NDArray[Any]:
 
 def widened(x: Floats, random: Words | None) -> Floats:
     """What bfloat16 makes of values, by chance where there are random numbers."""
-    near = torch.from_numpy(np.ascontiguousarray(x)).bfloat16().float().numpy()
+    near = torch.as_tensor(np.ascontiguousarray(x)).bfloat16().float().numpy()
     if random is None:
         return near
     bits = x.view(np.uint32).astype(np.uint64)
