@@ -74,7 +74,7 @@ def sums(t: Floats, base: Floats, v: Floats, o: Floats, alpha: float) -> NDArray
     survived = requested & (o.view(np.uint32) != base.view(np.uint32))
     t, v, o = (one[sound] for one in (t, v, o))
     wide, e = v.astype(np.float64), (o - t).astype(np.float64)
-    return np.array([wide @ wide, e @ e, e @ wide, requested.sum(), survived.sum()], np.float64)
+    return np.array([(wide * wide).sum(), (e * e).sum(), (e * wide).sum(), requested.sum(), survived.sum()])
 
 
 def unpack(kind: str, stored: Tensor, columns: int) -> Codes:
