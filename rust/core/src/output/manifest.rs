@@ -13,7 +13,6 @@ use crate::codec::scaled::encode::Requantised;
 use crate::numeric::stats::Stats;
 use crate::output::effect::{Again, Effect, Sum};
 use crate::plan::Plan;
-use crate::plan::inputs::At;
 use crate::plan::layout::TensorPlan;
 use crate::plan::output::Output;
 
@@ -115,7 +114,7 @@ fn of_requantised(plan: &Plan, tensor: &TensorPlan, found: &Requantised) -> Agai
 
 /// The same figures, where a tensor under one scale is one block: it was worked on in parts.
 fn by_block(plan: &Plan, tensor: &TensorPlan, found: &Requantised) -> Requantised {
-    let scaled = plan.inputs.scaled(At { input: 0, tensor: tensor.base });
+    let scaled = plan.inputs.scaled(tensor.from);
     if scaled.is_none_or(|scaled| !scaled.format.whole) {
         return *found;
     }
