@@ -11,8 +11,9 @@ import torch
 
 from families import Tensors, assert_tensors, files, generator, least_memory, read, weights, write
 from quantised.layouts import KINDS, large, made
-from quantised.maker import freed
+from quantised.maker import Maker, freed
 from quantised.outcome import assert_outcome, outcome
+from quantised.shared import BLOCKS, base
 from taskvec import (
     MismatchError,
     UsageError,
@@ -28,8 +29,6 @@ from taskvec import (
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from quantised.maker import Maker
 
 REFUSED = {
     "ModelOpt NVFP4": "two scales", "NVFP4": "two scales", "FP8 and NVFP4": "two scales",
@@ -180,10 +179,19 @@ def test_padded_rows_of_integers_are_refused(tmp_path: Path) -> None:
         transfer(*trio(tmp_path, make)[0], tmp_path / "out", requantise=True)
 
 
-@pytest.mark.parametrize("kind", BIG)
+def wide() -> Maker:
+    """Rows of blocks are larger than blocks of the file, and some windows have several of them."""
+    make = Maker("wide")
+    make.plain("model.norm.weight", [161])
+    make.fp8("model.layers.0.mlp.down_proj.weight", [2112, 3000], torch.float32)
+    make.config = base("qwen3", 1, quantization_config=BLOCKS)
+    return make
+
+
+@pytest.mark.parametrize("kind", [*BIG, "wide"])
 def test_any_budget_threads_and_way_to_read(kind: str, tmp_path: Path) -> None:
     """Blocks cross the edges of windows, and no tensor lies where its type would want to."""
-    make = large(kind)
+    make = wide() if kind == "wide" else large(kind)
     names = list(make.stored)
     g, s = donors(make, 0.3)
     # The scales are in another shard than their codes.

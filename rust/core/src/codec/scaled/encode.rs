@@ -121,6 +121,12 @@ impl Format {
         [rows, (CHUNK / (rows * columns)).max(1).saturating_mul(columns).min(self.columns)]
     }
 
+    /// The most blocks that begin in so many elements.
+    pub fn blocks_beginning(&self, elements: u64) -> u64 {
+        let area = self.block[0].min(self.rows) * self.block[1].min(self.columns);
+        elements.div_ceil(area) + self.scales_of_row()
+    }
+
     /// Elements `[first, end)`, extended to whole parts.
     pub fn whole_parts(&self, first: u64, end: u64) -> (u64, u64) {
         let ([height, width], columns, matrix) = (self.part(), self.columns, self.rows * self.columns);
