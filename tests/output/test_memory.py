@@ -8,12 +8,12 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from hostile import checkpoint, entry, finish, noise, refused, run, start
+from hostile import checkpoint, entry, noise, peak_anonymous, refused, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,21 +60,6 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
 def out(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "out"
     shutil.rmtree(tmp_path)
-
-
-def peak_anonymous(args: list[Any]) -> tuple[int, int]:
-    """The most anonymous memory of a run, Python included, and how many windows it had in flight."""
-    process = start(args, preexec_fn=lambda: os.environ.pop("TASKVEC_SIMD", None))
-    status, peak = Path(f"/proc/{process.pid}/status"), 0
-    while process.poll() is None:
-        for line in status.read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                peak = max(peak, int(line.split()[1]) << 10)
-        time.sleep(0.004)
-    code, stdout, stderr = finish(process)
-    assert code == 0, stderr
-    found = json.loads(stdout)
-    return peak, found.get("results", [found])[0]["engine"]["windows"]
 
 
 def command(kind: str, inputs: Trio) -> list[str | Path]:

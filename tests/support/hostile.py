@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from taskvec.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -141,6 +141,21 @@ def call(args: Iterable[str | Path]) -> Answer:
     with redirect_stdout(io.StringIO()) as stdout, redirect_stderr(io.StringIO()) as stderr:
         code = main([str(arg) for arg in args])
     return code, stdout.getvalue(), stderr.getvalue()
+
+
+def peak_anonymous(args: list[Any]) -> tuple[int, int]:
+    """The most anonymous memory of a run, Python included, and how many windows it had in flight."""
+    process = start(args, preexec_fn=lambda: os.environ.pop("TASKVEC_SIMD", None))
+    status, peak = Path(f"/proc/{process.pid}/status"), 0
+    while process.poll() is None:
+        for line in status.read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                peak = max(peak, int(line.split()[1]) << 10)
+        time.sleep(0.004)
+    code, stdout, stderr = finish(process)
+    assert code == 0, stderr
+    found = json.loads(stdout)
+    return peak, found.get("results", [found])[0]["engine"]["windows"]
 
 
 def await_journal(process: subprocess.Popen[str], out: Path, size: int = 400) -> None:

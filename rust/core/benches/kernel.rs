@@ -227,7 +227,7 @@ fn dequantising(criterion: &mut Criterion) {
     ];
     for (codes, scale, block, transposed) in formats {
         let (rows, columns, stride, global) = (ROWS, COLUMNS, COLUMNS, None);
-        let format = Format { codes, scale, global, rows, columns, stride, block, transposed };
+        let format = Format { codes, scale, global, rows, columns, stride, block, whole: false, transposed };
         let name = format!("dequantise {format}{}", if transposed { ", transposed" } else { "" });
         let start = |begin| Start { shard: 0, begin };
         let scaled = Scaled { format: format.into(), codes: start(0), scales: start(0), global: None };

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,17 @@ _GONE = ("quantization_config", "compression_config", "expert_dtype", "store_dty
 GONE_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_model_description.json")
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a weight is stored: what its codes are, the name of its scales, and the block that shares one."""
+
+    codes: str
+    scale: str
+    block: tuple[int, int]
+    whole: bool = False
+    """Whether the scale belongs to the tensor as such, and not to a block that happens to be all of it."""
+
+
 @dataclass
 class Maker:
     """A checkpoint of one kind. The same kind and seed give the same bytes.
@@ -54,6 +65,8 @@ class Maker:
     """What is meant: float32 where there are codes, else the tensor itself."""
     coded: dict[str, str] = field(default_factory=dict[str, str])
     """By logical name, the stored tensor that holds the codes."""
+    ways: dict[str, Way] = field(default_factory=dict[str, Way])
+    """By logical name, how the weights are stored that can be quantised again."""
 
     def __post_init__(self) -> None:
         self.rng = generator((self.kind, self.seed))
@@ -116,6 +129,7 @@ class Maker:
         at = name + ending if ending.startswith("_") else ending
         self.stored[at] = drawn if stored is None else drawn.reshape(stored)
         self.mean(name, name, codes.float() * spread(drawn, block, shape))
+        self.ways[name] = Way("E4M3", at, block)
 
     def channel(self, name: str, shape: Shape, dtype: torch.dtype, stored: Shape | None = None) -> None:
         """E4M3 under one factor a row."""
@@ -124,6 +138,7 @@ class Maker:
     def tensor(self, name: str, shape: Shape, dtype: torch.dtype, scale: str, stored: Shape) -> None:
         """E4M3 under one factor."""
         self.fp8(name, shape, dtype, block=(shape[0], shape[1]), scale=scale, stored=stored)
+        self.ways[name] = replace(self.ways[name], whole=True)
 
     def mxfp4(
         self,
@@ -138,6 +153,7 @@ class Maker:
         packed, drawn = self.octets([*front, columns // 2]), self.scales([*front, columns // 32], types[1])
         self.stored[codes], self.stored[scale] = packed.view(types[0]), drawn
         self.mean(name, codes, e2m1(packed) * spread(drawn, (1, 32), shape))
+        self.ways[name] = Way("E2M1", scale, (1, 32))
 
     def gpt_oss(self, name: str, experts: int, rows: int, columns: int) -> None:
         """Blocks and exponents; the weight that is meant is their transpose."""
@@ -172,6 +188,7 @@ class Maker:
         self.stored[f"{stem}.weight_shape"] = torch.tensor(shape, dtype=said)
         values = int4(words, columns) * spread(drawn, (1, group), shape)
         self.mean(f"{stem}.weight", f"{stem}.weight_packed", values)
+        self.ways[f"{stem}.weight"] = Way("INT4", f"{stem}.weight_scale", (1, group))
 
     def save(self, folder: Path, shards: int = 3, config: str | None = None) -> Path:
         """Writes the folder as its publisher would; `config` is another text for the same config."""

@@ -93,21 +93,36 @@ pub fn total(plan: &Plan, stats: &[Stats]) -> Effect {
     figures(plan, &sum)
 }
 
-/// What quantising again did to a whole run; `None` if the plan does not.
-pub fn again(plan: &Plan, found: &[Requantised]) -> Option<Again> {
+/// What quantising again did to a whole run; `None` if the plan does not. The figures of bf16 output are those of all
+/// tensors, as the figures of the output are: what is not quantised would be the same there.
+pub fn again(plan: &Plan, stats: &[Stats], found: &[Requantised]) -> Option<Again> {
     let (mut sum, mut total) = (Sum::default(), Requantised::default());
-    for (tensor, found) in plan.layout.tensors.iter().zip(found).filter(|(_, found)| found.plain.elements > 0) {
-        sum.add(&found.plain, alpha(tensor));
-        total.add(found);
+    for ((tensor, found), stats) in plan.layout.tensors.iter().zip(found).zip(stats) {
+        if found.plain.elements > 0 {
+            sum.add(&found.plain, alpha(tensor));
+            total.add(&by_block(plan, tensor, found));
+        } else if stats.elements > 0 {
+            sum.add(stats, alpha(tensor));
+        }
     }
     (!found.is_empty()).then(|| Again::new(&total, &sum))
 }
 
 /// What quantising again did to one tensor.
-fn of_requantised(tensor: &TensorPlan, found: &Requantised) -> Again {
+fn of_requantised(plan: &Plan, tensor: &TensorPlan, found: &Requantised) -> Again {
     let mut sum = Sum::default();
     sum.add(&found.plain, alpha(tensor));
-    Again::new(found, &sum)
+    Again::new(&by_block(plan, tensor, found), &sum)
+}
+
+/// The same figures, where a tensor under one scale is one block: it was worked on in parts.
+fn by_block(plan: &Plan, tensor: &TensorPlan, found: &Requantised) -> Requantised {
+    let scaled = plan.inputs.scaled(tensor.from);
+    if scaled.is_none_or(|scaled| !scaled.format.whole) {
+        return *found;
+    }
+    let kept = u64::from(found.kept > 0);
+    Requantised { copied: 1 - kept, kept, ..*found }
 }
 
 /// Figures of one tensor.
@@ -154,7 +169,9 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
             from: (tensor.from.input != 0).then(|| &*plan.inputs.list[tensor.from.input as usize].role),
             alpha: if scaled { tensor.terms.iter().map(|term| term.alpha).collect() } else { Vec::new() },
             effect: (stats.elements > 0).then(|| of_tensor(plan, tensor, stats)),
-            requantised: again.filter(|found| found.plain.elements > 0).map(|found| of_requantised(tensor, found)),
+            requantised: again
+                .filter(|found| found.plain.elements > 0)
+                .map(|found| of_requantised(plan, tensor, found)),
         }
     });
     let document = Document {
@@ -175,7 +192,7 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
         files: finished.files,
         notes: &plan.notes,
         effect: total(plan, finished.stats),
-        requantised: again(plan, finished.requantised),
+        requantised: again(plan, finished.stats, finished.requantised),
         tensors: tensors.collect(),
     };
     let mut bytes = if plan.layout.packed { short(&document)? } else { serde_json::to_vec_pretty(&document)? };

@@ -34,6 +34,27 @@ struct Range {
     size: u64,
 }
 
+impl Range {
+    /// Writes those scales of a window that change, in ascending order: with those between them, because where blocks
+    /// are small, there are many.
+    fn change(&self, plan: &Plan, sinks: &[Sink], changed: &[Rescaled]) -> Result<()> {
+        let [first, .., last] = changed else {
+            return changed.iter().try_for_each(|only| {
+                let bytes = &only.bytes[..self.size as usize];
+                sinks[self.file].write_small(self.begin + only.index * self.size, bytes)
+            });
+        };
+        let begin = self.begin + first.index * self.size;
+        let mut bytes = vec![0; ((last.index - first.index + 1) * self.size) as usize];
+        read(plan.inputs.base(), self.file, begin, &mut bytes)?;
+        for scale in changed {
+            let place = ((scale.index - first.index) * self.size) as usize;
+            bytes[place..][..self.size as usize].copy_from_slice(&scale.bytes[..self.size as usize]);
+        }
+        sinks[self.file].write_small(begin, &bytes)
+    }
+}
+
 /// The scales of all weights of a plan that are quantised again.
 #[derive(Debug, Default)]
 pub struct Rescale {
@@ -101,10 +122,10 @@ impl Rescale {
         let mut digests = vec![FileDigest::default(); plan.layout.files.len()];
         journal.replay(|outcome, _| {
             control.check()?;
-            for Rescaled { tensor, index, bytes } in outcome.rescaled {
+            for changed in outcome.rescaled.chunk_by(|a, b| a.tensor == b.tensor) {
+                let tensor = changed[0].tensor;
                 let Ok(at) = self.by_tensor.binary_search_by_key(&tensor, |(known, _)| *known) else { continue };
-                let range = &self.ranges[self.by_tensor[at].1 as usize];
-                sinks[range.file].write_small(range.begin + index * range.size, &bytes[..range.size as usize])?;
+                self.ranges[self.by_tensor[at].1 as usize].change(plan, sinks, changed)?;
             }
             Ok(true)
         })?;

@@ -71,7 +71,7 @@ fn finish(draft: &Draft, files: Vec<FileEntry>, input_sha256: Option<&[Vec<Optio
     staging.write(name, &bytes)?;
     let mut order: Vec<String> = files.into_iter().map(|file| file.name).collect();
     order.push(name.to_owned());
-    let requantised = manifest::again(plan, &ledger.requantised);
+    let requantised = manifest::again(plan, &ledger.stats, &ledger.requantised);
     Ok(Sealed { order, effect: manifest::total(plan, &ledger.stats), requantised, exceptions, written })
 }
 

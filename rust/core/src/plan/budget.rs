@@ -18,6 +18,8 @@ use crate::system::os::DIRECT_ALIGNMENT;
 const PER_TENSOR: u64 = 600;
 /// Bytes for each element of a part that is quantised again: values and codes of the part and of one of its blocks.
 const REQUANTISING: u64 = 64;
+/// Bytes of a scale that changes, in a list that grows.
+const RESCALED: u64 = 32;
 /// Bytes in memory per frame of a packed output.
 const PER_FRAME: u64 = 24;
 /// Bytes for each worker: stacks, queues, and what the allocator keeps.
@@ -36,7 +38,7 @@ pub struct Need {
     pub read: u64,
     /// The most input bytes that one block needs.
     pub block_in: u64,
-    /// The most bytes that one block of a vector can add to what waits to be written in order: exceptions, or a frame.
+    /// The most bytes that one block can add to what waits for its turn: exceptions, a frame, or scales that change.
     pub block_waiting: u64,
     /// Bytes that a worker needs to pack a block.
     pub packing: u64,
@@ -160,6 +162,9 @@ fn in_block(inputs: &Inputs, plan: &TensorPlan, packed: bool, number: u64) -> Sh
         let mut share = Share::default();
         add(&mut share, inputs, plan, Span { begin: first, end: last, action: Action::Combine });
         let [rows, columns] = format.part();
+        if !format.whole {
+            share.waiting = format.blocks_beginning(code(end) - code(begin)) * RESCALED;
+        }
         share.block_made = std::mem::take(&mut share.made);
         share.requantising = rows * columns * REQUANTISING;
         return share;
@@ -226,7 +231,11 @@ impl Budget {
                 + need.packing
                 + need.requantising
                 + blocks * need.block_made
-                + blocks * (need.outputs * BLOCK + need.block_in + 2 * need.block_waiting + need.block_delivered)
+                + blocks
+                    * (need.outputs * BLOCK
+                        + need.block_in
+                        + 2 * need.outputs * need.block_waiting
+                        + need.block_delivered)
         };
         // Each window in progress has its own packet, and the consumer has a copy of one.
         let fixed = |blocks: u64| need.fixed + blocks * need.block_delivered;

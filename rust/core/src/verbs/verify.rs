@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::checkpoint::vector;
+use crate::checkpoint::{Checkpoint, vector};
 use crate::control::{Control, Phase};
 use crate::error::{Error, Result};
 use crate::format::blocks::{self, BLOCK, FileDigest};
@@ -15,6 +15,7 @@ use crate::format::header::Header;
 use crate::format::packed_table;
 use crate::output::manifest;
 use crate::plan::output::{MANIFEST, MANIFEST_SCHEMA};
+use crate::storage::place::Place;
 use crate::system::files::read_exact_at;
 use crate::system::parallel::ordered;
 
@@ -23,6 +24,13 @@ struct Document {
     schema: String,
     files: Vec<Entry>,
     tensors: Vec<Tensor>,
+    #[serde(default)]
+    recipe: Recipe,
+}
+
+#[derive(Default, Deserialize)]
+struct Recipe {
+    requantise: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -72,7 +80,11 @@ pub fn verify(out: &Path, threads: usize, control: &Control) -> Result<Value> {
     }
     digests(&whole, threads, control, &mut problems)?;
     sha256(out, &whole, threads, control, &mut problems)?;
-    tensors(&path, &document, &whole, &mut problems);
+    if document.recipe.requantise.is_some() {
+        logical_tensors(out, &document, control, &mut problems);
+    } else {
+        tensors(&path, &document, &whole, &mut problems);
+    }
     strangers(out, &document, &mut problems)?;
     Ok(json!({
         "schema": "taskvec/verify/1",
@@ -198,11 +210,37 @@ fn tensors(path: &Path, document: &Document, whole: &[(&Entry, File)], problems:
     }
     if undamaged {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let mut missing: Vec<_> = wanted.into_iter().collect();
-        missing.sort_unstable();
-        for (tensor, dtype) in missing {
-            problems.add(&name, format!("tensor `{tensor}` ({dtype}) is in none of the files"));
+        missing(&name, wanted, problems);
+    }
+}
+
+/// As [`tensors`], for an output that is quantised: its manifest names weights, which have other names in the files.
+/// Damage is reported already, and would only be reported again.
+fn logical_tensors(out: &Path, document: &Document, control: &Control, problems: &mut Problems) {
+    if !problems.0.is_empty() {
+        return;
+    }
+    let checkpoint = match Checkpoint::open_with_parts(&Place::from(out.to_owned()), control) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => return problems.add(MANIFEST, error.to_string()),
+    };
+    let mut wanted: HashMap<&str, &str> = document.tensors.iter().map(|t| (&t.name[..], &t.dtype[..])).collect();
+    for (place, tensor) in (0..).zip(&checkpoint.tensors) {
+        let dtype = checkpoint.dtype_name(place);
+        if wanted.remove(tensor.name.as_str()) != Some(dtype) {
+            let what = format!("tensor `{}` ({dtype}) does not match the manifest", tensor.name);
+            problems.add(&checkpoint.shards[tensor.shard as usize].name, what);
         }
+    }
+    missing(MANIFEST, wanted, problems);
+}
+
+/// Reports what is in the manifest only.
+fn missing(manifest: &str, wanted: HashMap<&str, &str>, problems: &mut Problems) {
+    let mut missing: Vec<_> = wanted.into_iter().collect();
+    missing.sort_unstable();
+    for (tensor, dtype) in missing {
+        problems.add(manifest, format!("tensor `{tensor}` ({dtype}) is in none of the files"));
     }
 }
 

@@ -64,6 +64,7 @@ impl Claim {
                     self.collect(weights);
                 }
                 ("strategy", Value::String(strategy)) => self.rows |= strategy == "channel",
+                ("quant_algo", Value::String(algorithm)) => self.rows |= algorithm.contains("PER_CHANNEL"),
                 (_, Value::Object(inner)) => self.collect(inner),
                 _ => {}
             }

@@ -32,6 +32,8 @@ struct Reading {
     block: [u64; 2],
     /// Whether the config claims it.
     claimed: bool,
+    /// Whether the scale is that of the tensor as such.
+    whole: bool,
 }
 
 /// Finds the format of a weight. The error says in words what does not fit.
@@ -60,7 +62,9 @@ pub fn format(parts: &Parts, claim: &Claim) -> Result<Format, String> {
                 parts.scale_shape, parts.shape
             ));
         }
-        [first, rest @ ..] if rest.iter().all(|other| effect(other) == effect(first)) => *first,
+        [first, rest @ ..] if rest.iter().all(|other| effect(other) == effect(first)) => {
+            *fitting.iter().find(|reading| reading.claimed).unwrap_or(first)
+        }
         several => match &several.iter().filter(|reading| reading.claimed).collect::<Vec<_>>()[..] {
             [first, rest @ ..] if rest.iter().all(|other| effect(other) == effect(first)) => **first,
             _ => {
@@ -72,14 +76,14 @@ pub fn format(parts: &Parts, claim: &Claim) -> Result<Format, String> {
         },
     };
     let (stride, global) = (parts.stride, parts.global);
-    let Reading { rows, block, .. } = chosen;
-    Ok(Format { codes: parts.codes, scale, global, rows, columns, stride, block, transposed: false })
+    let Reading { rows, block, whole, .. } = chosen;
+    Ok(Format { codes: parts.codes, scale, global, rows, columns, stride, block, whole, transposed: false })
 }
 
 /// Every known shape of scales, with what it means.
 fn readings(lead: &[u64], rows: u64, columns: u64, scale: ScaleType, claim: &Claim) -> Vec<(Vec<u64>, Reading)> {
     let shape = |ends: &[u64]| [lead, ends].concat();
-    let of = |block: [u64; 2], claimed: bool| Reading { rows, block, claimed };
+    let of = |block: [u64; 2], claimed: bool| Reading { rows, block, claimed, whole: false };
     let all = lead.iter().product::<u64>() * rows;
     let grid = |block: [u64; 2]| shape(&[rows.div_ceil(block[0]), columns.div_ceil(block[1])]);
     let mut found = Vec::new();
@@ -87,7 +91,7 @@ fn readings(lead: &[u64], rows: u64, columns: u64, scale: ScaleType, claim: &Cla
         ScaleType::E4m3 => found.push((grid([1, 16]), of([1, 16], true))),
         ScaleType::E8m0 => found.push((grid([1, 32]), of([1, 32], claim.blocks.is_empty()))),
         ScaleType::F32 | ScaleType::Bf16 | ScaleType::F16 => {
-            let whole = Reading { rows: all, block: [all, columns], claimed: false };
+            let whole = Reading { rows: all, block: [all, columns], claimed: false, whole: true };
             found.extend([vec![], vec![1]].map(|shape| (shape, whole)));
             // Where there should be blocks, a single scale in two dimensions is that of a single block.
             if claim.blocks.is_empty() {

@@ -113,18 +113,18 @@ pub struct Encoded {
 }
 
 impl Format {
-    /// Whether all elements have the same scale. It is never changed then: it would be known only after the last of
-    /// them.
-    pub fn is_whole(&self) -> bool {
-        self.block[0] >= self.rows && self.block[1] >= self.columns
-    }
-
     /// Rows and columns of the parts in which blocks are worked on. They are the same however a tensor is cut into
     /// windows, because figures are summed up in these parts.
     pub fn part(&self) -> [u64; 2] {
         let [rows, columns] = self.block.map(|side| side.max(1));
-        let (rows, columns) = if self.is_whole() { (1, 1) } else { (rows.min(self.rows), columns.min(self.columns)) };
+        let (rows, columns) = if self.whole { (1, 1) } else { (rows.min(self.rows), columns.min(self.columns)) };
         [rows, (CHUNK / (rows * columns)).max(1).saturating_mul(columns).min(self.columns)]
+    }
+
+    /// The most blocks that begin in so many elements.
+    pub fn blocks_beginning(&self, elements: u64) -> u64 {
+        let area = self.block[0].min(self.rows) * self.block[1].min(self.columns);
+        elements.div_ceil(area) + self.scales_of_row()
     }
 
     /// Elements `[first, end)`, extended to whole parts.
@@ -164,23 +164,24 @@ impl Format {
         }
     }
 
-    /// A scale as it is stored: the nearest of its type, of powers of two the next larger one. `None` if the type has
-    /// none.
+    /// A positive scale as it is stored: the nearest of its type, but never zero; of powers of two the next larger one.
+    /// `None` if it is too large for its type.
     fn write_scale(&self, scale: f32) -> Option<[u8; 4]> {
+        let nonzero = |bits: u16| if bits & 0x7FFF == 0 { bits | 1 } else { bits };
         let half = |bits: u16| [bits.to_le_bytes()[0], bits.to_le_bytes()[1], 0, 0];
         let stored = match self.scale {
+            ScaleType::F32 if scale == 0.0 => 1u32.to_le_bytes(),
             ScaleType::F32 => scale.to_le_bytes(),
-            ScaleType::Bf16 => half(f32_to_bf16(scale)),
-            ScaleType::F16 => half(f32_to_f16(scale)),
+            ScaleType::Bf16 => half(nonzero(f32_to_bf16(scale))),
+            ScaleType::F16 => half(nonzero(f32_to_f16(scale))),
             ScaleType::E8m0 => {
                 let bits = scale.to_bits();
                 let above = u32::from(bits & 0x7F_FFFF != 0);
-                [u8::try_from((bits >> 23) + above).ok().filter(|&code| code < 255 && code > 0)?, 0, 0, 0]
+                [u8::try_from((bits >> 23) + above).ok()?.max(1), 0, 0, 0]
             }
             ScaleType::E4m3 => return None,
         };
-        let read = self.read_scale(&stored);
-        (read.is_finite() && read != 0.0).then_some(stored)
+        self.read_scale(&stored).is_finite().then_some(stored)
     }
 
     /// Quantises a block again. `out` gets its codes, one a byte.
@@ -188,20 +189,22 @@ impl Format {
     /// # Errors
     /// See [`Unfit`].
     pub fn encode(&self, block: &Block, scale: f32, scales: Scales, out: &mut [u8]) -> Result<Encoded, Unfit> {
-        let same = |i: usize| block.asked[i] == 0.0 || block.new[i].to_bits() == block.old[i].to_bits();
+        // What has no scale has no values to add to, and so no result that could differ.
+        if !scale.is_finite() && block.asked.iter().any(|&asked| asked != 0.0) {
+            return Err(Unfit::Scale);
+        }
+        // −0 and 0 are the same value, and so are all NaN: the code stays, with its sign.
+        let same = |i: usize| block.new[i] == block.old[i] || (block.new[i].is_nan() && block.old[i].is_nan());
         if (0..out.len()).all(same) {
             out.copy_from_slice(block.codes);
             return Ok(Encoded { scale, stored: None, touched: false, saturated: 0 });
-        }
-        if !scale.is_finite() {
-            return Err(Unfit::Scale);
         }
         let value = |i: usize| if same(i) { block.old[i] } else { block.new[i] };
         let finite = || (0..out.len()).map(value).filter(|x| x.is_finite());
         let (low, high) = finite().fold((0_f32, 0_f32), |(low, high), x| (low.min(x), high.max(x)));
         let stored = self.choose(block, scale, scales, low, high)?;
         let (old, scale) = (scale, stored.map_or(scale, |stored| self.read_scale(&stored)));
-        let limit = f64::from(self.codes.limit());
+        let [below, above] = self.codes.limits().map(f64::from);
         let mut saturated = 0;
         for (i, code) in out.iter_mut().enumerate() {
             if same(i) && scale.to_bits() == old.to_bits() {
@@ -212,8 +215,7 @@ impl Format {
             if x.is_nan() && self.codes != Codes::E4m3 {
                 return Err(Unfit::NaN);
             }
-            // A zero has no direction, and no scale of zero is left here but under zeros.
-            saturated += u64::from(f64::from(x.abs()) > limit);
+            saturated += u64::from(f64::from(x) > above || f64::from(x) < below);
             *code = match block.random {
                 Some(random) => self.codes.stochastic(x, random[i]),
                 None => self.codes.nearest(x),
@@ -225,15 +227,19 @@ impl Format {
     /// The scale of a block whose finite values reach from `low` to `high`, if it is another one than before.
     fn choose(&self, block: &Block, scale: f32, scales: Scales, low: f32, high: f32) -> Result<Option<[u8; 4]>, Unfit> {
         let most = high.max(-low);
-        if self.is_whole() || most == 0.0 {
+        // The scale of a whole tensor would be known only after the last of its elements.
+        if self.whole || most == 0.0 {
             return Ok(None);
         }
-        let limit = f64::from(self.codes.limit());
+        let [below, above] = self.codes.limits().map(f64::from);
         // The codes of integers reach one step further down, if the block makes use of it.
-        let deeper = if self.codes == Codes::Int4 && block.codes.contains(&0) { 1.0 } else { 0.0 };
+        let below = if self.codes == Codes::Int4 && block.codes.contains(&0) { below } else { -above };
+        // Under a negative scale, the largest values have the lowest codes.
+        let [low, high] = [low, high].map(f64::from);
+        let [low, high] = if scale < 0.0 { [-high, -low] } else { [low, high] };
         let fits = |scale: f32| {
             let scale = f64::from(scale.abs());
-            f64::from(high) <= limit * scale && f64::from(-low) <= (limit + deeper) * scale
+            high <= above * scale && low >= below * scale
         };
         let fresh = || self.write_scale(most / self.codes.most());
         let signed = |stored: [u8; 4]| if self.read_scale(&stored) == scale { None } else { Some(stored) };

@@ -82,6 +82,8 @@ pub struct Format {
     pub stride: u64,
     /// Rows and columns of a block.
     pub block: [u64; 2],
+    /// Whether the scale is that of the tensor as such, and not of a block that happens to be as large.
+    pub whole: bool,
     /// Whether the tensor has each matrix transposed: `columns × rows`.
     pub transposed: bool,
 }

@@ -18,7 +18,7 @@ use crate::codec::scaled::encode::{Block, Requantised, Scales, Unfit};
 use crate::codec::scaled::{Codes, Format};
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
-use crate::numeric::convert::{bf16_to_f32, f32_to_bf16};
+use crate::numeric::convert::{bf16_to_f32, f32_to_bf16, f32_to_bf16_stochastic};
 use crate::numeric::stats::{Stats, of_values};
 use crate::plan::Plan;
 use crate::text::quote;
@@ -122,10 +122,15 @@ pub(super) fn requantise(
         if !counted {
             continue;
         }
-        let Tools { part: Values { t, r, v, .. }, o, plain: [wide, base], .. } = tools;
+        let Tools { part: Values { t, r, v, random, .. }, o, plain: [wide, base], .. } = tools;
         let as_bf16 = |values: &[f32], out: &mut Vec<f32>| {
             out.clear();
-            out.extend(values.iter().map(|&x| bf16_to_f32(f32_to_bf16(x))));
+            if random.is_empty() {
+                out.extend(values.iter().map(|&x| bf16_to_f32(f32_to_bf16(x))));
+            } else {
+                let by_chance = |(&x, &random): (&f32, &u32)| bf16_to_f32(f32_to_bf16_stochastic(x, random));
+                out.extend(values.iter().zip(&*random).map(by_chance));
+            }
         };
         as_bf16(r, wide);
         as_bf16(t, base);
