@@ -10,14 +10,15 @@ import taskvec
 
 from .._core import version
 from ..options import TRIED
+from ..records import briefly
 from . import flags, render
-from .console import Talk, put, say, show, split
+from .console import Talk, put, say, show, split, write
 from .flags import with_options
 from .progress_bar import Bar, Documents
 from .study_commands import report, study
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ..advice import AdviceResult
     from ..check_result import CheckResult
@@ -135,7 +136,9 @@ def check(target: str, donors: tuple[str, ...], out: str | None, alpha: tuple[st
     DONORS are a MINUEND and a SUBTRAHEND, or one or more vectors. Exit code 0 if they fit, 1 if they do not.
     """
     talk, how = split(given)
-    return _show_plan(talk, taskvec.check(target, *donors, out=out, alpha=alpha, **how))
+    with briefly(wanted=not (talk.as_json or talk.verbose)):
+        plan = taskvec.check(target, *donors, out=out, alpha=alpha, **how)
+    return _show_plan(talk, plan)
 
 
 @cli.command()
@@ -166,7 +169,14 @@ def inspect(path: str, **given: Any) -> int:
     With --verbose every tensor is listed.
     """
     talk, how = split(given)
-    result = taskvec.inspect(path, **how)
+    if talk.as_json:
+        from ..verbs import inspect_to
+
+        _say_warnings(inspect_to(path, write, **how))
+        put("")
+        return 0
+    with briefly(wanted=not talk.verbose):
+        result = taskvec.inspect(path, **how)
     _warn(result)
     show(talk, result.to_json(), render.inspected(result, every=talk.verbose))
     return 0
@@ -252,7 +262,8 @@ def _write(
     talk, how = split(given)
     plan_only = how.pop("dry_run")
     if plan is not None and (plan_only or talk.verbose):
-        planned = plan(*inputs, **how)
+        with briefly(wanted=not (talk.as_json or talk.verbose)):
+            planned = plan(*inputs, **how)
         if plan_only:
             return _show_plan(talk, planned)
         say(f"inputs are read by {planned.io}: {planned.io_reason}")
@@ -279,7 +290,11 @@ def _only_alphas(alpha: str | tuple[str, ...] | None) -> None:
 
 
 def _warn(result: CheckResult | InspectResult | DiffResult | AdviceResult) -> None:
-    for warning in result.warnings:
+    _say_warnings(result.warnings)
+
+
+def _say_warnings(warnings: Iterable[str]) -> None:
+    for warning in warnings:
         say(f"warning: {warning}")
 
 

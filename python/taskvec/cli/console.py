@@ -44,6 +44,11 @@ def put(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
+def write(text: str) -> None:
+    """Prints a part of a result that is printed in parts."""
+    sys.stdout.write(text)
+
+
 def say(line: str) -> None:
     """Prints a message to the user, which is not part of the result."""
     sys.stderr.write(f"taskvec: {line}\n")

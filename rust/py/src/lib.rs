@@ -34,7 +34,7 @@ mod _core {
     #[pymodule_export]
     use super::extract::{check_extract, extract};
     #[pymodule_export]
-    use super::inspect::{inspect, kind};
+    use super::inspect::{inspect, inspect_to, kind};
     #[pymodule_export]
     use super::live::{Live, live_apply, live_read, live_transfer};
     #[pymodule_export]

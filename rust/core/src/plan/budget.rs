@@ -1,12 +1,13 @@
 //! How the memory budget is spent: `headers + workers × (input buffer + output buffers)`. It does not depend on the size
 //! of a tensor or a shard.
 
-use crate::codec::derived::{Encoded, Made};
+use crate::codec::derived::Encoded;
 use crate::codec::packed::frame;
 use crate::codec::packed::unpack::unpacker_bytes;
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::numeric::dtype::{Dtype, Float};
+use crate::numeric::stats::Stats;
 use crate::plan::inputs::Inputs;
 use crate::plan::layout::{Action, Layout, Span, TensorPlan};
 use crate::plan::output::Output;
@@ -14,8 +15,9 @@ use crate::source::lane::{self, CHUNK};
 use crate::source::{Io, LONG};
 use crate::system::os::DIRECT_ALIGNMENT;
 
-/// Bytes in memory per tensor of an input: its name, its place, and its part of the plan and of the statistics.
-const PER_TENSOR: u64 = 600;
+/// Bytes in memory per tensor of the output: its part of the plan and of the figures, and of an estimate of what the
+/// allocator keeps of what was needed to plan it.
+const PER_TENSOR: u64 = (size_of::<TensorPlan>() + size_of::<Stats>() + 64) as u64;
 /// Bytes for each element of a part that is quantised again: values and codes of the part and of one of its blocks.
 const REQUANTISING: u64 = 64;
 /// Bytes in memory per frame of a packed output.
@@ -61,13 +63,13 @@ pub struct Need {
 impl Need {
     /// Walks every block of the layout.
     pub fn of(inputs: &Inputs, layout: &Layout, io: Io) -> Self {
-        let tensors: usize = inputs.list.iter().map(|input| input.checkpoint.tensors.len()).sum();
-        let headers: u64 = layout.files.iter().map(|file| file.data_start).sum();
+        let inputs_known: u64 = inputs.list.iter().map(|input| input.checkpoint.memory()).sum();
+        let terms: u64 = layout.tensors.iter().map(|plan| plan.terms.memory()).sum();
+        let planned = layout.tensors.len() as u64 * PER_TENSOR + terms + layout.new_headers();
         let lanes = inputs.list.iter().filter(|input| input.checkpoint.place.streams()).count() as u64;
-        let tables = inputs.list.iter().filter_map(|input| input.checkpoint.made.as_ref()).flatten().map(Made::bytes);
         // Of an output that is packed: the length of each frame, as a number and as text, in each file once.
         let frames = if layout.packed { layout.blocks() * PER_FRAME } else { 0 };
-        let fixed = tensors as u64 * PER_TENSOR + headers + tables.sum::<u64>() + frames;
+        let fixed = inputs_known + planned + frames;
         let mut need = Self { fixed, lanes, outputs: 1, ..Self::default() };
         for file in &layout.files {
             need.read += file.data_start;

@@ -259,9 +259,15 @@ impl Inputs {
         }
     }
 
-    fn push(&mut self, role: impl Into<String>, checkpoint: Checkpoint) -> u32 {
+    fn push(&mut self, role: impl Into<String>, mut checkpoint: Checkpoint) -> u32 {
+        self.share(&mut checkpoint);
         self.list.push(Input { role: role.into(), checkpoint: checkpoint.into(), vector: None });
         u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Lets a checkpoint have the names that it has in common with the open inputs from them.
+    fn share(&self, checkpoint: &mut Checkpoint) {
+        self.list.iter().for_each(|input| checkpoint.share(&input.checkpoint));
     }
 
     fn pair(
@@ -284,6 +290,7 @@ impl Inputs {
             let subtrahend = Checkpoint::open(subtrahend, control)?;
             (open::donor(minuend, Some(&subtrahend), control)?, subtrahend)
         };
+        [&mut minuend, &mut subtrahend].into_iter().for_each(|donor| self.share(donor));
         adapters::pair(&mut minuend, &mut subtrahend, options)?;
         let (minuend, subtrahend) = (self.push("minuend", minuend), self.push("subtrahend", subtrahend));
         self.origins.push((Origin::Pair { minuend, subtrahend }, alpha));

@@ -10,9 +10,10 @@ use crate::format::blocks::BLOCK;
 use crate::format::header::Header;
 use crate::numeric::dtype::{Dtype, Float};
 use crate::plan::inputs::{At, Inputs};
-use crate::plan::matching::{Match, TermPlan, vector_dtype};
+use crate::plan::matching::{Match, vector_dtype};
 use crate::plan::options::Options;
 use crate::plan::output::Output;
+use crate::plan::terms::Terms;
 
 /// The most bytes of tensors in a file whose weights are no longer quantised. The Hub asks for less than 20 GB.
 const MOST: u64 = 16 << 30;
@@ -71,7 +72,7 @@ pub struct TensorPlan {
     /// Where it begins in its file. In a packed file every tensor begins with a block of its own.
     pub begin: u64,
     /// The summands; empty if the tensor is only copied or converted.
-    pub terms: Vec<TermPlan>,
+    pub terms: Terms,
 }
 
 /// What is done to a span of elements.
@@ -249,6 +250,15 @@ impl Layout {
         self.files.iter().map(|file| file.len).sum()
     }
 
+    /// Bytes of the headers that are held in memory, because they are not copied from a file.
+    pub fn new_headers(&self) -> u64 {
+        let header = |file: &OutFile| match &file.header {
+            HeaderSource::New(bytes) => bytes.len() as u64,
+            _ => 0,
+        };
+        self.files.iter().map(header).sum()
+    }
+
     /// The number of bytes of all tensors in their dense form.
     pub fn dense_bytes(&self) -> u64 {
         self.tensors.iter().map(TensorPlan::bytes).sum()
@@ -315,7 +325,7 @@ mod tests {
     #[test]
     fn shards_are_cut_only_where_they_are_too_long() {
         let plan = |tensor, elements| {
-            let (dtype, terms) = (Dtype::BF16, Vec::new());
+            let (dtype, terms) = (Dtype::BF16, Terms::default());
             TensorPlan { tensor, from: At { input: 0, tensor }, dtype, elements, requantised: false, begin: 0, terms }
         };
         // Of 20, 20, 60 and 20 bytes; the third alone is longer than 50.

@@ -17,6 +17,7 @@ pub mod options;
 mod options_json;
 pub mod output;
 pub mod sweep;
+pub mod terms;
 
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_128;
@@ -32,8 +33,9 @@ use crate::numeric::stats::Stats;
 use crate::plan::budget::{Budget, Need};
 use crate::plan::inputs::{Input, Inputs, Origin, Request};
 use crate::plan::layers::LayerFactor;
-use crate::plan::layout::{HeaderSource, Layout, OutFile};
-use crate::plan::matching::{Problem, SameBytes};
+use crate::plan::layout::Layout;
+use crate::plan::matching::SameBytes;
+use crate::plan::matching::problems::Problem;
 use crate::plan::options::{Options, RoundingMode};
 use crate::plan::output::Output;
 use crate::source::Io;
@@ -165,7 +167,7 @@ impl Plan {
         let mut need = Need::of(&inputs, &layout, io);
         need.outputs = beside.outputs as u64;
         need.block_delivered = beside.block;
-        need.fixed += layout.tensors.len() as u64 * beside.tensor + (need.outputs - 1) * new_headers(&layout);
+        need.fixed += layout.tensors.len() as u64 * beside.tensor + (need.outputs - 1) * layout.new_headers();
         let budget = Budget::new(&need, options.budget(), options.threads()?)?;
         found.notes.extend(streamed(&inputs));
         let mut plan = Self {
@@ -212,16 +214,18 @@ impl Plan {
         Ok(())
     }
 
-    /// Fails with the first problem, if there is any.
+    /// Fails with the first kind of problem, if there is any.
     pub fn require_fit(&self) -> Result<()> {
-        let Some(first) = self.problems.first() else { return Ok(()) };
+        let told = matching::problems::told(&self.problems);
+        let Some(first) = told.first() else { return Ok(()) };
         let tensor = first.tensor.as_ref().map_or(String::new(), |name| format!("tensor `{name}`: "));
-        let more = match self.problems.len() - 1 {
+        let more = match told.len() - 1 {
             0 => String::new(),
             n => format!(" (and {n} more; `taskvec check` lists them)"),
         };
         // The messages of claims begin with their file already.
-        let file = if first.message.starts_with(&first.file) { String::new() } else { format!("{}: ", first.file) };
+        let file =
+            if first.message.starts_with(first.file.as_str()) { String::new() } else { format!("{}: ", first.file) };
         Err(Error::Mismatch(format!("{file}{tensor}{}{more}", first.message)))
     }
 
@@ -282,15 +286,6 @@ impl Plan {
         }
         recipe
     }
-}
-
-/// Bytes of the headers that a plan holds, because they are not copied from a file.
-fn new_headers(layout: &Layout) -> u64 {
-    let header = |file: &OutFile| match &file.header {
-        HeaderSource::New(bytes) => bytes.len() as u64,
-        _ => 0,
-    };
-    layout.files.iter().map(header).sum()
 }
 
 /// A warning for each summand that is known to be 0 everywhere.

@@ -26,7 +26,7 @@ fn a_single_file() {
     assert_eq!(shard.header_digest, xxhash_rust::xxh3::xxh3_128(&bytes[..bytes.len() - 8]));
     assert_eq!(shard.size, bytes.len() as u64);
     let begin = shard.data_start;
-    let want = Tensor { name: "w".into(), dtype: Dtype::F32, shape: vec![2], shard: 0, begin, bytes: 8 };
+    let want = Tensor { name: "w".into(), dtype: Dtype::F32, shape: vec![2].into(), shard: 0, begin, bytes: 8 };
     assert_eq!(checkpoint.tensors, [want]);
     assert_eq!(checkpoint.tensors[0].elements(), 2);
     assert!(checkpoint.index.is_none() && checkpoint.config.raw.is_none());
