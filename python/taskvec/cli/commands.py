@@ -12,13 +12,13 @@ from .._core import version
 from ..options import TRIED
 from ..records import briefly
 from . import flags, render
-from .console import Talk, put, say, show, split, write
+from .console import Talk, print_inspected, put, say, show, split
 from .flags import with_options
 from .progress_bar import Bar, Documents
 from .study_commands import report, study
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from ..advice import AdviceResult
     from ..check_result import CheckResult
@@ -170,11 +170,7 @@ def inspect(path: str, **given: Any) -> int:
     """
     talk, how = split(given)
     if talk.as_json:
-        from ..verbs import inspect_to
-
-        _say_warnings(inspect_to(path, write, **how))
-        put("")
-        return 0
+        return print_inspected(path, how)
     with briefly(wanted=not talk.verbose):
         result = taskvec.inspect(path, **how)
     _warn(result)
@@ -290,11 +286,7 @@ def _only_alphas(alpha: str | tuple[str, ...] | None) -> None:
 
 
 def _warn(result: CheckResult | InspectResult | DiffResult | AdviceResult) -> None:
-    _say_warnings(result.warnings)
-
-
-def _say_warnings(warnings: Iterable[str]) -> None:
-    for warning in warnings:
+    for warning in result.warnings:
         say(f"warning: {warning}")
 
 

@@ -44,9 +44,15 @@ def put(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def write(text: str) -> None:
-    """Prints a part of a result that is printed in parts."""
-    sys.stdout.write(text)
+def print_inspected(path: str, how: dict[str, Any]) -> int:
+    """Prints what is in a folder as one JSON document, piece by piece: it may have very many tensors."""
+    from ..verbs import inspect_to
+
+    warnings = inspect_to(path, sys.stdout.write, **how)
+    put("")
+    for warning in warnings:
+        say(f"warning: {warning}")
+    return 0
 
 
 def say(line: str) -> None:

@@ -1,10 +1,13 @@
 //! The weights of a folder as its files store them: finds the files, reads their headers, and holds them against the
 //! index.
 
-use std::collections::{BTreeMap, HashSet};
-use std::io::ErrorKind;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
 
-use xxhash_rust::xxh3::xxh3_128;
+use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::{Checkpoint, Shard, Tensor, Unread, missing, one_of, shard, sorted};
 use crate::control::Control;
@@ -24,6 +27,11 @@ pub(super) fn open(place: &Place, stem: &str, control: &Control) -> Result<Check
     let raw = place.read(&name, MAX_INDEX)?;
     let index = raw.as_deref().map(|raw| Index::parse(raw, &place.path(&name))).transpose()?;
     let names = locate(place, stem, single_is_there, index.as_ref())?;
+    let listed = index.map(|index| Digests {
+        raw: raw.as_deref().map_or(0, xxh3_128),
+        pairs: of_pairs(index.by_name(), names.keys().map(String::as_str)),
+    });
+    drop(raw);
     let (mut shards, mut tensors, mut shapes) = (Vec::with_capacity(names.len()), Vec::new(), HashSet::new());
     let names: Vec<_> = names.into_iter().collect();
     let open = |item: u64, (): &mut ()| {
@@ -60,13 +68,12 @@ pub(super) fn open(place: &Place, stem: &str, control: &Control) -> Result<Check
     let (sidecars, left_out, notes) = Default::default();
     let (config, place) = (Config::read(place)?, place.clone());
     let (adapter, made, unread) = (None, None, config.quantized.clone().map(Unread::Method));
-    let digest = raw.as_deref().map(xxh3_128);
     let checkpoint = Checkpoint {
         place,
         label,
         shards,
         tensors,
-        index: digest,
+        index: listed.as_ref().map(|listed| listed.raw),
         sidecars,
         left_out,
         config,
@@ -76,8 +83,28 @@ pub(super) fn open(place: &Place, stem: &str, control: &Control) -> Result<Check
         notes,
         by_name,
     };
-    check_names(&checkpoint, stem, index.as_ref())?;
+    check_names(&checkpoint, stem, listed.as_ref())?;
     Ok(checkpoint)
+}
+
+/// What is kept of an index while headers are read. Its names would take as much memory as those of all headers.
+struct Digests {
+    /// Of its bytes.
+    raw: u128,
+    /// Of its pairs of tensor and shard.
+    pairs: [u8; 32],
+}
+
+/// SHA-256 of pairs of tensor and shard, sorted by the tensors' names. The shards are given sorted too.
+fn of_pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>, shards: impl Iterator<Item = &'a str>) -> [u8; 32] {
+    let numbers: HashMap<&str, u32> = shards.zip(0..).collect();
+    let mut digest = Sha256::new();
+    for (tensor, shard) in pairs {
+        digest.update((tensor.len() as u64).to_le_bytes());
+        digest.update(tensor);
+        digest.update(numbers.get(shard).map_or([0xff; 4], |number| number.to_le_bytes()));
+    }
+    digest.finalize().into()
 }
 
 impl Checkpoint {
@@ -85,18 +112,35 @@ impl Checkpoint {
     ///
     /// # Errors
     /// They are not those with which the checkpoint was opened.
-    pub fn index_again(&self) -> Result<Option<Vec<u8>>> {
+    pub fn index_again(&self, stem: &str) -> Result<Option<Vec<u8>>> {
         let Some(digest) = self.index else { return Ok(None) };
-        let name = index_name("model");
+        let name = index_name(stem);
         match self.place.read(&name, MAX_INDEX)? {
             Some(raw) if xxh3_128(&raw) == digest => Ok(Some(raw)),
             _ => Err(Error::corrupt(&self.place.path(&name), shard::CHANGED)),
         }
     }
+
+    /// Checks that a copy of the index has the bytes with which the checkpoint was opened.
+    ///
+    /// # Errors
+    /// It has others, because the index changed meanwhile.
+    pub fn require_index(&self, copy: &Path) -> Result<()> {
+        let mut digest = Xxh3::new();
+        let mut part = vec![0; 1 << 20];
+        let mut file = File::open(copy).map_err(Error::io(copy, "read"))?;
+        loop {
+            match file.read(&mut part).map_err(Error::io(copy, "read"))? {
+                0 if Some(digest.digest128()) == self.index => return Ok(()),
+                0 => return Err(Error::corrupt(&self.place.path(&index_name("model")), shard::CHANGED)),
+                some => digest.update(&part[..some]),
+            }
+        }
+    }
 }
 
 /// Checks that every tensor is in only one shard, the one that the index names.
-fn check_names(checkpoint: &Checkpoint, stem: &str, index: Option<&Index>) -> Result<()> {
+fn check_names(checkpoint: &Checkpoint, stem: &str, listed: Option<&Digests>) -> Result<()> {
     let tensor = |place: u32| &checkpoint.tensors[place as usize];
     for pair in checkpoint.by_name.windows(2) {
         let (a, b) = (tensor(pair[0]), tensor(pair[1]));
@@ -106,16 +150,19 @@ fn check_names(checkpoint: &Checkpoint, stem: &str, index: Option<&Index>) -> Re
             return Err(Error::corrupt(a_shard, what));
         }
     }
-    let Some(index) = index else { return Ok(()) };
-    let refuse = |what: String| {
-        let what = format!("{what}; download or save index and shards together");
-        Err(Error::corrupt(&checkpoint.place.path(&index_name(stem)), what))
-    };
+    let Some(listed) = listed else { return Ok(()) };
     let holders =
         checkpoint.by_name.iter().map(|&place| (&*tensor(place).name, &*checkpoint.shard(tensor(place)).name));
-    if index.by_name().eq(holders) {
+    if of_pairs(holders, checkpoint.shards.iter().map(|shard| &*shard.name)) == listed.pairs {
         return Ok(());
     }
+    let path = checkpoint.place.path(&index_name(stem));
+    let raw = checkpoint.index_again(stem)?.unwrap_or_default();
+    let index = Index::parse(&raw, &path)?;
+    let refuse = |what: String| {
+        let what = format!("{what}; download or save index and shards together");
+        Err(Error::corrupt(&path, what))
+    };
     // Something differs. The first pair in the order of the index is named.
     for (name, listed) in index.pairs() {
         match checkpoint.get(name).map(|tensor| &checkpoint.shard(tensor).name) {

@@ -8,9 +8,15 @@ use crate::error::{Error, Result};
 use crate::format::index::{Index, index_name};
 use crate::format::json::{Member, Pairs};
 use crate::plan::Plan;
-use crate::plan::layout::{OutFile, TensorPlan};
+use crate::plan::layout::{Layout, OutFile, TensorPlan};
 use crate::plan::output::Output;
 use crate::storage::place::Place;
+
+/// Whether the output has the target's own index.
+pub fn is_kept(plan: &Plan) -> bool {
+    let Layout { unquantised, converted, .. } = plan.layout;
+    plan.inputs.output == Output::Checkpoint && !unquantised && !converted && plan.inputs.base().index.is_some()
+}
 
 /// The name and the bytes of the index, if the output has one. It has the target's own bytes unless sizes changed; a
 /// vector in several files gets a new one.
@@ -31,7 +37,7 @@ pub fn build(plan: &Plan) -> Result<Option<(String, Vec<u8>)>> {
     if plan.layout.unquantised && (base.index.is_some() || plan.layout.files.len() > 1) {
         return encoded("model", &base.place, &new(plan, json!({"total_size": total}))).map(Some);
     }
-    let Some(raw) = base.index_again()? else { return Ok(None) };
+    let Some(raw) = base.index_again("model")? else { return Ok(None) };
     if !plan.layout.converted {
         return Ok(Some((index_name("model"), raw)));
     }

@@ -8,6 +8,7 @@ use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::blocks::{self, BLOCK, FileDigest};
 use crate::format::config;
+use crate::format::index::index_name;
 use crate::output::index;
 use crate::output::manifest::FileEntry;
 use crate::output::staging::Staging;
@@ -36,7 +37,13 @@ pub fn build(plan: &Plan, staging: &Staging, card: &str, sync: bool, control: &C
         if to == config::FILE { last.push(entry) } else { files.push(entry) }
     }
     files.push(write(CARD, card.as_bytes())?);
-    if let Some((name, bytes)) = index::build(plan)? {
+    let base = plan.inputs.base();
+    if index::is_kept(plan) && base.place.remote.is_none() {
+        // Copied, because it may be longer than all that is known about the tensors.
+        let name = index_name("model");
+        last.push(copy(&base.place, &name, &name, staging, sync, control)?);
+        base.require_index(&staging.path(&name))?;
+    } else if let Some((name, bytes)) = index::build(plan)? {
         last.push(write(&name, &bytes)?);
     }
     files.extend(last);

@@ -40,7 +40,7 @@ pub struct Need {
     pub block_in: u64,
     /// The most bytes that one block of a vector can add to what waits to be written in order: exceptions, or a frame.
     pub block_waiting: u64,
-    /// Bytes that a worker needs to pack a block.
+    /// Bytes that a worker needs to pack a block, or to make a header.
     pub packing: u64,
     /// The most bytes of decoded values of one tensor in one block.
     pub made: u64,
@@ -70,7 +70,9 @@ impl Need {
         // Of an output that is packed: the length of each frame, as a number and as text, in each file once.
         let frames = if layout.packed { layout.blocks() * PER_FRAME } else { 0 };
         let fixed = inputs_known + planned + frames;
-        let mut need = Self { fixed, lanes, outputs: 1, ..Self::default() };
+        // Beside a header there is the list that it is made from.
+        let packing = 2 * layout.made_again();
+        let mut need = Self { fixed, lanes, packing, outputs: 1, ..Self::default() };
         for file in &layout.files {
             need.read += file.data_start;
             need.block_in = need.block_in.max(file.data_start.min(BLOCK));

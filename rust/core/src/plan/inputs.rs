@@ -281,16 +281,21 @@ impl Inputs {
         // How an adapter's weights are stored is told by the layers of its base; for two adapters, by those of the
         // target.
         let target = self.list.first().map(|input| &*input.checkpoint);
+        // Names are shared before the next input is opened, so that at most one has its own.
+        let open = |place: &Place, like: Option<&Checkpoint>| {
+            let mut donor = open::donor(place, like, control)?;
+            self.share(&mut donor);
+            Ok::<_, Error>(donor)
+        };
         let (mut minuend, mut subtrahend) = if Kind::of(subtrahend)? == Kind::Adapter {
-            let minuend = open::donor(minuend, target, control)?;
+            let minuend = open(minuend, target)?;
             let like = if minuend.adapter.is_none() { Some(&minuend) } else { target };
-            let subtrahend = open::donor(subtrahend, like, control)?;
+            let subtrahend = open(subtrahend, like)?;
             (minuend, subtrahend)
         } else {
-            let subtrahend = Checkpoint::open(subtrahend, control)?;
-            (open::donor(minuend, Some(&subtrahend), control)?, subtrahend)
+            let subtrahend = open(subtrahend, None)?;
+            (open(minuend, Some(&subtrahend))?, subtrahend)
         };
-        [&mut minuend, &mut subtrahend].into_iter().for_each(|donor| self.share(donor));
         adapters::pair(&mut minuend, &mut subtrahend, options)?;
         let (minuend, subtrahend) = (self.push("minuend", minuend), self.push("subtrahend", subtrahend));
         self.origins.push((Origin::Pair { minuend, subtrahend }, alpha));

@@ -21,7 +21,7 @@ use crate::codec::scaled::{Codes, Format, Scaled, Start};
 use crate::error::{Error, Result};
 use crate::numeric::dtype::Dtype;
 use crate::system::files::read_exact_at;
-use crate::text::{Name, quote};
+use crate::text::quote;
 
 /// ModelOpt's description of its quantisation, if `config.json` has none.
 pub const MODELOPT: &str = "hf_quant_config.json";
@@ -139,6 +139,7 @@ fn try_fold(checkpoint: &mut Checkpoint, parts: Parts) -> std::result::Result<()
             }
             Role::Weight(weight) => {
                 let Weight { name, shape, scaled } = weights[weight as usize].clone();
+                let name = if name == tensor.name.len() { tensor.name } else { tensor.name[..name].into() };
                 let bytes = shape.iter().product::<u64>() * 4;
                 let Start { shard, begin } = scaled.codes;
                 tensors.push(Tensor { name, dtype: Dtype::F32, shape, shard, begin, bytes });
@@ -167,7 +168,8 @@ enum Role {
 /// A logical tensor.
 #[derive(Clone)]
 struct Weight {
-    name: Name,
+    /// The length of its name, with which that of its codes begins.
+    name: usize,
     shape: Shape,
     scaled: Scaled,
 }
@@ -272,7 +274,7 @@ impl Folding {
             let what = format!("it holds the codes of {}, which is also stored itself; {AGAIN}", quote(coded.weight));
             return Err(corrupt(checkpoint, tensor, &what).into());
         }
-        let name = if tensor.name == coded.weight { tensor.name.clone() } else { coded.weight.into() };
+        let name = coded.weight.len();
         self.roles[place] = Role::Weight(self.weights.len() as u32);
         let shape = one_of(&mut self.shapes, &shape);
         self.weights.push(Weight { name, shape, scaled });

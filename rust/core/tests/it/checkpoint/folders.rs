@@ -49,6 +49,36 @@ fn shards_and_their_index() {
 }
 
 #[test]
+fn an_index_that_changes_after_opening_is_noticed() {
+    let folder = Folder::sharded();
+    let checkpoint = folder.open().unwrap();
+    let path = folder.path().join("model.safetensors.index.json");
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(checkpoint.index_again("model").unwrap(), Some(bytes.clone()));
+    checkpoint.require_index(&path).unwrap();
+    fs::write(&path, [&bytes[..], b" "].concat()).unwrap();
+    for error in [checkpoint.index_again("model").unwrap_err(), checkpoint.require_index(&path).unwrap_err()] {
+        assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains("changed while it was read"));
+    }
+    fs::remove_file(path).unwrap();
+    assert!(matches!(checkpoint.index_again("model"), Err(Error::Corrupt { .. })));
+}
+
+#[test]
+fn names_and_shapes_are_shared() {
+    let (mut one, other) = (Folder::sharded().open().unwrap(), Folder::sharded().open().unwrap());
+    let alone = one.memory();
+    one.share(&other);
+    assert!(one.memory() < alone && one.memory() == other.memory());
+    assert!(
+        one.tensors
+            .iter()
+            .zip(&other.tensors)
+            .all(|(a, b)| { std::ptr::eq(a.name.as_str(), b.name.as_str()) && std::ptr::eq(&*a.shape, &*b.shape) })
+    );
+}
+
+#[test]
 fn the_shard_count_in_a_name_means_nothing() {
     let folder = Folder::new();
     folder.shard("model-00001-of-00009.safetensors", &["a"]);
