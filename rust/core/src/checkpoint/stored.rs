@@ -16,6 +16,7 @@ use crate::format::config::Config;
 use crate::format::header::TensorInfo;
 use crate::format::index::{Index, MAX_INDEX, index_name};
 use crate::storage::place::Place;
+use crate::system::allocator;
 use crate::system::parallel::ordered;
 use crate::text::quote;
 
@@ -32,6 +33,7 @@ pub(super) fn open(place: &Place, stem: &str, control: &Control) -> Result<Check
         pairs: of_pairs(index.by_name(), names.keys().map(String::as_str)),
     });
     drop(raw);
+    allocator::give_back();
     let (mut shards, mut tensors, mut shapes) = (Vec::with_capacity(names.len()), Vec::new(), HashSet::new());
     let names: Vec<_> = names.into_iter().collect();
     let open = |item: u64, (): &mut ()| {

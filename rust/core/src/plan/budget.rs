@@ -15,8 +15,9 @@ use crate::source::lane::{self, CHUNK};
 use crate::source::{Io, LONG};
 use crate::system::os::DIRECT_ALIGNMENT;
 
-/// Bytes in memory per tensor of the output: its part of the plan and of the figures, and of an estimate of what the
-/// allocator keeps of what was needed to plan it.
+/// Bytes in memory per tensor of the output, beside what is known of it as a tensor of the inputs: its part of the plan
+/// and of the figures, and 64 for what the allocator keeps. With three inputs of 249,756 tensors, a transfer in the least
+/// budget, 118 MiB, took 111 MiB at its peak (`RssAnon` of the process, less that of Python before the call).
 const PER_TENSOR: u64 = (size_of::<TensorPlan>() + size_of::<Stats>() + 64) as u64;
 /// Bytes for each element of a part that is quantised again: values and codes of the part and of one of its blocks.
 const REQUANTISING: u64 = 64;

@@ -18,6 +18,7 @@ use crate::plan::layout::TensorPlan;
 use crate::plan::options::{Alpha, Options};
 use crate::plan::output::Output;
 use crate::storage::place::Place;
+use crate::system::allocator;
 
 /// What the caller asks for: the verb and its inputs.
 #[derive(Clone, Debug)]
@@ -261,6 +262,7 @@ impl Inputs {
 
     fn push(&mut self, role: impl Into<String>, mut checkpoint: Checkpoint) -> u32 {
         self.share(&mut checkpoint);
+        allocator::give_back();
         self.list.push(Input { role: role.into(), checkpoint: checkpoint.into(), vector: None });
         u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX)
     }
@@ -285,6 +287,7 @@ impl Inputs {
         let open = |place: &Place, like: Option<&Checkpoint>| {
             let mut donor = open::donor(place, like, control)?;
             self.share(&mut donor);
+            allocator::give_back();
             Ok::<_, Error>(donor)
         };
         let (mut minuend, mut subtrahend) = if Kind::of(subtrahend)? == Kind::Adapter {

@@ -39,6 +39,7 @@ use crate::plan::matching::problems::Problem;
 use crate::plan::options::{Options, RoundingMode};
 use crate::plan::output::Output;
 use crate::source::Io;
+use crate::system::allocator;
 
 /// The warning about a vector that is 0 everywhere.
 pub const NOTHING: &str = "the vector is 0 everywhere, so nothing changes: both donors hold the same values, or an adapter was never trained; check that these are the folders that you meant";
@@ -162,6 +163,7 @@ impl Plan {
         found.problems.extend(claims::problems(&options.claims, &inputs, &found));
         let matches = if found.problems.is_empty() { std::mem::take(&mut found.matches) } else { Vec::new() };
         let layout = Layout::new(&inputs, matches, &options)?;
+        allocator::give_back();
         let checkpoints: Vec<_> = inputs.list.iter().map(|input| &*input.checkpoint).collect();
         let (io, io_reason) = options.io.resolve(&checkpoints);
         let mut need = Need::of(&inputs, &layout, io);
