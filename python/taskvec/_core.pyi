@@ -264,8 +264,17 @@ def live_read(target: Place, options: Options) -> Live:
 def kind(place: Place) -> Literal["checkpoint", "vector", "adapter"]:
     """What a folder holds; one that is none of these counts as a checkpoint."""
 
-def inspect(place: Place) -> str:
-    """What is in a checkpoint or vector folder, from headers alone: a `taskvec/inspect/1`."""
+def inspect(place: Place, listed: bool = True) -> str:
+    """What is in a checkpoint or vector folder, from headers alone: a `taskvec/inspect/1`.
+
+    There may be many tensors; the list of them is empty if `listed` is false.
+    """
+
+def inspect_to(place: Place, warnings: Callable[[], list[str]], write: Callable[[str], object]) -> list[str]:
+    """Hands the same with every tensor to `write`, piece by piece, as ASCII text for people.
+
+    What `warnings` returns once the headers are read is added to the warnings; all of them come back.
+    """
 
 def diff(a: Place, b: Place, options: Options, progress: Progress | None) -> str:
     """How two checkpoints differ, tensor by tensor: a `taskvec/diff/1`."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, cast, get_args
 
 from .errors import UsageError
+from .records import BRIEF
 from .text import parse_size
 
 Dtype = Literal["bf16", "f16", "f32"]
@@ -118,7 +119,7 @@ class Options:
 
     def to_json(self) -> str:
         """The document that the core reads; `stream` and `cache_dir` are not its business."""
-        document = {name: getattr(self, name) for name in _CORE}
+        document = {"kinds": BRIEF.get(), **{name: getattr(self, name) for name in _CORE}}
         document["alpha_rules"] = [
             {"pattern": pattern, "text": text, "number": repr(number)}
             for pattern, text, number in self.alpha_rules

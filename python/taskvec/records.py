@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 Json = dict[str, Any]
 """A decoded JSON object."""
+
+
+BRIEF: ContextVar[bool] = ContextVar("brief", default=False)
+"""Whether results leave out what concerns each of many tensors: see `briefly`."""
+
+
+@contextmanager
+def briefly(*, wanted: bool = True) -> Generator[None]:
+    """Within it, plans count problems by kind, and `inspect` lists no tensors.
+
+    The terminal shows no more, and there may be hundreds of thousands of tensors.
+    """
+    before = BRIEF.set(wanted)
+    try:
+        yield
+    finally:
+        BRIEF.reset(before)
 
 
 def freeze(value: Any) -> Any:

@@ -37,11 +37,12 @@ from .options import (
     vector_list,
     vector_options,
 )
+from .records import BRIEF
 from .results import DiffResult, InspectResult, SweepResult, VerifyResult, WriteResult
 from .vector import Vector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from .inputs.refs import Folder
     from .records import Json
@@ -191,9 +192,16 @@ def graft(
 def inspect(path: Folder, **options: Unpack[Keywords]) -> InspectResult:
     """Lists what is in a checkpoint, vector or adapter: files, tensors, dtypes; reads headers, no weights."""
     with Session(make_options(options)) as session:
-        found: Json = json.loads(_core.inspect(session.target(path)))
+        found: Json = json.loads(_core.inspect(session.target(path), listed=not BRIEF.get()))
         found["warnings"] += session.unchecked()
     return InspectResult.from_json(found)
+
+
+def inspect_to(path: Folder, write: Callable[[str], object], **options: Unpack[Keywords]) -> list[str]:
+    """Hands what `inspect` returns to `write`, as JSON text in pieces; returns the warnings in it."""
+    with Session(make_options(options)) as session:
+        place = session.target(path)
+        return _core.inspect_to(place, session.unchecked, write)
 
 
 def diff(

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 
 from families import CONFIG, NAMES, TIED, files, generator, manifest, noise, nudged, write
+from hostile import call
 from taskvec import CorruptError, extract, inspect, transfer
 
 if TYPE_CHECKING:
@@ -52,6 +53,18 @@ def test_a_checkpoint(tmp_path: Path) -> None:
         these = [one for one in tensors.values() if one.dtype == dtype]
         count = found.dtypes[name]
         assert (count.tensors, count.elements) == (len(these), sum(one.numel() for one in these))
+
+
+def test_the_command_prints_what_the_function_returns(tmp_path: Path) -> None:
+    tensors = {"ä.漢.weight": torch.ones(3), 'b"\\.weight': torch.ones(0, 2), "plain": torch.tensor(1.0)}
+    path = write(tmp_path / "größe", tensors, config=CONFIG)
+    answer = call(["inspect", path, "--json"])
+    assert answer[0] == 0
+    assert answer[1].isascii()
+    assert json.loads(answer[1]) == inspect(path).to_json()
+    # The table does not need the tensors, and with --verbose has them.
+    assert "ä.漢" not in call(["inspect", path])[1]
+    assert "ä.漢" in call(["inspect", path, "--verbose"])[1]
 
 
 @pytest.mark.parametrize("config", [None, {}, {"text_config": {"tie_word_embeddings": True}}])

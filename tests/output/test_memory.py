@@ -187,6 +187,26 @@ def many(root: Path, count: int) -> Trio:
     return folder("t", 1), folder("g", 2), folder("s", 3)
 
 
+def least(args: list[Path | str]) -> int:
+    """The least budget that a run names, in bytes."""
+    said = refused(run([*args, "--memory", "1MiB"]), 2, "the least that works is ")
+    return int(said.split("the least that works is ")[1].split("KiB")[0]) << 10
+
+
+def test_many_tensors_need_little_memory(tmp_path: Path) -> None:
+    """Names, headers and plan of three inputs are within the budget, and in proportion to the tensors."""
+    few, count = 10_000, 40_000
+    some, inputs = many(tmp_path / "few", few), many(tmp_path / "many", count)
+    of_few, of_all = (least(["transfer", *trio, "-o", tmp_path / "none"]) for trio in (some, inputs))
+    assert (of_all - of_few) / (count - few) < 600
+    budget = -(-of_all // MIB)
+    args = ["transfer", *inputs, "-o", tmp_path / "out", "--json", "--threads", "1", "--memory"]
+    peak, _ = peak_anonymous([*args, f"{budget}MiB"])
+    assert peak <= (budget + 64) * MIB
+    manifest = json.loads((tmp_path / "out" / "taskvec.json").read_text())
+    assert [one["action"] for one in manifest["tensors"]] == ["combined"] * count
+
+
 def test_many_small_tensors_cost_in_proportion(tmp_path: Path) -> None:
     seconds = {}
     for count in (10_000, 40_000):

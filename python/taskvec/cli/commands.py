@@ -10,8 +10,9 @@ import taskvec
 
 from .._core import version
 from ..options import TRIED
+from ..records import briefly
 from . import flags, render
-from .console import put, show, split
+from .console import print_inspected, put, show, split
 from .flags import with_options
 from .outcome import only_alphas, show_plan, warn, write
 from .progress_bar import Bar, Documents
@@ -151,7 +152,9 @@ def check(target: str, donors: tuple[str, ...], out: str | None, alpha: tuple[st
     DONORS are a MINUEND and a SUBTRAHEND, or one or more vectors. Exit code 0 if they fit, 1 if they do not.
     """
     talk, how = split(given)
-    return show_plan(talk, taskvec.check(target, *donors, out=out, alpha=alpha, **how))
+    with briefly(wanted=not (talk.as_json or talk.verbose)):
+        plan = taskvec.check(target, *donors, out=out, alpha=alpha, **how)
+    return show_plan(talk, plan)
 
 
 @cli.command()
@@ -182,7 +185,10 @@ def inspect(path: str, **given: Any) -> int:
     With --verbose every tensor is listed.
     """
     talk, how = split(given)
-    result = taskvec.inspect(path, **how)
+    if talk.as_json:
+        return print_inspected(path, how)
+    with briefly(wanted=not talk.verbose):
+        result = taskvec.inspect(path, **how)
     warn(result)
     show(talk, result.to_json(), render.inspected(result, every=talk.verbose))
     return 0

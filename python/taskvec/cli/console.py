@@ -44,6 +44,17 @@ def put(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
+def print_inspected(path: str, how: dict[str, Any]) -> int:
+    """Prints what is in a folder as one JSON document, piece by piece: it may have very many tensors."""
+    from ..verbs import inspect_to
+
+    warnings = inspect_to(path, sys.stdout.write, **how)
+    put("")
+    for warning in warnings:
+        say(f"warning: {warning}")
+    return 0
+
+
 def say(line: str) -> None:
     """Prints a message to the user, which is not part of the result."""
     sys.stderr.write(f"taskvec: {line}\n")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import taskvec
 
+from ..records import briefly
 from . import render
 from .console import Talk, say, show, split
 from .progress_bar import Bar
@@ -29,7 +30,8 @@ def write(
     talk, how = split(given)
     plan_only = how.pop("dry_run")
     if plan is not None and (plan_only or talk.verbose):
-        planned = plan(*inputs, **how)
+        with briefly(wanted=not (talk.as_json or talk.verbose)):
+            planned = plan(*inputs, **how)
         if plan_only:
             return show_plan(talk, planned)
         say(f"inputs are read by {planned.io}: {planned.io_reason}")

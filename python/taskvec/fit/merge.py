@@ -46,7 +46,7 @@ def opened(
 def not_donors(inputs: Inputs, *, vectors: str) -> UsageError:
     """The error for donors that are neither a pair nor `vectors`; a wrong path raises its own error."""
     for donor in inputs.donors:
-        _core.inspect(donor)
+        _core.inspect(donor, listed=False)
     return UsageError(
         f"give a target with a minuend and a subtrahend, or a target with {vectors} made by extract"
     )

@@ -83,7 +83,7 @@ class Session:
         if found.remote is None:
             return found
         # `inspect` refuses what is not a checkpoint before it is downloaded, and lists the files to download.
-        inside = json.loads(_core.inspect(found))
+        inside = json.loads(_core.inspect(found, listed=False))
         wanted = found.remote.shards | {file["name"] for file in inside["files"]} | set(inside["sidecars"])
         wanted |= {name for name, _ in found.remote.files if "/" not in name and name.endswith(".json")}
         return Ref(_downloaded(found.remote, wanted), found.name, found.origin)

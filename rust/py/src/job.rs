@@ -37,5 +37,5 @@ pub fn run(
 /// What [`run`] would do, from headers and configs alone.
 pub fn check(py: Python<'_>, request: Request, out: Option<PathBuf>, options: PyOptions) -> PyResult<String> {
     let options = options.parse()?;
-    blocking::run_json(py, None, |control| Plan::new(request, options, control)?.to_json(out.as_deref()))
+    blocking::run(py, None, |control| Plan::new(request, options, control)?.to_json(out.as_deref()))
 }

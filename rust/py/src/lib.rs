@@ -35,7 +35,7 @@ mod _core {
     #[pymodule_export]
     use super::live::{Live, live_apply, live_read, live_transfer};
     #[pymodule_export]
-    use super::reading::{diff, inspect, kind, verify};
+    use super::reading::{diff, inspect, inspect_to, kind, verify};
     #[pymodule_export]
     use super::transfer::{check_sweep_transfer, check_transfer, sweep_transfer, transfer};
     #[pymodule_export]

@@ -47,7 +47,7 @@ pub fn check(
 ) -> PyResult<String> {
     let alphas = alphas.into_iter().map(alpha).collect::<PyResult<Vec<_>>>()?;
     let options = options.parse()?;
-    blocking::run_json(py, None, |control| {
+    blocking::run(py, None, |control| {
         sweep::to_json(&Plan::sweep(request, &alphas, &options, control)?, out.as_deref())
     })
 }

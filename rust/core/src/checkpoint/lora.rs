@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::checkpoint::{Checkpoint, Tensor};
+use crate::checkpoint::{Checkpoint, Shape, Tensor};
 use crate::codec::derived::Made;
 use crate::codec::lora_product::{Factor, Product};
 use crate::control::Control;
@@ -15,7 +15,7 @@ use crate::format::adapter_config::{self, AdapterConfig, MERGE};
 use crate::format::config::Config;
 use crate::numeric::dtype::Dtype;
 use crate::storage::place::Place;
-use crate::text::quote;
+use crate::text::{Name, quote};
 
 /// The weights' file name without its ending.
 const STEM: &str = "adapter_model";
@@ -124,7 +124,7 @@ pub fn open(place: &Place, like: Option<&Checkpoint>, control: &Control) -> Resu
             }
             kept.push(weight.name.as_str());
         }
-        made.push(Made::Product(product));
+        made.push(Made::Product(product.into()));
         tensors.push(tensor);
     }
     let mut notes = vec![format!(
@@ -260,7 +260,8 @@ fn mismatch(checkpoint: &Checkpoint, tensor: &Tensor, what: &str) -> Error {
 }
 
 /// A tensor that is computed and not stored. Its length is that of the computed f32 values.
-pub(crate) fn tensor(name: String, shape: Vec<u64>, shard: u32) -> Tensor {
+pub(crate) fn tensor(name: impl Into<Name>, shape: impl Into<Shape>, shard: u32) -> Tensor {
+    let (name, shape) = (name.into(), shape.into());
     let bytes = shape.iter().product::<u64>() * 4;
     Tensor { name, dtype: Dtype::F32, shape, shard, begin: 0, bytes }
 }

@@ -10,52 +10,28 @@ pub mod open;
 pub mod quantised;
 pub mod shard;
 pub mod sidecars;
+mod stored;
+mod tensor;
 pub(crate) mod tied;
 pub mod vector;
 
-use std::collections::{BTreeMap, HashSet};
-use std::io::ErrorKind;
+use std::collections::HashSet;
 
 pub use crate::checkpoint::quantised::{Parts, Unread};
 pub use crate::checkpoint::shard::Shard;
 use crate::checkpoint::shard::{OnDisk, Store};
 use crate::checkpoint::sidecars::{sort_listed, walk};
+pub use crate::checkpoint::stored::MOST_REQUESTS;
+pub use crate::checkpoint::tensor::{Shape, Tensor};
 use crate::codec::derived::Made;
 use crate::codec::scaled::Format;
 use crate::control::Control;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::adapter_config::AdapterConfig;
 use crate::format::config::Config;
-use crate::format::header::TensorInfo;
-use crate::format::index::{Index, MAX_INDEX, index_name};
-use crate::numeric::dtype::{Dtype, Kind};
+use crate::format::index::index_name;
+use crate::numeric::dtype::Kind;
 use crate::storage::place::Place;
-use crate::system::parallel::ordered;
-use crate::text::quote;
-
-/// One tensor of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tensor {
-    /// Its name, unique in the checkpoint.
-    pub name: String,
-    /// Its element type.
-    pub dtype: Dtype,
-    /// Its dimensions; empty for a scalar.
-    pub shape: Vec<u64>,
-    /// The index of its shard in [`Checkpoint::shards`].
-    pub shard: u32,
-    /// Its first byte in the shard's file.
-    pub begin: u64,
-    /// Its length in bytes.
-    pub bytes: u64,
-}
-
-impl Tensor {
-    /// The number of its elements. It does not overflow: the header was checked.
-    pub fn elements(&self) -> u64 {
-        self.shape.iter().product()
-    }
-}
 
 /// A checkpoint in which every tensor is in exactly one shard, the one that the index names.
 #[derive(Debug)]
@@ -68,8 +44,9 @@ pub struct Checkpoint {
     pub shards: Vec<Shard>,
     /// The tensors, sorted by shard, then by position in the file.
     pub tensors: Vec<Tensor>,
-    /// The index, if there is one.
-    pub index: Option<Index>,
+    /// The digest of the index's bytes, if there is one. They are read again when they are needed: they may take more
+    /// memory than all that is known about the tensors.
+    pub index: Option<u128>,
     /// Files that are copied to an output: relative paths with `/`, sorted.
     pub sidecars: Vec<String>,
     /// Files and folders that are not copied (other weights, anything but regular files): relative paths with `/`,
@@ -132,59 +109,43 @@ impl Checkpoint {
 
     /// Opens only the weights: `{stem}.safetensors`, or `{stem}.safetensors.index.json` and the shards it lists.
     pub fn open_weights(place: &Place, stem: &str, control: &Control) -> Result<Self> {
-        let label = place.label()?;
-        let (index, names) = locate(place, stem)?;
-        let (mut shards, mut tensors) = (Vec::with_capacity(names.len()), Vec::new());
-        let names: Vec<_> = names.into_iter().collect();
-        let open = |item: u64, (): &mut ()| {
-            let (name, listed) = &names[item as usize];
-            open_shard(place, name, listed.as_ref(), stem, control)
-        };
-        // Each remote shard takes a round trip, so several are opened at once. Opening local files is quick.
-        let at_once = if place.remote.is_some() { MOST_REQUESTS } else { 1 };
-        ordered(
-            control,
-            at_once,
-            names.len() as u64,
-            || (),
-            open,
-            |number, (shard, infos): (Shard, Vec<TensorInfo>)| {
-                tensors.extend(infos.into_iter().map(|TensorInfo { name, dtype, shape, begin, end }| {
-                    let begin_in_file = shard.data_start + begin;
-                    Tensor { name, dtype, shape, shard: number as u32, begin: begin_in_file, bytes: end - begin }
-                }));
-                shards.push(shard);
-                Ok(())
-            },
-        )?;
-        let by_name = sorted(&tensors);
-        let (sidecars, left_out, notes) = Default::default();
-        let (config, place) = (Config::read(place)?, place.clone());
-        let (adapter, made, unread) = (None, None, config.quantized.clone().map(Unread::Method));
-        let checkpoint = Self {
-            place,
-            label,
-            shards,
-            tensors,
-            index,
-            sidecars,
-            left_out,
-            config,
-            adapter,
-            made,
-            unread,
-            notes,
-            by_name,
-        };
-        checkpoint.check_names(stem)?;
-        Ok(checkpoint)
+        stored::open(place, stem, control)
     }
 
     /// Replaces its tensors by tensors that are computed from them, and adds notes for the report.
-    pub fn compute(&mut self, tensors: Vec<Tensor>, made: Vec<Made>, notes: Vec<String>) {
+    pub fn compute(&mut self, mut tensors: Vec<Tensor>, mut made: Vec<Made>, notes: Vec<String>) {
+        let mut shapes = HashSet::new();
+        for tensor in &mut tensors {
+            tensor.shape = one_of(&mut shapes, &tensor.shape);
+        }
+        tensors.shrink_to_fit();
+        made.shrink_to_fit();
         self.by_name = sorted(&tensors);
         (self.tensors, self.made) = (tensors, Some(made));
         self.notes.extend(notes);
+    }
+
+    /// Takes over the names and shapes that it has in common with another input of the same job, so that they are in
+    /// memory only once.
+    pub fn share(&mut self, other: &Self) {
+        let mut others = other.by_name.iter().map(|&place| &other.tensors[place as usize]).peekable();
+        for &place in &self.by_name {
+            let mine = &mut self.tensors[place as usize];
+            while others.next_if(|theirs| theirs.name < mine.name).is_some() {}
+            let Some(theirs) = others.next_if(|theirs| theirs.name == mine.name) else { continue };
+            mine.name = theirs.name.clone();
+            if mine.shape == theirs.shape {
+                mine.shape = theirs.shape.clone();
+            }
+        }
+    }
+
+    /// Bytes of memory that its tables take: what is known about its tensors. A name that several inputs have counts
+    /// for each in part.
+    pub fn memory(&self) -> u64 {
+        let names: u64 = self.tensors.iter().map(|tensor| tensor.name.share()).sum();
+        let made = self.made.iter().flatten().map(|made| size_of::<Made>() as u64 + made.bytes());
+        names + (self.tensors.len() * (size_of::<Tensor>() + size_of::<u32>())) as u64 + made.sum::<u64>()
     }
 
     /// Whether any of its weights are quantised, and read as what they stand for.
@@ -240,116 +201,24 @@ impl Checkpoint {
     pub fn unchanged(&self) -> Result<()> {
         self.shards.iter().try_for_each(Shard::unchanged)
     }
-
-    /// Checks that every tensor is in only one shard, the one that the index names.
-    fn check_names(&self, stem: &str) -> Result<()> {
-        let tensor = |place: u32| &self.tensors[place as usize];
-        for pair in self.by_name.windows(2) {
-            let (a, b) = (tensor(pair[0]), tensor(pair[1]));
-            if a.name == b.name {
-                let (a_shard, b_shard) = (&self.shard(a).path, &self.shard(b).name);
-                let what = format!("holds tensor {}, and so does {b_shard}; remove one of them", quote(&a.name));
-                return Err(Error::corrupt(a_shard, what));
-            }
-        }
-        let Some(index) = &self.index else { return Ok(()) };
-        let refuse = |what: String| {
-            let what = format!("{what}; download or save index and shards together");
-            Err(Error::corrupt(&self.place.path(&index_name(stem)), what))
-        };
-        for (name, listed) in &index.weight_map {
-            match self.get(name).map(|tensor| &self.shard(tensor).name) {
-                Some(holder) if holder == listed => {}
-                Some(holder) => return refuse(format!("lists tensor {} in {listed} but {holder} has it", quote(name))),
-                None => return refuse(format!("lists tensor {} in {listed}, which does not have it", quote(name))),
-            }
-        }
-        // All listed tensors were found. So if there are more tensors, some are not listed.
-        if self.tensors.len() > index.weight_map.len() {
-            let listed: HashSet<&str> = index.weight_map.iter().map(|(name, _)| name.as_str()).collect();
-            if let Some(extra) = self.tensors.iter().find(|tensor| !listed.contains(tensor.name.as_str())) {
-                let holder = &self.shard(extra).name;
-                return refuse(format!("does not list tensor {} that {holder} has", quote(&extra.name)));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The indices of tensors, sorted by name.
 fn sorted(tensors: &[Tensor]) -> Vec<u32> {
     let mut by_name: Vec<u32> = (0..).take(tensors.len()).collect();
-    by_name.sort_unstable_by(|&a, &b| tensors[a as usize].name.cmp(&tensors[b as usize].name));
+    // Most files are sorted by name in themselves, and this sort makes use of that.
+    by_name.sort_by(|&a, &b| tensors[a as usize].name.cmp(&tensors[b as usize].name));
     by_name
 }
 
-/// What an index says about a shard.
-struct Listed {
-    /// The first tensor that it lists in the shard.
-    first: String,
-    /// An estimate of the size of the shard's header, in bytes.
-    header: u64,
-}
-
-/// Shards by name. Without an index, nothing is known about the only shard.
-type ShardNames = BTreeMap<String, Option<Listed>>;
-
-/// Finds the index, or otherwise the single file.
-fn locate(place: &Place, stem: &str) -> Result<(Option<Index>, ShardNames)> {
-    let single = format!("{stem}.safetensors");
-    let single_is_there = place.has(&single)?;
-    let name = index_name(stem);
-    let Some(raw) = place.read(&name, MAX_INDEX)? else {
-        if single_is_there {
-            return Ok((None, BTreeMap::from([(single, None)])));
-        }
-        return Err(missing::nothing_there(place, stem));
-    };
-    let index = Index::parse(raw, &place.path(&name))?;
-    let mut names = ShardNames::new();
-    for (tensor, shard) in &index.weight_map {
-        match names.get_mut(shard).and_then(Option::as_mut) {
-            Some(listed) => listed.header += tensor.len() as u64 + PER_ENTRY,
-            None => {
-                let listed = Listed { first: tensor.clone(), header: BESIDE_ENTRIES + tensor.len() as u64 + PER_ENTRY };
-                names.insert(shard.clone(), Some(listed));
-            }
+/// The shape of these dimensions among those that are known.
+fn one_of(shapes: &mut HashSet<Shape>, dims: &[u64]) -> Shape {
+    match shapes.get(dims) {
+        Some(shape) => shape.clone(),
+        None => {
+            let shape = Shape::from(dims.to_vec());
+            shapes.insert(shape.clone());
+            shape
         }
     }
-    if single_is_there && !names.contains_key(&single) {
-        let what = format!("does not list {single}, which is in the same folder; remove whichever of the two is stale");
-        return Err(Error::corrupt(&place.path(&name), what));
-    }
-    Ok((Some(index), names))
-}
-
-/// The most requests at the same time, to all remote folders together.
-pub const MOST_REQUESTS: usize = 16;
-/// Bytes of a tensor's entry in a header, without its name: usually about 80, more with many dimensions.
-const PER_ENTRY: u64 = 128;
-/// Bytes for a header's metadata.
-const BESIDE_ENTRIES: u64 = 8 << 10;
-/// Bytes to request of a header if there is no index to estimate its size from. Most headers of single files are
-/// shorter.
-const UNLISTED: u64 = 100_000;
-
-fn open_shard(
-    place: &Place,
-    name: &str,
-    listed: Option<&Listed>,
-    stem: &str,
-    control: &Control,
-) -> Result<(Shard, Vec<TensorInfo>)> {
-    let guess = listed.map_or(UNLISTED, |listed| listed.header.next_multiple_of(4 << 10));
-    if let Some(opened) = Shard::open(place, name, guess, control)? {
-        return Ok(opened);
-    }
-    Err(match listed {
-        Some(Listed { first, .. }) => {
-            let what = format!("lists tensor {} in {name}, which is missing; download it", quote(first));
-            Error::corrupt(&place.path(&index_name(stem)), what)
-        }
-        // The file was there a moment ago, when it was looked for.
-        None => Error::io(&place.path(name), "open")(ErrorKind::NotFound.into()),
-    })
 }

@@ -14,6 +14,9 @@ use crate::format::header::{Header, TensorInfo};
 use crate::storage::place::{self, Place, Remote};
 use crate::system::files::{Identity, open_regular, read_exact_at};
 
+/// What is wrong with a file that is not as it was when it was opened.
+pub(crate) const CHANGED: &str = "changed while it was read; run again when nothing writes to it";
+
 /// One weight file.
 #[derive(Debug)]
 pub struct Shard {
@@ -143,7 +146,7 @@ impl Shard {
     pub fn unchanged(&self) -> Result<()> {
         match self.on_disk() {
             Some(disk) if Identity::of(&disk.file, &self.path)? != disk.identity => {
-                Err(Error::corrupt(&self.path, "changed while it was read; run again when nothing writes to it"))
+                Err(Error::corrupt(&self.path, CHANGED))
             }
             _ => Ok(()),
         }

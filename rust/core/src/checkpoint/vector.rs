@@ -179,23 +179,23 @@ pub fn open(place: &Place, control: &Control) -> Result<Checkpoint> {
     let mut checkpoint = Checkpoint::open_weights(place, STEM, control)?;
     let (mut tensors, mut made) = (Vec::new(), Vec::new());
     for (number, shard) in (0..).zip(&mut checkpoint.shards) {
-        let mine = checkpoint.tensors.iter().filter(|tensor| tensor.shard == number);
+        let mine: Vec<&Tensor> = checkpoint.tensors.iter().filter(|tensor| tensor.shard == number).collect();
         let infos: Vec<TensorInfo> = mine
+            .iter()
             .map(|tensor| {
                 let begin = tensor.begin - shard.data_start;
-                let Tensor { name, dtype, shape, bytes, .. } = tensor.clone();
-                TensorInfo { name, dtype, shape, begin, end: begin + bytes }
+                let (name, shape, end) = (tensor.name.to_string(), tensor.shape.to_vec(), begin + tensor.bytes);
+                TensorInfo { name, dtype: tensor.dtype, shape, begin, end }
             })
             .collect();
         let entries = packed_table::read(&infos, &shard.metadata).map_err(|what| Error::corrupt(&shard.path, what))?;
         let Some(entries) = entries else { continue };
         // The table is not needed any more, and long.
         shard.metadata.retain(|(key, _)| !packed_table::is_ours(key));
-        for (info, entry) in infos.into_iter().zip(entries) {
-            let begin = shard.data_start + info.begin;
-            let (dtype, shape) = (entry.float.dtype(), entry.shape.clone());
-            made.push(Made::Packed(entry.packed(&info.name, number, begin)));
-            tensors.push(Tensor { name: info.name, dtype, shape, shard: number, begin, bytes: info.end - info.begin });
+        for (tensor, entry) in mine.into_iter().zip(entries) {
+            let (dtype, shape) = (entry.float.dtype(), entry.shape.clone().into());
+            made.push(Made::Packed(entry.packed(&tensor.name, number, tensor.begin).into()));
+            tensors.push(Tensor { dtype, shape, ..tensor.clone() });
         }
     }
     match tensors.len() {

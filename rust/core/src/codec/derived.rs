@@ -27,19 +27,20 @@ pub enum Made {
     /// Zero everywhere: the ΔW of a weight that the adapter does not adapt.
     Zero,
     /// The product of two factors.
-    Product(Product),
+    Product(Box<Product>),
     /// Frames.
-    Packed(Packed),
+    Packed(Box<Packed>),
     /// Codes and scales.
     Scaled(Scaled),
 }
 
 impl Made {
-    /// Bytes of memory that its tables take.
+    /// Bytes of memory that it takes beside its own.
     pub fn bytes(&self) -> u64 {
         match self {
-            Self::Stored | Self::Part | Self::Zero | Self::Product(_) | Self::Scaled(_) => 0,
-            Self::Packed(packed) => 8 * packed.ends.len() as u64,
+            Self::Stored | Self::Part | Self::Zero | Self::Scaled(_) => 0,
+            Self::Product(_) => size_of::<Product>() as u64,
+            Self::Packed(packed) => (size_of::<Packed>() + 8 * packed.ends.len()) as u64,
         }
     }
 }

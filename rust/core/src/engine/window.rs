@@ -15,6 +15,7 @@ mod requantise;
 mod side;
 mod terms;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 pub use self::outcome::{BlockRecord, Found, FrameRecord, Outcome, Rescaled};
@@ -167,11 +168,11 @@ pub fn compute<'p>(
         |Filled { header, loaded, pieces, terms, outputs, made, tools }| {
             // An element that is cut by the start of the window begins in the spare page before it.
             let place = |offset: u64| (DIRECT_ALIGNMENT as u64 + offset - begin) as usize;
-            let header = header_bytes(file, begin, end, header.map(|slot| loaded.bytes(slot)));
+            let header = header_bytes(shared.plan(), file, begin, end, header.map(|slot| loaded.bytes(slot)));
             let blocks = vec![BlockRecord::default(); window.blocks as usize];
             let mut outcomes = vec![Outcome { blocks, ..Outcome::default() }; wanted.len()];
             for &plan in wanted {
-                outputs[plan].bytes()[DIRECT_ALIGNMENT..][..header.len()].copy_from_slice(header);
+                outputs[plan].bytes()[DIRECT_ALIGNMENT..][..header.len()].copy_from_slice(&header);
             }
             let mut misfits = Vec::new();
             for piece in pieces {
@@ -362,12 +363,20 @@ fn header(gather: &mut Gather, file: &OutFile, begin: u64, end: u64) -> Option<S
 }
 
 /// The part of a file's header that is in `[begin, end)`; `copied` is what was loaded of it, if it is the first input's.
-fn header_bytes<'a>(file: &'a OutFile, begin: u64, end: u64, copied: Option<&'a [u8]>) -> &'a [u8] {
+fn header_bytes<'a>(
+    plan: &'a Plan,
+    file: &'a OutFile,
+    begin: u64,
+    end: u64,
+    copied: Option<&'a [u8]>,
+) -> Cow<'a, [u8]> {
+    let part = begin as usize..end.min(file.data_start) as usize;
     match (&file.header, copied) {
-        (_, Some(bytes)) => bytes,
-        (HeaderSource::New(bytes), None) if begin < file.data_start => {
-            &bytes[begin as usize..end.min(file.data_start) as usize]
+        (_, Some(bytes)) => bytes.into(),
+        (HeaderSource::New(Some(bytes)), None) if begin < file.data_start => bytes[part].into(),
+        (HeaderSource::New(None), None) if begin < file.data_start => {
+            plan.layout.new_header(file, plan.inputs.output, plan.inputs.base())[part].to_vec().into()
         }
-        _ => &[],
+        _ => Cow::Borrowed(&[]),
     }
 }

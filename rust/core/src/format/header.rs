@@ -256,8 +256,8 @@ enum Entry {
     Tensor(Place),
 }
 
-impl json::Member for Entry {
-    fn read<'de, A: MapAccess<'de>>(key: &str, object: &mut A) -> Result<Self, A::Error> {
+impl<'de> json::Member<'de> for Entry {
+    fn read<A: MapAccess<'de>>(key: &str, object: &mut A) -> Result<Self, A::Error> {
         if key == "__metadata__" {
             // The reference implementation treats null as absent.
             let pairs: Option<Pairs<String>> = object.next_value()?;

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::text::quote;
@@ -16,24 +16,24 @@ use crate::text::quote;
 pub struct Pairs<V>(pub Vec<(String, V)>);
 
 /// A type for the values of an object's members. Which form is read may depend on the key.
-pub trait Member: Sized {
+pub trait Member<'de>: Sized {
     /// Reads the value of `key` from `object`.
-    fn read<'de, A: MapAccess<'de>>(key: &str, object: &mut A) -> Result<Self, A::Error>;
+    fn read<A: MapAccess<'de>>(key: &str, object: &mut A) -> Result<Self, A::Error>;
 }
 
-impl Member for String {
-    fn read<'de, A: MapAccess<'de>>(_: &str, object: &mut A) -> Result<Self, A::Error> {
+impl<'de> Member<'de> for String {
+    fn read<A: MapAccess<'de>>(_: &str, object: &mut A) -> Result<Self, A::Error> {
         object.next_value()
     }
 }
 
-impl Member for Value {
-    fn read<'de, A: MapAccess<'de>>(_: &str, object: &mut A) -> Result<Self, A::Error> {
+impl<'de> Member<'de> for Value {
+    fn read<A: MapAccess<'de>>(_: &str, object: &mut A) -> Result<Self, A::Error> {
         object.next_value()
     }
 }
 
-impl<'de, V: Member> Deserialize<'de> for Pairs<V> {
+impl<'de, V: Member<'de>> Deserialize<'de> for Pairs<V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(PairsVisitor(PhantomData))
     }
@@ -41,7 +41,7 @@ impl<'de, V: Member> Deserialize<'de> for Pairs<V> {
 
 struct PairsVisitor<V>(PhantomData<V>);
 
-impl<'de, V: Member> Visitor<'de> for PairsVisitor<V> {
+impl<'de, V: Member<'de>> Visitor<'de> for PairsVisitor<V> {
     type Value = Pairs<V>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,14 +51,23 @@ impl<'de, V: Member> Visitor<'de> for PairsVisitor<V> {
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Pairs<V>, A::Error> {
         let mut pairs = Vec::new();
         while let Some(key) = object.next_key::<String>()? {
-            let value = V::read(&key, &mut object)
-                .map_err(|error| A::Error::custom(format_args!("{}: {error}", quote(&key))))?;
+            let value = V::read(&key, &mut object).map_err(|error| within(&key, &error))?;
             pairs.push((key, value));
         }
         let mut seen = HashSet::with_capacity(pairs.len());
         if let Some((key, _)) = pairs.iter().find(|(key, _)| !seen.insert(key.as_str())) {
-            return Err(A::Error::custom(format_args!("the name {} occurs twice", quote(key))));
+            return Err(twice(key));
         }
         Ok(Pairs(pairs))
     }
+}
+
+/// The error for a key that occurs twice.
+pub fn twice<E: de::Error>(key: &str) -> E {
+    E::custom(format_args!("the name {} occurs twice", quote(key)))
+}
+
+/// An error in the value of a key.
+pub fn within<E: de::Error>(key: &str, error: &E) -> E {
+    E::custom(format_args!("{}: {error}", quote(key)))
 }

@@ -137,7 +137,9 @@ impl<'a> Frames<'a> {
                 let magnitudes = records.first().map_or(0, |first| first.magnitudes);
                 let palette = |record: &FrameRecord| 2 * u32::from(record.magnitudes);
                 let lengths = records.iter().map(|record| record.bytes - palette(record)).collect();
-                let wide = self.tally.counts().iter().any(|&(tensor, count)| tensor as usize == place && count > 0);
+                let counts = self.tally.counts();
+                let found = counts.binary_search_by_key(&place, |&(tensor, _)| tensor as usize);
+                let wide = found.is_ok_and(|at| counts[at].1 > 0);
                 (lengths, wide, magnitudes)
             });
             let bytes = header_of(&entries, others(self.plan, file), Some(*header))

@@ -2,9 +2,10 @@
 //! made again. The same run gives the same bytes, so it contains no times, thread counts, memory budgets or absolute
 //! paths.
 
+use std::io::{BufReader, Write};
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::NUMERIC_SPEC;
@@ -12,6 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::codec::scaled::encode::Requantised;
 use crate::numeric::stats::Stats;
 use crate::output::effect::{Again, Effect, Sum};
+use crate::output::tensor_entries::{ByTensor, Tensors};
 use crate::plan::Plan;
 use crate::plan::layout::TensorPlan;
 use crate::plan::output::Output;
@@ -31,23 +33,6 @@ pub struct FileEntry {
 }
 
 #[derive(Serialize)]
-struct TensorEntry<'a> {
-    name: &'a str,
-    dtype: &'static str,
-    /// `combined`, `converted` or `copied`.
-    action: &'static str,
-    /// The role of the input that a grafted tensor comes from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<&'a str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    alpha: Vec<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    effect: Option<Effect>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    requantised: Option<Again>,
-}
-
-#[derive(Serialize)]
 struct Document<'a> {
     schema: &'static str,
     tool: Value,
@@ -56,7 +41,7 @@ struct Document<'a> {
     inputs: Vec<Value>,
     recipe: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
-    vector: Option<Value>,
+    vector: Option<Vector<'a>>,
     /// See [`crate::plan::inputs::Description`].
     #[serde(skip_serializing_if = "Option::is_none")]
     config: Option<Value>,
@@ -65,11 +50,19 @@ struct Document<'a> {
     effect: Effect,
     #[serde(skip_serializing_if = "Option::is_none")]
     requantised: Option<Again>,
-    tensors: Vec<TensorEntry<'a>>,
+    tensors: Tensors<'a>,
+}
+
+#[derive(Serialize)]
+struct Vector<'a> {
+    encoding: &'static str,
+    tied: Option<bool>,
+    exceptions: u64,
+    exceptions_by_tensor: ByTensor<'a>,
 }
 
 /// What is known after a run, in addition to its plan.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Finished<'a> {
     /// Figures of every tensor of the layout.
     pub stats: &'a [Stats],
@@ -109,7 +102,7 @@ pub fn again(plan: &Plan, stats: &[Stats], found: &[Requantised]) -> Option<Agai
 }
 
 /// What quantising again did to one tensor.
-fn of_requantised(plan: &Plan, tensor: &TensorPlan, found: &Requantised) -> Again {
+pub(super) fn of_requantised(plan: &Plan, tensor: &TensorPlan, found: &Requantised) -> Again {
     let mut sum = Sum::default();
     sum.add(&found.plain, alpha(tensor));
     Again::new(&by_block(plan, tensor, found), &sum)
@@ -148,32 +141,13 @@ fn alpha(tensor: &TensorPlan) -> Option<f32> {
     }
 }
 
-/// The manifest's bytes.
-pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
-    let base = plan.inputs.base();
+/// Writes the manifest. It has an entry for every tensor, so none of it is held in memory.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(plan: &Plan, finished: &Finished, mut out: impl Write) -> std::io::Result<()> {
     let of_vector = plan.inputs.output == Output::Vector;
     let described = plan.inputs.described();
-    let scaled = plan.inputs.origins.iter().any(|(_, alpha)| alpha.is_some());
-    let requantised = finished.requantised.iter().map(Some).chain(std::iter::repeat(None));
-    let tensors = plan.layout.tensors.iter().zip(finished.stats).zip(requantised).map(|((tensor, stats), again)| {
-        let converted = !plan.inputs.is_kept(tensor);
-        TensorEntry {
-            name: &base.tensors[tensor.tensor as usize].name,
-            dtype: if tensor.requantised { base.dtype_name(tensor.tensor) } else { tensor.dtype.name() },
-            action: match (tensor.terms.is_empty(), converted) {
-                _ if tensor.from.input != 0 => "grafted",
-                (false, _) => "combined",
-                (true, true) => "converted",
-                (true, false) => "copied",
-            },
-            from: (tensor.from.input != 0).then(|| &*plan.inputs.list[tensor.from.input as usize].role),
-            alpha: if scaled { tensor.terms.iter().map(|term| term.alpha).collect() } else { Vec::new() },
-            effect: (stats.elements > 0).then(|| of_tensor(plan, tensor, stats)),
-            requantised: again
-                .filter(|found| found.plain.elements > 0)
-                .map(|found| of_requantised(plan, tensor, found)),
-        }
-    });
     let document = Document {
         schema: plan.inputs.output.schema(),
         tool: json!({"name": "taskvec", "version": env!("CARGO_PKG_VERSION")}),
@@ -181,39 +155,26 @@ pub fn write(plan: &Plan, finished: &Finished) -> serde_json::Result<Vec<u8>> {
         verb: plan.request.verb(),
         inputs: inputs(plan, finished.input_sha256),
         recipe: plan.recipe(),
-        vector: of_vector.then(|| {
-            let tied = described.tied;
-            let (exceptions, counts) = finished.exceptions;
-            let name = |place: u32| &base.tensors[plan.layout.tensors[place as usize].tensor as usize].name;
-            let by_tensor: serde_json::Map<String, Value> = counts.iter().map(|&(place, count)| (name(place).clone(), count.into())).collect();
-            json!({"encoding": plan.options.encoding.name(), "tied": tied, "exceptions": exceptions, "exceptions_by_tensor": by_tensor})
+        vector: of_vector.then(|| Vector {
+            encoding: plan.options.encoding.name(),
+            tied: described.tied,
+            exceptions: finished.exceptions.0,
+            exceptions_by_tensor: ByTensor { plan, counts: finished.exceptions.1 },
         }),
         config: described.config.filter(|_| of_vector),
         files: finished.files,
         notes: &plan.notes,
         effect: total(plan, finished.stats),
         requantised: again(plan, finished.stats, finished.requantised),
-        tensors: tensors.collect(),
+        tensors: Tensors { plan, finished },
     };
-    let mut bytes = if plan.layout.packed { short(&document)? } else { serde_json::to_vec_pretty(&document)? };
-    bytes.push(b'\n');
-    Ok(bytes)
-}
-
-/// The document without white space, and without figures that no vector has: beside few changes, the description of many
-/// tensors would be long.
-fn short(document: &Document) -> serde_json::Result<Vec<u8>> {
-    let mut document = serde_json::to_value(document)?;
-    for tensor in document["tensors"].as_array_mut().into_iter().flatten() {
-        if let Some(effect) = tensor["effect"].as_object_mut() {
-            OF_CHECKPOINTS.iter().for_each(|&figure| drop(effect.remove(figure)));
-        }
+    if plan.layout.packed {
+        serde_json::to_writer(&mut out, &document)?;
+    } else {
+        serde_json::to_writer_pretty(&mut out, &document)?;
     }
-    serde_json::to_vec(&document)
+    out.write_all(b"\n")
 }
-
-/// What only a target's rounding decides.
-const OF_CHECKPOINTS: [&str; 5] = ["norm_requested", "norm_effective", "gain", "cosine", "survival"];
 
 fn inputs(plan: &Plan, hashed: Option<&[Vec<Option<String>>]>) -> Vec<Value> {
     let file = |input: usize, number: usize| {
@@ -257,11 +218,15 @@ fn inputs(plan: &Plan, hashed: Option<&[Vec<Option<String>>]>) -> Vec<Value> {
 /// The names of the files that a manifest lists. Empty if the manifest cannot be read. Names that would lead out of the
 /// folder are skipped.
 pub fn file_names(path: &Path) -> Vec<String> {
-    let Some(document) = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) else {
-        return Vec::new();
-    };
-    let files = document["files"].as_array().into_iter().flatten();
-    files.filter_map(|file| file["name"].as_str()).filter(|name| stays_inside(name)).map(String::from).collect()
+    // What it says about tensors is long, and skipped.
+    #[derive(Deserialize)]
+    struct Files {
+        files: Vec<Value>,
+    }
+    let read = |file| serde_json::from_reader::<_, Files>(BufReader::new(file)).ok();
+    let files = std::fs::File::open(path).ok().and_then(read).map_or_else(Vec::new, |read| read.files);
+    let names = files.iter().filter_map(|file| file["name"].as_str());
+    names.filter(|name| stays_inside(name)).map(String::from).collect()
 }
 
 /// Whether a name is a relative path that stays inside its folder: no `..`, no root, no drive.

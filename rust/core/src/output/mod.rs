@@ -6,6 +6,7 @@
 pub(crate) mod draft;
 pub(crate) mod effect;
 pub(crate) mod frames;
+pub(crate) mod index;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 pub mod manifest;
@@ -16,3 +17,4 @@ pub(crate) mod sink;
 pub(crate) mod spool;
 pub(crate) mod staging;
 pub(crate) mod tally;
+mod tensor_entries;

@@ -66,9 +66,7 @@ fn finish(draft: &Draft, files: Vec<FileEntry>, input_sha256: Option<&[Vec<Optio
         exceptions: (exceptions, counts),
     };
     let name = plan.inputs.output.manifest();
-    let bytes =
-        manifest::write(plan, &finished).map_err(|error| Error::io(&staging.path(name), "write")(error.into()))?;
-    staging.write(name, &bytes)?;
+    staging.write_with(name, |out| manifest::write(plan, &finished, out))?;
     let mut order: Vec<String> = files.into_iter().map(|file| file.name).collect();
     order.push(name.to_owned());
     let requantised = manifest::again(plan, &ledger.stats, &ledger.requantised);

@@ -3,18 +3,16 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
-
-use serde_json::{Value, json};
 
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::blocks::{self, BLOCK, FileDigest};
 use crate::format::config;
+use crate::format::index::index_name;
+use crate::output::index;
 use crate::output::manifest::FileEntry;
 use crate::output::staging::Staging;
 use crate::plan::Plan;
-use crate::plan::layout::{OutFile, TensorPlan};
 use crate::plan::output::Output;
 use crate::storage::place::Place;
 use crate::system::os;
@@ -39,7 +37,13 @@ pub fn build(plan: &Plan, staging: &Staging, card: &str, sync: bool, control: &C
         if to == config::FILE { last.push(entry) } else { files.push(entry) }
     }
     files.push(write(CARD, card.as_bytes())?);
-    if let Some((name, bytes)) = index(plan)? {
+    let base = plan.inputs.base();
+    if index::is_kept(plan) && base.place.remote.is_none() {
+        // Copied, because it may be longer than all that is known about the tensors.
+        let name = index_name("model");
+        last.push(copy(&base.place, &name, &name, staging, sync, control)?);
+        base.require_index(&staging.path(&name))?;
+    } else if let Some((name, bytes)) = index::build(plan)? {
         last.push(write(&name, &bytes)?);
     }
     files.extend(last);
@@ -107,55 +111,4 @@ fn copy(place: &Place, name: &str, to: &str, staging: &Staging, sync: bool, cont
         os::sync_file(&output).map_err(Error::io(&path, "sync"))?;
     }
     Ok(FileEntry { name: to.into(), size, xxh3_128: digest.hex(), sha256: None })
-}
-
-/// The index, if the output has one. It has the target's own bytes unless sizes changed; a vector in several files gets
-/// a new one.
-fn index(plan: &Plan) -> Result<Option<(String, Vec<u8>)>> {
-    let base = plan.inputs.base();
-    let total: u64 = plan.layout.tensors.iter().map(TensorPlan::bytes).sum();
-    let encode = |value: &Value, path: &Path| {
-        let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| Error::io(path, "write")(error.into()))?;
-        bytes.push(b'\n');
-        Ok::<_, Error>(bytes)
-    };
-    let map = || -> serde_json::Map<String, Value> {
-        let tensors = |file: &OutFile| plan.layout.tensors[file.tensors.0..file.tensors.1].iter();
-        let entry = |file: &OutFile, tensor: &TensorPlan| {
-            (base.tensors[tensor.tensor as usize].name.to_string(), file.name.clone().into())
-        };
-        plan.layout.files.iter().flat_map(|file| tensors(file).map(move |tensor| entry(file, tensor))).collect()
-    };
-    if plan.inputs.output == Output::Vector {
-        if plan.layout.files.len() < 2 {
-            return Ok(None);
-        }
-        let name = "vector.safetensors.index.json";
-        // What packed tensors take is known only when they are written.
-        let metadata = if plan.layout.packed { json!({}) } else { json!({"total_size": total}) };
-        let value = json!({"metadata": metadata, "weight_map": map()});
-        return Ok(Some((name.into(), encode(&value, Path::new(name))?)));
-    }
-    let name = "model.safetensors.index.json";
-    if plan.layout.unquantised && (base.index.is_some() || plan.layout.files.len() > 1) {
-        let value = json!({"metadata": {"total_size": total}, "weight_map": map()});
-        return Ok(Some((name.into(), encode(&value, Path::new(name))?)));
-    }
-    let Some(index) = &base.index else { return Ok(None) };
-    if !plan.layout.converted {
-        return Ok(Some((name.into(), index.raw.clone())));
-    }
-    let path = base.place.path(name);
-    // The parts of the index that taskvec does not use may be more than this parser takes, such as the number 1e999.
-    // Then they are left out.
-    let mut value: Value = serde_json::from_slice(&index.raw).unwrap_or_else(|_| {
-        let map: serde_json::Map<_, _> =
-            index.weight_map.iter().map(|(tensor, shard)| (tensor.clone(), shard.clone().into())).collect();
-        json!({"metadata": {}, "weight_map": map})
-    });
-    if !value["metadata"].is_object() {
-        value["metadata"] = json!({});
-    }
-    value["metadata"]["total_size"] = total.into();
-    Ok(Some((name.into(), encode(&value, &path)?)))
 }

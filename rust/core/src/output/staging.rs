@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -141,13 +141,18 @@ impl Staging {
 
     /// Writes a small file of the output.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.write_with(name, |out| out.write_all(bytes))
+    }
+
+    /// As [`Staging::write`], for a file that is too long to be held in memory.
+    pub fn write_with(&self, name: &str, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
         let path = self.path(name);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(Error::io(parent, "create"))?;
         }
-        let mut file = File::create(&path).map_err(Error::io(&path, "create"))?;
-        file.write_all(bytes).map_err(Error::io(&path, "write"))?;
-        self.sync_file(&file, &path)
+        let mut file = BufWriter::new(File::create(&path).map_err(Error::io(&path, "create"))?);
+        write(&mut file).and_then(|()| file.flush()).map_err(Error::io(&path, "write"))?;
+        self.sync_file(file.get_ref(), &path)
     }
 
     /// Removes everything that this run created. Called if the inputs are bad, so that nothing of it can be reused.

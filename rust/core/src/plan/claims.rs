@@ -3,7 +3,8 @@
 
 use crate::checkpoint::tied;
 use crate::plan::inputs::Inputs;
-use crate::plan::matching::{Matching, Problem};
+use crate::plan::matching::Matching;
+use crate::plan::matching::problems::Problem;
 use crate::plan::options::Claim;
 
 /// The claims that concern a combined tensor, as problems. If the inputs do not fit together anyway, all claims are
@@ -24,6 +25,6 @@ pub fn problems(claims: &[Claim], inputs: &Inputs, found: &Matching) -> Vec<Prob
                 })
             })
     };
-    let problem = |claim: &Claim| Problem { file: claim.file.clone(), tensor: None, message: claim.message.clone() };
+    let problem = |claim: &Claim| Problem::of_file(claim.file.as_str(), claim.message.as_str());
     claims.iter().filter(|claim| concerns(claim)).map(problem).collect()
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::plan::budget::Budget;
 use crate::plan::layers::LayerFactor;
-use crate::plan::matching::Problem;
+use crate::plan::matching::problems::{self, Problem};
 use crate::plan::options::AlphaRule;
 use crate::plan::{Counts, Plan, inputs};
 use crate::system::os;
@@ -97,7 +97,7 @@ impl Plan {
     ///
     /// # Errors
     /// None that can happen: all keys are text.
-    pub fn to_json<'a>(&'a self, out: Option<&Path>) -> Result<Value> {
+    pub fn to_json<'a>(&'a self, out: Option<&Path>) -> Result<String> {
         let input = |input: &'a inputs::Input| {
             let Checkpoint { label, shards, tensors, place, .. } = &*input.checkpoint;
             let bytes = shards.iter().map(|shard| shard.size).sum();
@@ -114,11 +114,12 @@ impl Plan {
         // What packed frames take is known only in the end: hardly ever more than the dense form.
         let of_one = if self.layout.packed { self.layout.dense_bytes() } else { self.layout.bytes() };
         let needed = of_one * self.budget.outputs as u64;
+        let told = if self.options.kinds { problems::told(&self.problems) } else { Vec::new() };
         let document = Document {
             schema: "taskvec/plan/1",
             verb: self.request.verb(),
             compatible: self.problems.is_empty(),
-            problems: &self.problems,
+            problems: if self.options.kinds { &told } else { &self.problems },
             notes: &self.notes,
             warnings: &self.warnings,
             inputs: self.inputs.list.iter().map(input).collect(),
@@ -139,13 +140,18 @@ impl Plan {
             alpha_rules: rules.map(rule).collect(),
             layers: &self.layers,
         };
-        to_value(&document)
+        to_text(&document)
     }
 }
 
 /// The folder itself, or the nearest one above it that exists.
 fn existing(path: &Path) -> Option<&Path> {
     path.ancestors().map(|a| if a.as_os_str().is_empty() { Path::new(".") } else { a }).find(|a| a.exists())
+}
+
+/// A document of ours as JSON text. It may be long, so there is no value of it before.
+pub fn to_text(document: &impl Serialize) -> Result<String> {
+    serde_json::to_string(document).map_err(|error| Error::Usage(format!("this has no form in JSON: {error}")))
 }
 
 /// A document of ours as a JSON value. It cannot fail for documents whose keys are text, as all of them are.

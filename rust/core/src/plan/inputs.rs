@@ -20,6 +20,7 @@ use crate::plan::options::{Alpha, Options, parse_pattern};
 use crate::plan::output::Output;
 pub use crate::plan::request::Request;
 use crate::storage::place::Place;
+use crate::system::allocator;
 
 /// A tensor of one of a job's inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,9 +200,16 @@ impl Inputs {
         }
     }
 
-    fn push(&mut self, role: impl Into<String>, checkpoint: Checkpoint) -> u32 {
+    fn push(&mut self, role: impl Into<String>, mut checkpoint: Checkpoint) -> u32 {
+        self.share(&mut checkpoint);
+        allocator::give_back();
         self.list.push(Input { role: role.into(), checkpoint: checkpoint.into(), vector: None });
         u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Lets a checkpoint have the names that it has in common with the open inputs from them.
+    fn share(&self, checkpoint: &mut Checkpoint) {
+        self.list.iter().for_each(|input| checkpoint.share(&input.checkpoint));
     }
 
     fn pair(
@@ -215,14 +223,21 @@ impl Inputs {
         // How an adapter's weights are stored is told by the layers of its base; for two adapters, by those of the
         // target.
         let target = self.list.first().map(|input| &*input.checkpoint);
+        // Names are shared before the next input is opened, so that at most one has its own.
+        let open = |place: &Place, like: Option<&Checkpoint>| {
+            let mut donor = open::donor(place, like, control)?;
+            self.share(&mut donor);
+            allocator::give_back();
+            Ok::<_, Error>(donor)
+        };
         let (mut minuend, mut subtrahend) = if Kind::of(subtrahend)? == Kind::Adapter {
-            let minuend = open::donor(minuend, target, control)?;
+            let minuend = open(minuend, target)?;
             let like = if minuend.adapter.is_none() { Some(&minuend) } else { target };
-            let subtrahend = open::donor(subtrahend, like, control)?;
+            let subtrahend = open(subtrahend, like)?;
             (minuend, subtrahend)
         } else {
-            let subtrahend = Checkpoint::open(subtrahend, control)?;
-            (open::donor(minuend, Some(&subtrahend), control)?, subtrahend)
+            let subtrahend = open(subtrahend, None)?;
+            (open(minuend, Some(&subtrahend))?, subtrahend)
         };
         adapters::pair(&mut minuend, &mut subtrahend, options)?;
         let (minuend, subtrahend) = (self.push("minuend", minuend), self.push("subtrahend", subtrahend));

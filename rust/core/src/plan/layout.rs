@@ -10,9 +10,10 @@ use crate::format::blocks::BLOCK;
 use crate::format::header::Header;
 use crate::numeric::dtype::{Dtype, Float};
 use crate::plan::inputs::{At, Inputs};
-use crate::plan::matching::{Match, TermPlan, vector_dtype};
+use crate::plan::matching::{Match, vector_dtype};
 use crate::plan::options::Options;
 use crate::plan::output::Output;
+use crate::plan::terms::Terms;
 
 /// The most bytes of tensors in a file whose weights are no longer quantised. The Hub asks for less than 20 GB.
 const MOST: u64 = 16 << 30;
@@ -24,8 +25,9 @@ const _: () = assert!(FRAME == BLOCK, "a block is packed to a frame");
 pub enum HeaderSource {
     /// Copied from this shard of the first input.
     Shard(u32),
-    /// New bytes, because tensors have another type, or some are missing.
-    New(Vec<u8>),
+    /// New bytes, because tensors have another type, or some are missing. They are kept only if they are many: few are
+    /// made again when they are written, because the headers of all files together may take more than the plan itself.
+    New(Option<Vec<u8>>),
     /// Written at the end: the file is packed, and only then it is known how long its tensors are.
     Last,
 }
@@ -71,7 +73,7 @@ pub struct TensorPlan {
     /// Where it begins in its file. In a packed file every tensor begins with a block of its own.
     pub begin: u64,
     /// The summands; empty if the tensor is only copied or converted.
-    pub terms: Vec<TermPlan>,
+    pub terms: Terms,
 }
 
 /// What is done to a span of elements.
@@ -203,16 +205,9 @@ impl Layout {
             let (header, data_start) = if self.packed {
                 (HeaderSource::Last, 0)
             } else if new_headers {
-                let shapes: Vec<_> =
-                    plans.iter().map(|plan| output.shape(&base.tensors[plan.tensor as usize], plan.elements)).collect();
-                let entries: Vec<_> = plans
-                    .iter()
-                    .zip(&shapes)
-                    .map(|(plan, shape)| (base.tensors[plan.tensor as usize].name.as_str(), plan.dtype, &shape[..]))
-                    .collect();
-                let bytes = Header::write(&entries, &shard.metadata);
+                let bytes = new_header(output, base, plans);
                 let len = bytes.len() as u64;
-                (HeaderSource::New(bytes), len)
+                (HeaderSource::New((len > BLOCK).then_some(bytes)), len)
             } else {
                 (HeaderSource::Shard(number), shard.data_start)
             };
@@ -249,6 +244,26 @@ impl Layout {
         self.files.iter().map(|file| file.len).sum()
     }
 
+    /// The new header of a file.
+    pub fn new_header(&self, file: &OutFile, output: Output, base: &Checkpoint) -> Vec<u8> {
+        new_header(output, base, &self.tensors[file.tensors.0..file.tensors.1])
+    }
+
+    /// Bytes of the headers that are held in memory, because they are not copied from a file.
+    pub fn new_headers(&self) -> u64 {
+        let header = |file: &OutFile| match &file.header {
+            HeaderSource::New(Some(bytes)) => bytes.len() as u64,
+            _ => 0,
+        };
+        self.files.iter().map(header).sum()
+    }
+
+    /// The most bytes of a header that is made again when it is written.
+    pub fn made_again(&self) -> u64 {
+        let again = |file: &&OutFile| matches!(file.header, HeaderSource::New(None));
+        self.files.iter().filter(again).map(|file| file.data_start).max().unwrap_or(0)
+    }
+
     /// The number of bytes of all tensors in their dense form.
     pub fn dense_bytes(&self) -> u64 {
         self.tensors.iter().map(TensorPlan::bytes).sum()
@@ -267,6 +282,15 @@ impl Layout {
         let to = plans.partition_point(|plan| plan.begin < end);
         first + from..first + to.max(from)
     }
+}
+
+/// The header of a file with these tensors, and with what the first input's header says beside its own.
+fn new_header(output: Output, base: &Checkpoint, plans: &[TensorPlan]) -> Vec<u8> {
+    let tensor = |plan: &TensorPlan| &base.tensors[plan.tensor as usize];
+    let shapes: Vec<_> = plans.iter().map(|plan| output.shape(tensor(plan), plan.elements)).collect();
+    let entry = |(plan, shape)| -> (&str, Dtype, &[u64]) { (&tensor(plan).name, plan.dtype, shape) };
+    let entries: Vec<_> = plans.iter().zip(shapes.iter().map(Vec::as_slice)).map(entry).collect();
+    Header::write(&entries, plans.first().map_or(&[], |plan| &base.shard(tensor(plan)).metadata))
 }
 
 /// For each file of the output, the shard of the first input that its tensors come from, and one past its last tensor.
@@ -315,7 +339,7 @@ mod tests {
     #[test]
     fn shards_are_cut_only_where_they_are_too_long() {
         let plan = |tensor, elements| {
-            let (dtype, terms) = (Dtype::BF16, Vec::new());
+            let (dtype, terms) = (Dtype::BF16, Terms::default());
             TensorPlan { tensor, from: At { input: 0, tensor }, dtype, elements, requantised: false, begin: 0, terms }
         };
         // Of 20, 20, 60 and 20 bytes; the third alone is longer than 50.

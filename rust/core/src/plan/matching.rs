@@ -5,15 +5,16 @@
 
 mod graft;
 mod layouts;
+mod names;
 mod prefixes;
+pub mod problems;
 mod unused;
 mod vectors;
 mod views;
 
 use std::collections::HashSet;
 
-use serde::Serialize;
-
+use self::problems::{COUNT, EXAMPLES, Problem};
 pub use self::vectors::vector_dtype;
 use self::views::{Difference, View};
 use crate::checkpoint::{Tensor, Unread, tied};
@@ -24,32 +25,8 @@ use crate::plan::inputs::{At, Inputs, Origin};
 use crate::plan::layers::{LayerFactor, Scheduled};
 use crate::plan::options::{Alpha, Options, Vocab};
 use crate::plan::output::Output;
-
-/// One reason why the inputs do not fit together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// The file in which it was found.
-    pub file: String,
-    /// The tensor; `None` if the problem is with the whole file or folder.
-    pub tensor: Option<String>,
-    /// One sentence: what is wrong and what to do.
-    pub message: String,
-}
-
-/// One summand of a tensor of the output.
-#[derive(Clone, Copy, Debug)]
-pub struct TermPlan {
-    /// The minuend, or a vector's values.
-    pub minuend: At,
-    /// `None` if `minuend` is a stored vector.
-    pub subtrahend: Option<At>,
-    /// A vector's exceptions: the tensors with their indices and their values.
-    pub exceptions: Option<(At, At)>,
-    /// The factor; never 0.
-    pub alpha: f32,
-    /// The number of leading elements that all tensors of this term have.
-    pub elements: u64,
-}
+use crate::plan::terms::{TermPlan, Terms};
+use crate::text::Name;
 
 /// What is done with one tensor of the first input.
 #[derive(Clone, Debug)]
@@ -60,7 +37,7 @@ pub struct Match {
     /// grafted.
     pub from: At,
     /// The summands; empty if the tensor is only copied or converted.
-    pub terms: Vec<TermPlan>,
+    pub terms: Terms,
 }
 
 /// Two tensors of one input that must hold the same bytes. If they do not, the run stops before writing.
@@ -99,6 +76,8 @@ struct Matcher<'a> {
     /// Tensors that only the target has.
     alone: Vec<At>,
     schedule: Option<Scheduled>,
+    /// What problems have in common.
+    texts: HashSet<Name>,
 }
 
 /// Matches all inputs of a job. Problems are collected and not returned as errors, because `check` shows all of them.
@@ -110,8 +89,8 @@ pub fn match_inputs(inputs: &Inputs, options: &Options) -> Result<Matching> {
     let schedule = scheduled(inputs, options)?;
     let layers = schedule.as_ref().map_or(Vec::new(), Scheduled::layers);
     let found = Matching { rule_counts, layers, ..Matching::default() };
-    let (groups, unmatched, alone) = Default::default();
-    let mut matcher = Matcher { inputs, options, found, groups, unmatched, alone, schedule };
+    let (groups, unmatched, alone, texts) = Default::default();
+    let mut matcher = Matcher { inputs, options, found, groups, unmatched, alone, schedule, texts };
     if !inputs.grafts.is_empty() {
         matcher.graft()?;
         matcher.write_notes();
@@ -121,7 +100,7 @@ pub fn match_inputs(inputs: &Inputs, options: &Options) -> Result<Matching> {
     let mut views: Vec<_> = inputs.origins.iter().map(|(origin, _)| matcher.view(origin)).collect();
     match inputs.output {
         Output::Checkpoint => matcher.combine(&mut views),
-        Output::Vector => matcher.vector(&views),
+        Output::Vector => matcher.vector(&mut views),
     }
     matcher.options_used()?;
     matcher.name_other_layouts();
@@ -146,15 +125,33 @@ impl<'a> Matcher<'a> {
         &self.inputs.tensor(at).name
     }
 
-    fn problem(&mut self, at: At, message: impl Into<String>) {
-        let file = self.inputs.path(at).display().to_string();
-        self.found.problems.push(Problem { file, tensor: Some(self.name(at).to_owned()), message: message.into() });
+    fn problem(&mut self, at: At, message: impl AsRef<str>) {
+        let file = self.text(&self.inputs.path(at).display().to_string());
+        let (tensor, message) = (Some(self.inputs.tensor(at).name.clone()), self.text(message.as_ref()));
+        self.found.problems.push(Problem { file, tensor, message, many: None });
     }
 
-    /// A problem with a tensor that another input lacks.
-    fn unmatched(&mut self, at: At, message: &str) {
-        self.unmatched.push((at, self.found.problems.len()));
+    /// A problem with a tensor that another input lacks. `what` completes the sentence about all such tensors: "… tensors
+    /// of the minuend {what}, such as …".
+    fn unmatched(&mut self, at: At, what: &str, advice: &str, message: &str) {
+        let place = self.found.problems.len();
+        self.unmatched.push((at, place));
         self.problem(at, message);
+        let role = &self.inputs.list[at.input as usize].role;
+        let many = format!("{COUNT} tensors of the {role} {what}, such as {EXAMPLES}; {advice}");
+        self.found.problems[place].many = Some(self.text(&many));
+    }
+
+    /// A text that many problems have in common.
+    fn text(&mut self, text: &str) -> Name {
+        match self.texts.get(text) {
+            Some(known) => known.clone(),
+            None => {
+                let new = Name::from(text);
+                self.texts.insert(new.clone());
+                new
+            }
+        }
     }
 
     /// Remembers a tensor for a note that names its group.
@@ -183,6 +180,7 @@ impl<'a> Matcher<'a> {
     /// Reports inputs that are quantised, unless the options select only tensors that are not.
     fn quantised(&mut self) {
         for input in &self.inputs.list {
+            let Some(unread) = &input.checkpoint.unread else { continue };
             let tensors = &input.checkpoint.tensors;
             let module = |name: &'a str| name.rsplit_once('.').map_or("", |(module, _)| module);
             let coded = tensors.iter().filter(|tensor| tensor.dtype.float().is_none());
@@ -192,16 +190,19 @@ impl<'a> Matcher<'a> {
             // of a quantised weight: these are plain values.
             let plain = tensors.iter().filter(takes_part).all(|tensor| !coded.contains(module(&tensor.name)));
             let chosen = !self.options.include.is_empty() || !self.options.exclude.is_empty();
-            self.found.problems.extend(input.checkpoint.unread.as_ref().filter(|_| !(chosen && plain)).map(|unread| match unread {
-                Unread::Method(method) => Problem {
-                    file: input.checkpoint.place.path(config::FILE).display().to_string(),
-                    tensor: None,
-                    message: format!("the {} is quantised ({method}), a method that taskvec does not read; use the unquantised checkpoint", input.role),
-                },
+            if chosen && plain {
+                continue;
+            }
+            self.found.problems.push(match unread {
+                Unread::Method(method) => Problem::of_file(
+                    input.checkpoint.place.path(config::FILE).display().to_string(),
+                    format!("the {} is quantised ({method}), a method that taskvec does not read; use the unquantised checkpoint", input.role),
+                ),
                 Unread::Weight { file, tensor, what } => {
-                    Problem { file: file.clone(), tensor: Some(tensor.clone()), message: what.clone() }
+                    let tensor = Some(tensor.as_str().into());
+                    Problem { tensor, ..Problem::of_file(file.as_str(), what.as_str()) }
                 }
-            }));
+            });
         }
     }
 
@@ -268,7 +269,7 @@ impl<'a> Matcher<'a> {
     fn combine(&mut self, views: &mut [View<'a>]) {
         for at in self.tensors(0) {
             if self.inputs.is_part(at) {
-                self.found.matches.push(Match { tensor: at.tensor, from: at, terms: Vec::new() });
+                self.found.matches.push(Match { tensor: at.tensor, from: at, terms: Terms::default() });
                 continue;
             }
             let embedding = tied::tied_embedding(self.inputs.base(), at.tensor);
@@ -280,15 +281,19 @@ impl<'a> Matcher<'a> {
             let terms = self.terms(base, &name, views);
             self.found.matches.push(Match { tensor: at.tensor, from: base, terms });
         }
-        for (view, (origin, _)) in views.iter_mut().zip(&self.inputs.origins) {
-            let mut left: Vec<_> = view.drain().filter(|(name, d)| !d.used && self.options.selects(name)).collect();
-            left.sort_by_key(|(_, d)| d.minuend.tensor);
-            for (name, difference) in left {
+        for (view, (origin, _)) in views.iter().zip(&self.inputs.origins) {
+            for difference in view.differences().into_iter().filter(|difference| !difference.used) {
+                let name = self.options.strip(self.name(difference.minuend));
+                if !self.options.selects(&name) {
+                    continue;
+                }
                 // A tied target may store a tensor of this name, and then "no tensor of this name" would be wrong.
                 let tied = tied::is_head(&name) && self.inputs.base().config.tied == Some(true);
                 if !tied {
                     self.unmatched(
                         difference.minuend,
+                        "are not in the target",
+                        "exclude them (--exclude) if the target does not need them",
                         "the target has no tensor of this name; exclude it (--exclude) if the target does not need it",
                     );
                 } else if !self.repeats_embeddings(origin, &difference) {
@@ -309,14 +314,14 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    fn terms(&mut self, base: At, name: &str, views: &mut [View<'a>]) -> Vec<TermPlan> {
+    fn terms(&mut self, base: At, name: &str, views: &mut [View<'a>]) -> Terms {
         let dtype = self.inputs.tensor(base).dtype;
         let selected = self.options.selects(name);
         let rule = self.options.rule(name);
         let problems = self.found.problems.len();
         let (mut terms, mut present, mut untied) = (Vec::new(), false, false);
         for (view, (origin, alpha)) in views.iter_mut().zip(&self.inputs.origins) {
-            let Some(difference) = view.get_mut(name) else {
+            let Some(difference) = view.get(name) else {
                 untied |= tied::is_head(name) && self.donors_tied(origin, view);
                 continue;
             };
@@ -365,7 +370,7 @@ impl<'a> Matcher<'a> {
         } else if terms.is_empty() {
             self.note("tensor(s) with alpha 0, kept", shown);
         }
-        terms
+        terms.into()
     }
 
     /// Why a tensor of a target that is quantised again cannot be; `None` if it can, or is not quantised.
@@ -383,6 +388,6 @@ impl<'a> Matcher<'a> {
             Origin::Pair { minuend, .. } => self.inputs.list[minuend as usize].checkpoint.config.tied,
             Origin::Vector { tied, .. } => tied,
         };
-        flag.unwrap_or_else(|| view.keys().any(|name| tied::is_vocabulary(name)))
+        flag.unwrap_or_else(|| view.minuends().any(|at| tied::is_vocabulary(&self.options.strip(self.name(at)))))
     }
 }

@@ -14,10 +14,10 @@ pub mod layout;
 pub mod matching;
 pub mod operands;
 pub mod options;
-mod options_json;
 pub mod output;
 pub mod request;
 pub mod sweep;
+pub mod terms;
 
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_128;
@@ -33,11 +33,13 @@ use crate::numeric::stats::Stats;
 use crate::plan::budget::{Budget, Need};
 use crate::plan::inputs::{Input, Inputs, Origin, Request};
 use crate::plan::layers::LayerFactor;
-use crate::plan::layout::{HeaderSource, Layout, OutFile};
-use crate::plan::matching::{Problem, SameBytes};
+use crate::plan::layout::Layout;
+use crate::plan::matching::SameBytes;
+use crate::plan::matching::problems::Problem;
 use crate::plan::options::{Options, RoundingMode};
 use crate::plan::output::Output;
 use crate::source::Io;
+use crate::system::allocator;
 
 /// The warning about a vector that is 0 everywhere.
 pub const NOTHING: &str = "the vector is 0 everywhere, so nothing changes: both donors hold the same values, or an adapter was never trained; check that these are the folders that you meant";
@@ -163,12 +165,13 @@ impl Plan {
         found.problems.extend(claims::problems(&options.claims, &inputs, &found));
         let matches = if found.problems.is_empty() { std::mem::take(&mut found.matches) } else { Vec::new() };
         let layout = Layout::new(&inputs, matches, &options)?;
+        allocator::give_back();
         let checkpoints: Vec<_> = inputs.list.iter().map(|input| &*input.checkpoint).collect();
         let (io, io_reason) = options.io.resolve(&checkpoints);
         let mut need = Need::of(&inputs, &layout, io);
         need.outputs = beside.outputs as u64;
         need.block_delivered = beside.block;
-        need.fixed += layout.tensors.len() as u64 * beside.tensor + (need.outputs - 1) * new_headers(&layout);
+        need.fixed += layout.tensors.len() as u64 * beside.tensor + (need.outputs - 1) * layout.new_headers();
         let budget = Budget::new(&need, options.budget(), options.threads()?)?;
         found.notes.extend(streamed(&inputs));
         let mut plan = Self {
@@ -217,16 +220,18 @@ impl Plan {
         Ok(())
     }
 
-    /// Fails with the first problem, if there is any.
+    /// Fails with the first kind of problem, if there is any.
     pub fn require_fit(&self) -> Result<()> {
-        let Some(first) = self.problems.first() else { return Ok(()) };
+        let told = matching::problems::told(&self.problems);
+        let Some(first) = told.first() else { return Ok(()) };
         let tensor = first.tensor.as_ref().map_or(String::new(), |name| format!("tensor `{name}`: "));
-        let more = match self.problems.len() - 1 {
+        let more = match told.len() - 1 {
             0 => String::new(),
             n => format!(" (and {n} more; `taskvec check` lists them)"),
         };
         // The messages of claims begin with their file already.
-        let file = if first.message.starts_with(&first.file) { String::new() } else { format!("{}: ", first.file) };
+        let file =
+            if first.message.starts_with(first.file.as_str()) { String::new() } else { format!("{}: ", first.file) };
         Err(Error::Mismatch(format!("{file}{tensor}{}{more}", first.message)))
     }
 
@@ -291,15 +296,6 @@ impl Plan {
         }
         recipe
     }
-}
-
-/// Bytes of the headers that a plan holds, because they are not copied from a file.
-fn new_headers(layout: &Layout) -> u64 {
-    let header = |file: &OutFile| match &file.header {
-        HeaderSource::New(bytes) => bytes.len() as u64,
-        _ => 0,
-    };
-    layout.files.iter().map(header).sum()
 }
 
 /// A warning for each summand that is known to be 0 everywhere.

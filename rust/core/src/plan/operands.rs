@@ -6,7 +6,7 @@ use crate::codec::ranges::Read;
 use crate::numeric::dtype::{Dtype, Float};
 use crate::plan::inputs::{At, Inputs};
 use crate::plan::layout::{Action, Span, TensorPlan};
-use crate::plan::matching::TermPlan;
+use crate::plan::terms::TermPlan;
 
 impl Inputs {
     /// Elements `[first, end)` of a float tensor: the ranges of its input's files, and how they are decoded to values.

@@ -1,5 +1,7 @@
 //! The options of a job, checked as far as that is possible without the inputs.
 
+mod json;
+
 use std::borrow::Cow;
 use std::str::FromStr;
 
@@ -99,6 +101,9 @@ pub(super) fn parse_pattern(option: &str, text: &str) -> Result<Regex> {
 /// A prefix that begins with an underscore, such as FSDP's `_fsdp_wrapped_module.`, is an attribute that a wrapper puts
 /// between a module and its parts. It is removed from every position in the name.
 pub fn strip_prefixes<'a>(name: &'a str, prefixes: &[String]) -> Cow<'a, str> {
+    if prefixes.is_empty() {
+        return name.into();
+    }
     let mut rest = name;
     let mut left: Vec<&str> = prefixes.iter().map(String::as_str).filter(|prefix| !prefix.is_empty()).collect();
     while let Some(at) = left.iter().position(|prefix| rest.starts_with(prefix)) {
@@ -176,6 +181,8 @@ pub struct Options {
     pub overwrite: bool,
     /// Continue an interrupted run of the same job.
     pub resume: bool,
+    /// Count problems by kind in a plan's document, and do not list them all: see [`crate::plan::matching::problems::told`].
+    pub kinds: bool,
 }
 
 impl Default for Options {
@@ -201,6 +208,7 @@ impl Default for Options {
             sha256: false,
             overwrite: false,
             resume: true,
+            kinds: false,
         }
     }
 }

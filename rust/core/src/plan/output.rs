@@ -46,7 +46,7 @@ impl Output {
     /// The shape of a tensor in the output: that of the first input, but in a vector with fewer rows if not all inputs
     /// have all of them; `elements` are those in the output.
     pub fn shape(self, tensor: &Tensor, elements: u64) -> Vec<u64> {
-        let mut shape = tensor.shape.clone();
+        let mut shape = tensor.shape.to_vec();
         if self == Self::Vector
             && let Some(rows) = shape.first().copied().filter(|&rows| rows > 0)
             && let Some(of_row) = tensor.elements().checked_div(rows).filter(|&elements| elements > 0)

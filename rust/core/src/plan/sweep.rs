@@ -3,19 +3,16 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::numeric::stats::Stats;
 use crate::plan::inputs::Request;
 use crate::plan::layout::TensorPlan;
-use crate::plan::matching::TermPlan;
 use crate::plan::options::{Alpha, Options};
 use crate::plan::{Beside, Plan};
 
 /// Bytes in memory that each further α takes for every tensor: its part of the plan and of the statistics.
-const PER_TENSOR: usize = size_of::<TensorPlan>() + size_of::<TermPlan>() + size_of::<Stats>();
+const PER_TENSOR: usize = size_of::<TensorPlan>() + size_of::<Stats>();
 
 /// How the names of a sweep's folders begin.
 pub const SWEEP_FOLDER: &str = "alpha-";
@@ -58,7 +55,7 @@ impl Plan {
 ///
 /// # Errors
 /// As [`Plan::to_json`], and if there is no plan.
-pub fn to_json(plans: &[Plan], out: Option<&Path>) -> Result<Value> {
+pub fn to_json(plans: &[Plan], out: Option<&Path>) -> Result<String> {
     let widest = plans.iter().max_by_key(|plan| plan.read_bytes);
     widest.ok_or_else(|| Error::Usage("there is no plan to show".into()))?.to_json(out)
 }

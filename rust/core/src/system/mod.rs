@@ -2,6 +2,7 @@
 //!
 //! May import `numeric`. Whatever differs from one operating system to another belongs here.
 
+pub(crate) mod allocator;
 pub(crate) mod buffer;
 pub mod files;
 #[cfg(target_os = "linux")]

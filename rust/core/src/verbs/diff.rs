@@ -17,6 +17,7 @@ use crate::plan::options::Options;
 use crate::plan::output::Output;
 use crate::storage::place::Place;
 use crate::system::parallel::ordered;
+use crate::text::Name;
 
 /// Compares two folders and returns the findings as JSON (`taskvec/diff/1`).
 pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Result<Value> {
@@ -91,7 +92,7 @@ pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Resul
 /// The tensors of both folders, matched by name.
 struct Pairs {
     matched: Vec<(At, At)>,
-    only: [Vec<String>; 2],
+    only: [Vec<Name>; 2],
     not_compared: Vec<Value>,
 }
 

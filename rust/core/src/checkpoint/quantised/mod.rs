@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use self::claim::Claim;
 use self::parts::{Coded, Companions, coded, is_companion, of_activations, scaled_names};
-use crate::checkpoint::{Checkpoint, Tensor, descriptions};
+use crate::checkpoint::{Checkpoint, Shape, Tensor, descriptions, one_of};
 use crate::codec::derived::Made;
 use crate::codec::scaled::{Codes, Format, Scaled, Start};
 use crate::error::{Error, Result};
@@ -87,15 +87,15 @@ pub fn fold(checkpoint: &mut Checkpoint, parts: Parts) -> Result<()> {
 }
 
 fn try_fold(checkpoint: &mut Checkpoint, parts: Parts) -> std::result::Result<(), Stop> {
-    let Some(Roles { roles, method }) = roles(checkpoint)? else { return Ok(()) };
+    let Some(Roles { roles, weights, method }) = roles(checkpoint)? else { return Ok(()) };
     checkpoint.unread = None;
-    if !roles.iter().any(|role| matches!(role, Role::Weight(_))) {
+    if weights.is_empty() {
         let label = &checkpoint.label;
         let note = format!("{label}: config.json says that the weights are quantised ({method}), but none are");
         checkpoint.notes.push(note);
         return Ok(());
     }
-    let notes = notes(checkpoint, &roles);
+    let notes = notes(checkpoint, &roles, &weights);
     let (mut tensors, mut made) = (Vec::with_capacity(roles.len()), Vec::with_capacity(roles.len()));
     for (tensor, role) in std::mem::take(&mut checkpoint.tensors).into_iter().zip(roles) {
         match role {
@@ -109,7 +109,8 @@ fn try_fold(checkpoint: &mut Checkpoint, parts: Parts) -> std::result::Result<()
                 made.push(Made::Part);
             }
             Role::Weight(weight) => {
-                let Weight { name, shape, scaled } = *weight;
+                let Weight { name, shape, scaled } = weights[weight as usize].clone();
+                let name = if name == tensor.name.len() { tensor.name } else { tensor.name[..name].into() };
                 let bytes = shape.iter().product::<u64>() * 4;
                 let Start { shard, begin } = scaled.codes;
                 tensors.push(Tensor { name, dtype: Dtype::F32, shape, shard, begin, bytes });
@@ -125,26 +126,30 @@ fn try_fold(checkpoint: &mut Checkpoint, parts: Parts) -> std::result::Result<()
 }
 
 /// What a stored tensor is.
+#[derive(Clone, Copy)]
 enum Role {
     /// A tensor of its own.
     Plain,
     /// A part of the weight whose codes are this tensor. `None` if it is of no use without quantisation, and belongs to
     /// no one weight.
     Part(Option<u32>),
-    /// The codes of a weight.
-    Weight(Box<Weight>),
+    /// The codes of the weight of this number.
+    Weight(u32),
 }
 
 /// A logical tensor.
+#[derive(Clone)]
 struct Weight {
-    name: String,
-    shape: Vec<u64>,
+    /// The length of its name, with which that of its codes begins.
+    name: usize,
+    shape: Shape,
     scaled: Scaled,
 }
 
 /// What the tensors of a quantised checkpoint are.
 struct Roles {
     roles: Vec<Role>,
+    weights: Vec<Weight>,
     method: String,
 }
 
@@ -154,18 +159,18 @@ fn roles(checkpoint: &Checkpoint) -> std::result::Result<Option<Roles>, Stop> {
     if !claim.is_known() {
         return Err(Stop::Unread(Unread::Method(claim.method)));
     }
-    let mut roles: Vec<Role> = checkpoint.tensors.iter().map(|_| Role::Plain).collect();
-    let mut formats = HashSet::new();
+    let mut folding = Folding { roles: vec![Role::Plain; checkpoint.tensors.len()], ..Folding::default() };
     for (place, tensor) in checkpoint.tensors.iter().enumerate() {
         let coded = coded(tensor).map_err(|what| refused(checkpoint, tensor, &what))?;
         if let Some(coded) = coded {
-            weight(checkpoint, &claim, place, &coded, &mut roles, &mut formats)?;
+            folding.weight(checkpoint, &claim, place, &coded)?;
         }
     }
     // Only now, because what a tensor shows is said by its name.
     if let Some(what) = claim.unread {
         return Err(Stop::Unread(Unread::Method(format!("{} with {what}", claim.method))));
     }
+    let Folding { mut roles, weights, .. } = folding;
     for (place, tensor) in checkpoint.tensors.iter().enumerate() {
         if !matches!(roles[place], Role::Plain) {
             continue;
@@ -183,7 +188,17 @@ fn roles(checkpoint: &Checkpoint) -> std::result::Result<Option<Roles>, Stop> {
             return Err(corrupt(checkpoint, tensor, &what).into());
         }
     }
-    Ok(Some(Roles { roles, method: claim.method }))
+    Ok(Some(Roles { roles, weights, method: claim.method }))
+}
+
+/// What is found out about the stored tensors. Weights have formats and shapes in common.
+#[derive(Default)]
+struct Folding {
+    /// What each stored tensor is.
+    roles: Vec<Role>,
+    weights: Vec<Weight>,
+    formats: HashSet<Arc<Format>>,
+    shapes: HashSet<Shape>,
 }
 
 /// What the checkpoint claims about itself; `None` if it claims nothing.
@@ -204,81 +219,86 @@ fn claim(checkpoint: &Checkpoint) -> std::result::Result<Option<Claim>, Stop> {
     Ok(Some(Claim { method, ..Claim::parse(said.get("quantization").unwrap_or(&Value::Null)) }))
 }
 
-/// Works out one weight, and marks its parts.
-fn weight(
-    checkpoint: &Checkpoint,
-    claim: &Claim,
-    place: usize,
-    coded: &Coded,
-    roles: &mut [Role],
-    formats: &mut HashSet<Arc<Format>>,
-) -> std::result::Result<(), Stop> {
-    let tensor = &checkpoint.tensors[place];
-    let companions = Companions::of(checkpoint, coded);
-    let at = |place: u32| &checkpoint.tensors[place as usize];
-    if let Some(unread) = companions.unread {
-        let what = format!("it is quantised with {}, which taskvec does not read", quote(&at(unread).name));
-        return Err(refused(checkpoint, tensor, &what));
-    }
-    let scale = match companions.scales[..] {
-        [scale] => scale,
-        [] => {
-            let what = format!("it holds {} codes, but no tensor holds its scales; {AGAIN}", tensor.dtype);
+impl Folding {
+    /// Works out one weight, and marks its parts.
+    fn weight(
+        &mut self,
+        checkpoint: &Checkpoint,
+        claim: &Claim,
+        place: usize,
+        coded: &Coded,
+    ) -> std::result::Result<(), Stop> {
+        let tensor = &checkpoint.tensors[place];
+        let companions = Companions::of(checkpoint, coded);
+        let at = |place: u32| &checkpoint.tensors[place as usize];
+        if let Some(unread) = companions.unread {
+            let what = format!("it is quantised with {}, which taskvec does not read", quote(&at(unread).name));
+            return Err(refused(checkpoint, tensor, &what));
+        }
+        let scale = match companions.scales[..] {
+            [scale] => scale,
+            [] => {
+                let what = format!("it holds {} codes, but no tensor holds its scales; {AGAIN}", tensor.dtype);
+                return Err(corrupt(checkpoint, tensor, &what).into());
+            }
+            [one, other, ..] => {
+                let names = [one, other].map(|scale| quote(&at(scale).name));
+                let what = format!("both {} and {} may be its scales; {AGAIN}", names[0], names[1]);
+                return Err(corrupt(checkpoint, tensor, &what).into());
+            }
+        };
+        let (shape, stride) = dimensions(checkpoint, tensor, coded, companions.shape)?;
+        let parts = reading::Parts {
+            codes: coded.codes,
+            stored: tensor.dtype,
+            shape: &shape,
+            stride,
+            scale: at(scale).dtype,
+            scale_shape: &at(scale).shape,
+            global: companions.global.map(|(_, global)| global),
+        };
+        let mut format = reading::format(&parts, claim).map_err(|what| refused(checkpoint, tensor, &what))?;
+        let mut shape = shape;
+        if coded.codes == Codes::E2m1 && format.columns % format.block[1].min(32) != 0 {
+            let what = format!("its rows of {} codes do not fill whole groups", format.columns);
+            return Err(refused(checkpoint, tensor, &what));
+        }
+        if coded.blocks {
+            format.transposed = true;
+            let last = shape.len() - 1;
+            shape.swap(last - 1, last);
+        }
+        if let Some((global, _)) = companions.global
+            && !(at(global).dtype == Dtype::F32 && at(global).elements() == 1)
+        {
+            let (dtype, shape) = (at(global).dtype, &at(global).shape);
+            let what =
+                format!("its second scale is {dtype} of shape {shape:?}, and only one F32 for the tensor is read");
+            return Err(refused(checkpoint, tensor, &what));
+        }
+        let format = match self.formats.get(&format) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let new = Arc::new(format);
+                self.formats.insert(Arc::clone(&new));
+                new
+            }
+        };
+        let start = |tensor: &Tensor| Start { shard: tensor.shard, begin: tensor.begin };
+        let global = companions.global.map(|(place, _)| start(at(place)));
+        let scaled = Scaled { format, codes: start(tensor), scales: start(at(scale)), global };
+        if checkpoint.get(coded.weight).is_some_and(|other| !std::ptr::eq(other, tensor)) {
+            let what = format!("it holds the codes of {}, which is also stored itself; {AGAIN}", quote(coded.weight));
             return Err(corrupt(checkpoint, tensor, &what).into());
         }
-        [one, other, ..] => {
-            let names = [one, other].map(|scale| quote(&at(scale).name));
-            let what = format!("both {} and {} may be its scales; {AGAIN}", names[0], names[1]);
-            return Err(corrupt(checkpoint, tensor, &what).into());
-        }
-    };
-    let (shape, stride) = dimensions(checkpoint, tensor, coded, companions.shape)?;
-    let parts = reading::Parts {
-        codes: coded.codes,
-        stored: tensor.dtype,
-        shape: &shape,
-        stride,
-        scale: at(scale).dtype,
-        scale_shape: &at(scale).shape,
-        global: companions.global.map(|(_, global)| global),
-    };
-    let mut format = reading::format(&parts, claim).map_err(|what| refused(checkpoint, tensor, &what))?;
-    let mut shape = shape;
-    if coded.codes == Codes::E2m1 && format.columns % format.block[1].min(32) != 0 {
-        let what = format!("its rows of {} codes do not fill whole groups", format.columns);
-        return Err(refused(checkpoint, tensor, &what));
+        let name = coded.weight.len();
+        self.roles[place] = Role::Weight(self.weights.len() as u32);
+        let shape = one_of(&mut self.shapes, &shape);
+        self.weights.push(Weight { name, shape, scaled });
+        let others = [Some(scale), companions.global.map(|(place, _)| place), companions.shape];
+        others.into_iter().flatten().for_each(|part| self.roles[part as usize] = Role::Part(Some(place as u32)));
+        Ok(())
     }
-    if coded.blocks {
-        format.transposed = true;
-        let last = shape.len() - 1;
-        shape.swap(last - 1, last);
-    }
-    if let Some((global, _)) = companions.global
-        && !(at(global).dtype == Dtype::F32 && at(global).elements() == 1)
-    {
-        let (dtype, shape) = (at(global).dtype, &at(global).shape);
-        let what = format!("its second scale is {dtype} of shape {shape:?}, and only one F32 for the tensor is read");
-        return Err(refused(checkpoint, tensor, &what));
-    }
-    let format = match formats.get(&format) {
-        Some(known) => Arc::clone(known),
-        None => {
-            let new = Arc::new(format);
-            formats.insert(Arc::clone(&new));
-            new
-        }
-    };
-    let start = |tensor: &Tensor| Start { shard: tensor.shard, begin: tensor.begin };
-    let global = companions.global.map(|(place, _)| start(at(place)));
-    let scaled = Scaled { format, codes: start(tensor), scales: start(at(scale)), global };
-    if checkpoint.get(coded.weight).is_some_and(|other| !std::ptr::eq(other, tensor)) {
-        let what = format!("it holds the codes of {}, which is also stored itself; {AGAIN}", quote(coded.weight));
-        return Err(corrupt(checkpoint, tensor, &what).into());
-    }
-    roles[place] = Role::Weight(Box::new(Weight { name: coded.weight.into(), shape, scaled }));
-    let others = [Some(scale), companions.global.map(|(place, _)| place), companions.shape];
-    others.into_iter().flatten().for_each(|part| roles[part as usize] = Role::Part(Some(place as u32)));
-    Ok(())
 }
 
 /// The dimensions of a weight's codes, and how many codes a stored row has. Rows of integers are padded to whole words,
@@ -321,14 +341,12 @@ fn dimensions(checkpoint: &Checkpoint, tensor: &Tensor, coded: &Coded, said: Opt
 }
 
 /// Notes for the report: how many weights have which format, and what is not used.
-fn notes(checkpoint: &Checkpoint, roles: &[Role]) -> Vec<String> {
+fn notes(checkpoint: &Checkpoint, roles: &[Role], weights: &[Weight]) -> Vec<String> {
     let parts = checkpoint.tensors.iter().zip(roles).filter(|(_, role)| matches!(role, Role::Part(_)));
     let dropped: Vec<&str> = parts.map(|(part, _)| &*part.name).filter(|name| of_activations(name).is_some()).collect();
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    for role in roles {
-        if let Role::Weight(weight) = role {
-            *counts.entry(weight.scaled.format.to_string()).or_default() += 1;
-        }
+    for weight in weights {
+        *counts.entry(weight.scaled.format.to_string()).or_default() += 1;
     }
     let label = &checkpoint.label;
     let mut notes: Vec<String> = counts
@@ -353,7 +371,7 @@ fn corrupt(checkpoint: &Checkpoint, tensor: &Tensor, what: &str) -> Error {
 fn refused(checkpoint: &Checkpoint, tensor: &Tensor, what: &str) -> Stop {
     Stop::Unread(Unread::Weight {
         file: checkpoint.shard(tensor).path.display().to_string(),
-        tensor: tensor.name.clone(),
+        tensor: tensor.name.to_string(),
         what: format!("{what}; {UNQUANTISED}"),
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Role, Roles, Stop, roles};
+use super::{Role, Roles, Stop, Weight, roles};
 use crate::checkpoint::Checkpoint;
 use crate::codec::scaled::Format;
 use crate::error::Result;
@@ -26,14 +26,18 @@ pub struct Unit {
 pub fn units(checkpoint: &Checkpoint) -> Result<Vec<Unit>> {
     let (owners, weights) = match roles(checkpoint) {
         Ok(None) => (own(checkpoint), BTreeMap::new()),
-        Ok(Some(Roles { roles, .. })) => {
+        Ok(Some(Roles { roles, weights, .. })) => {
             let owner = |(at, role): (u32, &Role)| if let Role::Part(Some(owner)) = role { *owner } else { at };
             let owners = (0..).zip(&roles).map(owner).collect();
             let weight = |(at, role): (u32, Role)| match role {
-                Role::Weight(weight) => Some((at, (weight.name, weight.scaled.format))),
+                Role::Weight(number) => Some((at, &weights[number as usize])),
                 _ => None,
             };
-            (owners, (0..).zip(roles).filter_map(weight).collect())
+            let named = |(at, weight): (u32, &Weight)| {
+                let name = &checkpoint.tensors[at as usize].name[..weight.name];
+                (at, (name.to_owned(), Arc::clone(&weight.scaled.format)))
+            };
+            (owners, (0..).zip(roles).filter_map(weight).map(named).collect())
         }
         Err(Stop::Error(error)) => return Err(error),
         // What the parts of a weight are is not known, but they are all in one module.

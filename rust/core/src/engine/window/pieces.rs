@@ -25,8 +25,8 @@ use crate::format::blocks::BLOCK;
 use crate::plan::Plan;
 use crate::plan::inputs::At;
 use crate::plan::layout::{Action, OutFile, Span};
-use crate::plan::matching::TermPlan;
 use crate::plan::output::Output;
+use crate::plan::terms::TermPlan;
 
 /// Elements of one tensor in one block (or bytes, if an element has less than one byte).
 pub(super) struct Piece<'p> {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Match, Matcher};
+use super::{Match, Matcher, Terms};
 use crate::checkpoint::quantised::units::{Unit, units};
 use crate::checkpoint::tied;
 use crate::error::{Error, Result};
@@ -35,7 +35,12 @@ impl Matcher<'_> {
                 let first = At { input: *input, tensor: unit.parts[0] };
                 match by_name.get(&*unit.name) {
                     Some(target) => self.replace(target, *input, unit, &mut taken),
-                    None => self.unmatched(first, "the target has no tensor of this name; take fewer (--take)"),
+                    None => self.unmatched(
+                        first,
+                        "are not in the target",
+                        "take fewer (--take)",
+                        "the target has no tensor of this name; take fewer (--take)",
+                    ),
                 }
             }
             let known: HashMap<&str, &Unit> = theirs.iter().map(|unit| (&*unit.name, unit)).collect();
@@ -55,7 +60,7 @@ impl Matcher<'_> {
                 self.note("tensor(s) taken from donors", self.name(at));
             }
             let from = from.unwrap_or(embedding.map_or(at, |tensor| At { tensor, ..at }));
-            self.found.matches.push(Match { tensor: at.tensor, from, terms: Vec::new() });
+            self.found.matches.push(Match { tensor: at.tensor, from, terms: Terms::default() });
         }
         Ok(())
     }

@@ -37,7 +37,8 @@ impl Matcher<'_> {
             .collect();
         let Some(&first) = said.iter().min() else { return };
         let message = self.layouts(&groups, first);
-        self.found.problems[first].message = message;
+        let problem = &mut self.found.problems[first];
+        (problem.message, problem.many) = (message.into(), None);
         let (mut place, mut moved) = (0, HashMap::new());
         self.found.problems.retain(|_| {
             let keep = place == first || !said.contains(&place);

@@ -1,9 +1,9 @@
 //! Names that differ only by a wrapper's prefix: finds the `--strip-prefix` options that would make them match.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::Matcher;
+use super::{Matcher, Problem};
 use crate::checkpoint::tied;
 use crate::plan::options::Options;
 
@@ -19,8 +19,11 @@ impl Matcher<'_> {
         let Some(prefixes) = suggestion(&names, self.options) else { return };
         let given: Vec<String> = prefixes.iter().map(|prefix| format!("--strip-prefix {prefix}")).collect();
         let given = given.join(" ");
-        for &(_, place) in &self.unmatched {
-            self.found.problems[place].message += &format!("; the names differ only by a prefix, so give {given}");
+        let advice = format!("; the names differ only by a prefix, so give {given}");
+        for place in self.unmatched.iter().map(|(_, place)| *place).collect::<Vec<_>>() {
+            let Problem { message, many, .. } = self.found.problems[place].clone();
+            self.found.problems[place].message = self.text(&format!("{message}{advice}"));
+            self.found.problems[place].many = many.map(|many| self.text(&format!("{many}{advice}")));
         }
     }
 }
@@ -51,27 +54,34 @@ fn with(options: &Options, prefixes: impl IntoIterator<Item = String>) -> Option
     Options { prefixes, ..options.clone() }
 }
 
+/// Trying a pair of prefixes takes a walk over all names, and there may be nearly as many pairs as names.
+const MOST_TRIED: usize = 8;
+
 /// Looks for prefixes by which the names of two inputs differ. Takes a name of `other` without a counterpart, and
-/// compares it with each name of `first`: what precedes the longest common ending, cut at a dot, may be a prefix.
+/// compares it with each name of `first`: what precedes the longest common ending, cut at a dot, may be a prefix. Of all
+/// such pairs of prefixes, those of the longest endings are tried.
 fn between(first: &[&str], other: &[&str], options: &Options) -> Option<Options> {
     let known: HashSet<Cow<'_, str>> = first.iter().map(|name| options.strip(name)).collect();
     let mut strays = other.iter().map(|name| options.strip(name));
     let stray = strays.find(|name| !known.contains(name) && !tied::is_head(name))?;
-    let mut tried = HashSet::new();
-    for name in first.iter().map(|name| options.strip(name)) {
+    // For each pair of prefixes, the longest ending that two names have in common.
+    let mut pairs: HashMap<[&str; 2], usize> = HashMap::new();
+    let names: Vec<Cow<'_, str>> = first.iter().map(|name| options.strip(name)).collect();
+    for name in &names {
         let parts = name.rsplit('.').zip(stray.rsplit('.')).take_while(|(a, b)| a == b);
         let common = parts.map(|(part, _)| part.len() + 1).sum::<usize>().saturating_sub(1);
-        let pair = [&name, &stray].map(|name| name[..name.len() - common.min(name.len())].to_owned());
-        if common == 0 || !tried.insert(pair.clone()) {
-            continue;
-        }
-        let prefixes = pair.into_iter().filter(|prefix| !prefix.is_empty()).chain(options.prefixes.iter().cloned());
-        let wanted = with(options, prefixes);
-        if fit(first, other, &wanted) {
-            return Some(wanted);
+        if common > 0 {
+            let pair = [name, &stray].map(|name| &name[..name.len() - common.min(name.len())]);
+            pairs.insert(pair, common);
         }
     }
-    None
+    let mut pairs: Vec<_> = pairs.into_iter().collect();
+    pairs.sort_by(|(a, a_common), (b, b_common)| b_common.cmp(a_common).then_with(|| a.cmp(b)));
+    pairs.into_iter().take(MOST_TRIED).find_map(|(pair, _)| {
+        let prefixes = pair.into_iter().filter(|prefix| !prefix.is_empty()).map(str::to_owned);
+        let wanted = with(options, prefixes.chain(options.prefixes.iter().cloned()));
+        fit(first, other, &wanted).then_some(wanted)
+    })
 }
 
 /// Whether every selected name has a counterpart in the first input, and no two names become equal.

@@ -1,13 +1,14 @@
 //! The tensors of a vector that is written: differences of two donors, or sums over other vectors.
 
-use super::views::View;
-use super::{Match, Matcher, Problem, TermPlan};
+use super::views::{Difference, View};
+use super::{Match, Matcher, Problem};
 use crate::numeric::dtype::{Float, Kind};
 use crate::plan::inputs::At;
+use crate::plan::terms::{TermPlan, Terms};
 
 impl<'a> Matcher<'a> {
     /// Matches the first input's tensors with those of every origin.
-    pub(super) fn vector(&mut self, views: &[View<'a>]) {
+    pub(super) fn vector(&mut self, views: &mut [View<'a>]) {
         for at in self.tensors(0) {
             let name = self.options.strip(self.name(at));
             if views[0].get(&name).is_none_or(|difference| difference.minuend != at) {
@@ -31,15 +32,15 @@ impl<'a> Matcher<'a> {
             let file = self.inputs.base().place.root.display().to_string();
             let message = "no tensor is left to subtract; include more of them or exclude fewer (--include, --exclude)"
                 .to_owned();
-            self.found.problems.push(Problem { file, tensor: None, message });
+            self.found.problems.push(Problem::of_file(file, message));
         }
     }
 
     /// The terms of one tensor; `None` if it has a problem.
-    fn summands(&mut self, at: At, name: &str, views: &[View<'a>]) -> Option<Vec<TermPlan>> {
+    fn summands(&mut self, at: At, name: &str, views: &mut [View<'a>]) -> Option<Terms> {
         let mut terms = Vec::with_capacity(views.len());
-        for (number, (view, (_, alpha))) in views.iter().zip(&self.inputs.origins).enumerate() {
-            let Some(&difference) = view.get(name) else {
+        for (number, (view, (_, alpha))) in views.iter_mut().zip(&self.inputs.origins).enumerate() {
+            let Some(&mut difference) = view.get(name) else {
                 self.problem(
                     at,
                     format!(
@@ -62,17 +63,18 @@ impl<'a> Matcher<'a> {
                 terms.push(TermPlan { minuend, subtrahend, exceptions, alpha, elements });
             }
         }
-        Some(terms)
+        Some(terms.into())
     }
 
     /// Reports tensors that a later vector has and the first has not.
-    fn only_in_later(&mut self, views: &[View<'a>]) {
-        for (number, view) in views.iter().enumerate().skip(1) {
-            let mut left: Vec<At> =
-                view.iter().filter(|(name, _)| !views[0].contains_key(*name)).map(|(_, d)| d.minuend).collect();
-            left.sort_by_key(|at| at.tensor);
-            for at in left {
-                self.problem(at, format!("vector {} has this tensor but vector 1 does not; only vectors of the same tensors can be combined", number + 1));
+    fn only_in_later(&mut self, views: &mut [View<'a>]) {
+        let Some((first, later)) = views.split_first_mut() else { return };
+        for (number, view) in later.iter().enumerate() {
+            for Difference { minuend: at, .. } in view.differences() {
+                if first.get(&self.options.strip(self.name(at))).is_some() {
+                    continue;
+                }
+                self.problem(at, format!("vector {} has this tensor but vector 1 does not; only vectors of the same tensors can be combined", number + 2));
             }
         }
     }
@@ -89,7 +91,7 @@ impl<'a> Matcher<'a> {
                 tied(described.tied)
             );
             let file = input.checkpoint.place.path(crate::checkpoint::vector::FILE).display().to_string();
-            self.found.problems.push(Problem { file, tensor: None, message });
+            self.found.problems.push(Problem::of_file(file, message));
         }
     }
 }

@@ -1,8 +1,6 @@
 //! The tensors of each origin by name: the vector that it represents, before it is matched with a target.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-
+use super::names::Names;
 use super::{Matcher, SameBytes};
 use crate::checkpoint::tied;
 use crate::plan::inputs::{At, Origin};
@@ -17,8 +15,65 @@ pub(super) struct Difference {
     pub used: bool,
 }
 
+impl Difference {
+    /// What is stored as it is.
+    const fn stored(at: At) -> Self {
+        Self { minuend: at, subtrahend: None, exceptions: None, used: false }
+    }
+}
+
 /// The tensors of one origin, by name without prefixes.
-pub(super) type View<'a> = HashMap<Cow<'a, str>, Difference>;
+pub(super) struct View<'a> {
+    names: Names<'a>,
+    /// For each tensor of the input that gives the names, what the origin has under its name. If several have the same
+    /// name, it is at the place of the first of them.
+    differences: Vec<Option<Difference>>,
+    /// Where the next name is looked for first.
+    guess: u32,
+}
+
+impl<'a> View<'a> {
+    fn new(names: Names<'a>) -> Self {
+        let differences = vec![None; names.len()];
+        Self { names, differences, guess: 0 }
+    }
+
+    fn place(&mut self, name: &str) -> Option<usize> {
+        let found = self.names.find(name, self.guess)?;
+        self.guess = found + 1;
+        Some(found as usize)
+    }
+
+    /// What the origin has under a name.
+    pub(super) fn get(&mut self, name: &str) -> Option<&mut Difference> {
+        let place = self.place(name)?;
+        self.differences[place].as_mut()
+    }
+
+    /// Takes out what the origin has under a name.
+    fn remove(&mut self, name: &str) -> Option<Difference> {
+        let place = self.place(name)?;
+        self.differences[place].take()
+    }
+
+    /// Puts something under a name that the input has; returns what was there before.
+    fn insert(&mut self, name: &str, difference: Difference) -> Option<Difference> {
+        let place = self.place(name)?;
+        self.differences[place].replace(difference)
+    }
+
+    /// All that the origin has, in the order of the minuend.
+    pub(super) fn differences(&self) -> Vec<Difference> {
+        let mut all: Vec<Difference> = self.differences.iter().copied().flatten().collect();
+        all.sort_by_key(|difference| difference.minuend.tensor);
+        all
+    }
+
+    /// The tensors of the minuend.
+    pub(super) fn minuends(&self) -> impl Iterator<Item = At> {
+        self.differences.iter().flatten().map(|difference| difference.minuend)
+    }
+}
 
 impl<'a> Matcher<'a> {
     /// The vector that an origin represents, by name without prefixes: what `extract` would write.
@@ -32,15 +87,22 @@ impl<'a> Matcher<'a> {
                     let tensor = inputs.list[input as usize].checkpoint.find(&name)?;
                     Some(At { input, tensor })
                 };
-                let mut view = HashMap::new();
+                let mut view = self.empty_view(dense);
                 for minuend in self.tensors(dense) {
                     let name = self.name(minuend);
-                    let exceptions = find(format!("{name}.index")).zip(find(format!("{name}.value")));
-                    self.insert(&mut view, Difference { minuend, subtrahend: None, exceptions, used: false });
+                    let mut difference = Difference::stored(minuend);
+                    if exceptions.is_some() {
+                        difference.exceptions = find(format!("{name}.index")).zip(find(format!("{name}.value")));
+                    }
+                    self.insert(&mut view, difference);
                 }
                 view
             }
         }
+    }
+
+    fn empty_view(&self, input: u32) -> View<'a> {
+        View::new(Names::new(&self.inputs.list[input as usize].checkpoint, self.options))
     }
 
     pub(super) fn tensors(&self, input: u32) -> impl Iterator<Item = At> + use<'a> {
@@ -49,7 +111,7 @@ impl<'a> Matcher<'a> {
 
     fn insert(&mut self, view: &mut View<'a>, difference: Difference) {
         let name = self.options.strip(self.name(difference.minuend));
-        if view.insert(name.clone(), difference).is_some() && self.options.selects(&name) {
+        if view.insert(&name, difference).is_some() && self.options.selects(&name) {
             self.problem(
                 difference.minuend,
                 "two tensors have this name once the prefixes are removed; give fewer prefixes (--strip-prefix)",
@@ -129,29 +191,31 @@ impl<'a> Matcher<'a> {
     }
 
     /// Handles a tensor that only one of the two donors has.
-    fn one_sided(&mut self, at: At, message: &str) {
+    fn one_sided(&mut self, at: At, other: &str) {
         if self.repeats_embedding(at) {
             self.note(
                 "output head(s) of one donor, taken to be tied as in the other: each must hold the same bytes as its embedding",
                 self.name(at),
             );
         } else {
-            self.unmatched(at, message);
+            let role = &self.inputs.list[at.input as usize].role;
+            let what = format!("are not in the {other}");
+            let message = format!(
+                "the {role} has this tensor but the {other} does not; exclude it (--exclude) or use a pair from one training run"
+            );
+            self.unmatched(at, &what, "exclude them (--exclude) or use a pair from one training run", &message);
         }
     }
 
     /// The differences of two donors, by name without prefixes.
     fn pair_view(&mut self, minuend: u32, subtrahend: u32) -> View<'a> {
-        let mut subtrahends = HashMap::new();
+        let mut subtrahends = self.empty_view(subtrahend);
         for at in self.tensors(subtrahend) {
             if !self.drop_donors_tied(at) {
-                self.insert(
-                    &mut subtrahends,
-                    Difference { minuend: at, subtrahend: None, exceptions: None, used: false },
-                );
+                self.insert(&mut subtrahends, Difference::stored(at));
             }
         }
-        let mut view = HashMap::new();
+        let mut view = self.empty_view(minuend);
         for at in self.tensors(minuend) {
             // For `extract` the minuend is also the first input, but a head is dropped (and noted) only here.
             if self.drop_donors_tied(at) {
@@ -160,19 +224,16 @@ impl<'a> Matcher<'a> {
             let name = self.options.strip(self.name(at));
             let other = subtrahends.remove(&name).map(|d| d.minuend);
             if other.is_none() && self.options.selects(&name) {
-                self.one_sided(at, "the minuend has this tensor but the subtrahend does not; exclude it (--exclude) or use a pair from one training run");
+                self.one_sided(at, "subtrahend");
             }
             if let Some(other) = other {
-                self.insert(
-                    &mut view,
-                    Difference { minuend: at, subtrahend: Some(other), exceptions: None, used: false },
-                );
+                self.insert(&mut view, Difference { subtrahend: Some(other), ..Difference::stored(at) });
             }
         }
-        let mut rest: Vec<_> = subtrahends.into_iter().filter(|(name, _)| self.options.selects(name)).collect();
-        rest.sort_by_key(|(_, d)| d.minuend.tensor);
-        for (_, difference) in rest {
-            self.one_sided(difference.minuend, "the subtrahend has this tensor but the minuend does not; exclude it (--exclude) or use a pair from one training run");
+        for Difference { minuend: at, .. } in subtrahends.differences() {
+            if self.options.selects(&self.options.strip(self.name(at))) {
+                self.one_sided(at, "minuend");
+            }
         }
         view
     }

@@ -26,7 +26,7 @@ fn a_single_file() {
     assert_eq!(shard.header_digest, xxhash_rust::xxh3::xxh3_128(&bytes[..bytes.len() - 8]));
     assert_eq!(shard.size, bytes.len() as u64);
     let begin = shard.data_start;
-    let want = Tensor { name: "w".into(), dtype: Dtype::F32, shape: vec![2], shard: 0, begin, bytes: 8 };
+    let want = Tensor { name: "w".into(), dtype: Dtype::F32, shape: vec![2].into(), shard: 0, begin, bytes: 8 };
     assert_eq!(checkpoint.tensors, [want]);
     assert_eq!(checkpoint.tensors[0].elements(), 2);
     assert!(checkpoint.index.is_none() && checkpoint.config.raw.is_none());
@@ -46,6 +46,36 @@ fn shards_and_their_index() {
     assert_eq!(checkpoint.find("d"), None);
     assert!(checkpoint.tensors.is_sorted_by_key(|tensor| (tensor.shard, tensor.begin)));
     assert!(checkpoint.sidecars.is_empty() && checkpoint.left_out.is_empty());
+}
+
+#[test]
+fn an_index_that_changes_after_opening_is_noticed() {
+    let folder = Folder::sharded();
+    let checkpoint = folder.open().unwrap();
+    let path = folder.path().join("model.safetensors.index.json");
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(checkpoint.index_again("model").unwrap(), Some(bytes.clone()));
+    checkpoint.require_index(&path).unwrap();
+    fs::write(&path, [&bytes[..], b" "].concat()).unwrap();
+    for error in [checkpoint.index_again("model").unwrap_err(), checkpoint.require_index(&path).unwrap_err()] {
+        assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains("changed while it was read"));
+    }
+    fs::remove_file(path).unwrap();
+    assert!(matches!(checkpoint.index_again("model"), Err(Error::Corrupt { .. })));
+}
+
+#[test]
+fn names_and_shapes_are_shared() {
+    let (mut one, other) = (Folder::sharded().open().unwrap(), Folder::sharded().open().unwrap());
+    let alone = one.memory();
+    one.share(&other);
+    assert!(one.memory() < alone && one.memory() == other.memory());
+    assert!(
+        one.tensors
+            .iter()
+            .zip(&other.tensors)
+            .all(|(a, b)| { std::ptr::eq(a.name.as_str(), b.name.as_str()) && std::ptr::eq(&*a.shape, &*b.shape) })
+    );
 }
 
 #[test]

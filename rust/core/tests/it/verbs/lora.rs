@@ -84,7 +84,7 @@ fn check(shape: [usize; 3], floats: [Float; 2], ranges: impl Fn(usize) -> Vec<(u
             transposed,
         };
         for (start, stop) in ranges(out * input) {
-            let made = Made::Product(product);
+            let made = Made::Product(product.into());
             let encoded = Encoded::of_made(&made, start as u64, stop as u64).unwrap().map(|read| {
                 let file = if read.shard == 0 { &a } else { &b };
                 &file[read.begin as usize..(read.begin + read.len) as usize]

@@ -26,6 +26,7 @@ struct Document {
     sha256: bool,
     overwrite: bool,
     resume: bool,
+    kinds: bool,
     prefixes: Vec<String>,
     base: Option<String>,
     claims: Vec<Claim>,
@@ -76,6 +77,7 @@ impl Options {
             sha256: given.sha256,
             overwrite: given.overwrite,
             resume: given.resume,
+            kinds: given.kinds,
         })
     }
 }
@@ -91,7 +93,7 @@ mod tests {
         json!({
             "memory": 1, "threads": null, "dtype": "f16", "encoding": "dense", "rounding": "stochastic", "requantise": "fresh", "seed": u64::MAX, "vocab": "common",
             "include": ["a"], "exclude": [], "schedule": "linear:0,1", "io": "pread", "sync": false, "sha256": true,
-            "overwrite": false, "resume": false, "prefixes": ["p."], "base": null,
+            "overwrite": false, "resume": false, "kinds": false, "prefixes": ["p."], "base": null,
             "alpha_rules": [{"pattern": "b", "text": "0.1", "number": "0.1"}],
             "claims": [{"file": "f", "message": "m", "row": 3}],
         })
