@@ -262,8 +262,7 @@ def vector_list(
 
 def output_path(out: str | os.PathLike[str]) -> str:
     """The folder to write; always a local path, never a ref on the Hub."""
-    text = os.fspath(out)
-    if not text:
+    if not (text := os.fspath(out)):
         raise UsageError("the name of the output folder is empty; give the path of a new folder")
     return str(Path(text).expanduser())
 
