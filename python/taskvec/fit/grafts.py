@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..options import Options, texts
+from ..options import Options
+from ..text import texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -187,6 +187,14 @@ impl Checkpoint {
         self.notes.extend(notes);
     }
 
+    /// Gives some of its tensors, by their index, other names.
+    pub fn rename(&mut self, names: impl IntoIterator<Item = (u32, String)>) {
+        for (place, name) in names {
+            self.tensors[place as usize].name = name;
+        }
+        self.by_name = sorted(&self.tensors);
+    }
+
     /// Whether any of its weights are quantised, and read as what they stand for.
     pub fn is_quantised(&self) -> bool {
         self.made.iter().flatten().any(|made| matches!(made, Made::Scaled(_)))
