@@ -27,7 +27,7 @@ from families import (
 )
 from fitting import assert_refused
 from moe import MOE, fused, renamed, separate
-from taskvec import MismatchError, UsageError, advise, apply, check, dry_run, extract, transfer
+from taskvec import MismatchError, UsageError, advise, apply, check, combine, dry_run, extract, transfer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,6 +100,14 @@ class TestExperts:
             out = tmp_path / "out"
             apply(tmp_path / target, [tmp_path / "v1", tmp_path / "v2"], out, overwrite=True)
             assert_tensors(read(out), all_of[target])
+
+    def test_vectors_of_both_layouts_are_combined(self, tmp_path: Path) -> None:
+        family(tmp_path)
+        for name, (g, s) in {"v1": ("g", "s"), "v2": ("fg", "fs"), "same": ("g", "s")}.items():
+            extract(tmp_path / g, tmp_path / s, tmp_path / name)
+        combine([tmp_path / "v1", tmp_path / "v2"], tmp_path / "out", alpha=[1, 0.5])
+        combine([tmp_path / "v1", tmp_path / "same"], tmp_path / "wanted", alpha=[1, 0.5])
+        assert weights(tmp_path / "out") == weights(tmp_path / "wanted")
 
     def test_all_ways_to_look_at_a_job_agree(self, tmp_path: Path) -> None:
         family(tmp_path)
@@ -415,8 +423,6 @@ class TestMap:
         assert check(*paths, map=pairs, exclude=["embed_tokens"]).compatible
 
     def test_it_is_not_for_vectors_alone(self, tmp_path: Path) -> None:
-        from taskvec import combine
-
         with pytest.raises(UsageError, match="map is not an option"):
             combine([tmp_path / "v"], tmp_path / "out", map=["a=b"])
 

@@ -121,7 +121,17 @@ impl<'a> Encoded<'a, Read> {
             Made::Scaled(scaled) => {
                 Self::Scaled { scaled, bytes: scaled.reads(first, end), global: scaled.global_read() }
             }
-            Made::Joined(joined) => Self::Joined { float: joined.float, parts: joined.pieces(first, end) },
+            Made::Joined(joined) => {
+                let mut parts = joined.pieces(first, end);
+                match parts.pop() {
+                    // Values that lie in one place are used as they are.
+                    Some(Piece { encoded: only @ Self::Plain { .. }, .. }) if parts.is_empty() => only,
+                    last => {
+                        parts.extend(last);
+                        Self::Joined { float: joined.float, parts }
+                    }
+                }
+            }
         })
     }
 

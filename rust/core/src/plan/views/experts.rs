@@ -329,3 +329,32 @@ fn put_together(
     }
     (new, others)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_layouts_have_one_name() {
+        for (name, wanted) in [
+            ("a.experts.0.gate_proj.weight", "a.experts.gate_up_proj"),
+            ("experts.17.up_proj.weight", "experts.gate_up_proj"),
+            ("a.experts.3.down_proj.weight", "a.experts.down_proj"),
+            ("a.experts.gate_up_proj", "a.experts.gate_up_proj"),
+        ] {
+            assert_eq!(key(name.into()), wanted);
+        }
+        for other in [
+            "a.experts.x.up_proj.weight",
+            "a.experts.1.up_proj.bias",
+            "a.shared_experts.up_proj.weight",
+            "a.experts.1.w1.weight",
+            "experts.",
+            "a.experts..up_proj.weight",
+        ] {
+            assert_eq!(key(other.into()), other);
+        }
+        assert!(fused("a.shared_experts.down_proj").is_none());
+        assert!(fused("experts.down_proj").is_some() && fused("a.experts.down_proj").is_some());
+    }
+}

@@ -161,3 +161,34 @@ pub fn align(inputs: &mut Inputs, options: &Options) -> Result<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    fn replaced(pair: &str, name: &str) -> Option<String> {
+        Pair::parse(pair).unwrap().replaced(name)
+    }
+
+    #[test]
+    fn every_match_is_replaced() {
+        assert_eq!(replaced("^model\\.=", "model.model.x").unwrap(), "model.x");
+        assert_eq!(replaced("a=b", "a.a.c").unwrap(), "b.b.c");
+        assert_eq!(replaced("a=b", "c"), None);
+        assert_eq!(replaced("^=model.", "x").unwrap(), "model.x");
+    }
+
+    #[test]
+    fn a_dollar_sign_is_a_group_or_itself() {
+        // The group of this number, not one called `1x`.
+        assert_eq!(replaced(r"(\d)\.(\d)=$2x${1}y$$1", "3.4").unwrap(), "4x3y$1");
+        // A group that took no part is nothing.
+        assert_eq!(replaced("(a)?b=[$1]$0", "b").unwrap(), "[]b");
+        // What follows the last equals sign replaces.
+        assert_eq!(replaced("a=b=c", "a=b").unwrap(), "c");
+        for bad in ["a", "=a", "(=a", "a=$", "a=$x", "a=$1", "a=${0", "a=${}", "(a)=$99999999999999999999"] {
+            assert!(matches!(Pair::parse(bad), Err(Error::Usage(_))), "{bad}");
+        }
+    }
+}

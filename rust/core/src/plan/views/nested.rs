@@ -101,7 +101,8 @@ impl Wanted<'_> {
 fn look(donor: &Checkpoint, wanted: &Wanted) -> Found {
     let names: Vec<Cow<'_, str>> = donor.tensors.iter().map(|tensor| wanted.options.strip(&tensor.name)).collect();
     let mut names: Vec<&Cow<'_, str>> = names.iter().filter(|name| !is_of_senses(name)).collect();
-    if names.iter().all(|name| wanted.meets(name)) {
+    let as_they_are = names.iter().filter(|name| !wanted.meets(name)).count();
+    if as_they_are == 0 {
         return Found::Fits(None);
     }
     // So that a name without a counterpart is found soon.
@@ -127,7 +128,11 @@ fn look(donor: &Checkpoint, wanted: &Wanted) -> Found {
         };
         match first {
             None if met > 0 && all.len() == names.len() => fitting.push(change),
-            Some(first) if met > missed && almost.as_ref().is_none_or(|(_, fewest, _)| missed < *fewest) => {
+            Some(first)
+                if met > missed
+                    && missed < as_they_are
+                    && almost.as_ref().is_none_or(|(_, fewest, _)| missed < *fewest) =>
+            {
                 almost = Some((change, missed, first.to_string()));
             }
             _ => {}
