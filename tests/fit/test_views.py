@@ -284,8 +284,8 @@ class TestNested:
         first = next(iter(renamed(g, *FRONTS["outer"])))
         assert_refused(paths, tmp_path, first, says, "g/model.safetensors")
         assert len(check(*paths).problems) == 1
-        (advice,) = re.findall(r"--map '(.*)'", check(*paths).problems[0].message)
-        pairs = [advice, r"^language_model\.lm_head=lm_head"]
+        pairs = re.findall(r"--map '([^']*)'", check(*paths).problems[0].message)
+        assert pairs == [r"^language_model\.model\.=model.", r"^language_model\.lm_head\.=lm_head."]
         assert check(*paths, map=pairs).compatible
 
     def test_one_name_more_is_named(self, tmp_path: Path) -> None:

@@ -53,6 +53,13 @@ pub struct Change {
 }
 
 impl Change {
+    /// The options that would make it.
+    pub fn as_options(&self) -> String {
+        let pair = |from: &str, to: &str| format!("--map '^{}={to}'", regex::escape(from));
+        let body = pair(self.from.body, self.to.body);
+        if self.from.head == self.to.head { body } else { format!("{body} {}", pair(self.from.head, self.to.head)) }
+    }
+
     /// The new name; `None` if it stays.
     fn of(&self, name: &str) -> Option<String> {
         let Self { from, to } = self;

@@ -85,15 +85,14 @@ fn of_fronts(inputs: &Inputs, donor: Donor, options: &Options) -> Option<String>
     let roles = (&input.role, &first.role);
     match nested::find(&input.checkpoint, &first.checkpoint, options) {
         Found::Two(one, other) => Some(format!(
-            "the names of the {} meet those of the {} in two ways, with {} for {} and with {} for {}; say which is meant with --map '^{}={}'",
+            "the names of the {} meet those of the {} in two ways, with {} for {} and with {} for {}; say which is meant, as with {}",
             roles.0,
             roles.1,
             one.to.body,
             one.from.body,
             other.to.body,
             other.from.body,
-            regex::escape(one.from.body),
-            one.to.body
+            one.as_options()
         )),
         Found::Almost(change, missed, example) => Some(format!(
             "the names of the {} would meet those of the {} with {} for {}, but {missed} of them would not, such as {}; leave these out (--exclude)",
