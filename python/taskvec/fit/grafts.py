@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _OF_VALUES = (
     "dtype", "encoding", "rounding", "requantise", "seed", "vocab", "include", "exclude", "alpha_rules",
-    "schedule", "prefixes", "base",
+    "schedule", "prefixes", "map", "base",
 )  # fmt: skip
 """Options on values and on how tensors are matched."""
 
