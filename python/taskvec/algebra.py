@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 """Elements drawn at a time. A constant, since with another size the same seed would draw other numbers."""
-_OF_TENSORS = ("include", "exclude", "vocab", "prefixes", "base", "stream")
+_OF_TENSORS = ("include", "exclude", "vocab", "prefixes", "map", "base", "stream")
 """Options on how tensors of different checkpoints are matched, by their names in `Options`."""
 
 

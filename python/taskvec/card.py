@@ -208,6 +208,7 @@ def _recipe(options: Options, donors: list[Ref]) -> list[str]:
         ("--include", options.include),
         ("--exclude", options.exclude),
         ("--strip-prefix", options.prefixes),
+        ("--map", options.map),
     ):
         for pattern in patterns:
             words += [name, pattern]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from .errors import UsageError
 from .records import BRIEF
-from .text import parse_size
+from .text import one_of, one_text, parse_size, several, texts, whole_number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Dtype = Literal["bf16", "f16", "f32"]
 Rounding = Literal["nearest", "stochastic"]
@@ -54,6 +56,9 @@ class Keywords(TypedDict, total=False):
         B·α at the last, `"lines:A,B"` (LiNeS, arXiv 2410.17146) is α·(A + B·k/(L − 1)) at layer k of L and
         A·α outside of layers. A tensor that an alpha rule matches keeps the rule's α.
     strip_prefix: prefixes such as `"module."` to remove from tensor names before they are matched.
+    map: pairs `"FROM=TO"` of a regular expression and what replaces each match of it in the names of the
+        donors' tensors, where `$1` stands for the first group; `"@FILE"` reads pairs from a file, one a line.
+        They are applied in order, after `strip_prefix`; a pair that matches no name is an error.
     base: the base checkpoint of the donors that are LoRA adapters, instead of the one that their
         `adapter_config.json` names; if one donor is an adapter, this checkpoint must be the other one.
     io: how inputs are read; the output is the same with each; default: `"auto"`.
@@ -79,6 +84,7 @@ class Keywords(TypedDict, total=False):
     alpha_rules: Iterable[AlphaRule]
     schedule: str | None
     strip_prefix: Iterable[str]
+    map: Iterable[str]
     base: str | os.PathLike[str] | None
     io: Io
     sync: bool
@@ -111,6 +117,7 @@ class Options:
     overwrite: bool = False
     resume: bool = True
     prefixes: tuple[str, ...] = ()
+    map: tuple[str, ...] = ()
     base: str | None = None
     stream: bool = False
     cache_dir: str | None = None
@@ -143,23 +150,24 @@ def make_options(keywords: Keywords) -> Options:
         )
     return Options(
         memory=parse_size(given.get("memory")),
-        threads=_whole("threads", given.get("threads"), least=1, most=4096),
-        dtype=_one_of("dtype", given.get("dtype"), Dtype, optional=True),
-        encoding=_one_of("encoding", given.get("encoding", "packed"), Encoding),
-        rounding=_one_of("rounding", given.get("rounding", "nearest"), Rounding),
+        threads=whole_number("threads", given.get("threads"), least=1, most=4096),
+        dtype=one_of("dtype", given.get("dtype"), Dtype, optional=True),
+        encoding=one_of("encoding", given.get("encoding", "packed"), Encoding),
+        rounding=one_of("rounding", given.get("rounding", "nearest"), Rounding),
         requantise=_scales(given),
-        seed=_whole("seed", given.get("seed", 0), least=0, most=2**64 - 1) or 0,
-        vocab=_one_of("vocab", given.get("vocab", "strict"), Vocab),
+        seed=whole_number("seed", given.get("seed", 0), least=0, most=2**64 - 1) or 0,
+        vocab=one_of("vocab", given.get("vocab", "strict"), Vocab),
         include=texts("include", given.get("include", ())),
         exclude=texts("exclude", given.get("exclude", ())),
-        alpha_rules=tuple(parse_rule(rule) for rule in _several("alpha_rules", given.get("alpha_rules", ()))),
-        schedule=_text("schedule", given.get("schedule")),
-        io=_one_of("io", given.get("io", "auto"), Io),
+        alpha_rules=tuple(parse_rule(rule) for rule in several("alpha_rules", given.get("alpha_rules", ()))),
+        schedule=one_text("schedule", given.get("schedule")),
+        io=one_of("io", given.get("io", "auto"), Io),
         sync=bool(given.get("sync", True)),
         sha256=bool(given.get("sha256", False)),
         overwrite=bool(given.get("overwrite", False)),
         resume=bool(given.get("resume", True)),
         prefixes=texts("strip_prefix", given.get("strip_prefix", ())),
+        map=_pairs(texts("map", given.get("map", ()))),
         base=_ref("base", given.get("base")),
         stream=bool(given.get("stream", False)),
         cache_dir=_folder(given.get("cache_dir")),
@@ -167,12 +175,27 @@ def make_options(keywords: Keywords) -> Options:
 
 
 def _scales(given: dict[str, Any]) -> Scales | None:
-    scales = _one_of("scales", given.get("scales"), Scales, optional=True)
+    scales = one_of("scales", given.get("scales"), Scales, optional=True)
     if given.get("requantise"):
         return scales or "keep"
     if scales is not None:
         raise UsageError("scales is for requantise; give requantise too, or leave scales out")
     return None
+
+
+def _pairs(given: Iterable[str]) -> tuple[str, ...]:
+    """The pairs of `map`, with those of each `@FILE` in its place."""
+    pairs: list[str] = []
+    for one in given:
+        if one.startswith("@"):
+            try:
+                text = Path(one[1:]).expanduser().read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                raise UsageError(f"map {one!r}: the file of pairs cannot be read: {error}") from None
+            pairs += [line for line in text.splitlines() if line.strip()]
+        else:
+            pairs.append(one)
+    return tuple(pairs)
 
 
 def _ref(option: str, ref: str | os.PathLike[str] | None) -> str | None:
@@ -265,36 +288,3 @@ def output_path(out: str | os.PathLike[str]) -> str:
     if not (text := os.fspath(out)):
         raise UsageError("the name of the output folder is empty; give the path of a new folder")
     return str(Path(text).expanduser())
-
-
-def _one_of(name: str, value: object, choices: object, *, optional: bool = False) -> Any:
-    if (optional and value is None) or value in get_args(choices):
-        return value
-    raise UsageError(f"{name} {value!r} is not one of {', '.join(get_args(choices))}")
-
-
-def _whole(name: str, value: object, *, least: int, most: int) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= most):
-        return value
-    raise UsageError(f"{name} {value!r} is not a whole number from {least} to {most}")
-
-
-def _several(name: str, value: object) -> list[Any]:
-    # A single string is also an iterable, of characters, and these would match nearly every tensor.
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise UsageError(f"{name} {value!r} is not a list; write it as [{value!r}]")
-    return list(cast("Iterable[Any]", value))
-
-
-def _text(name: str, value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise UsageError(f"{name} {value!r} is not text; give a string")
-
-
-def texts(name: str, value: object) -> tuple[str, ...]:
-    """A list of strings; `UsageError` names the option if it is none."""
-    given = _several(name, value)
-    if wrong := [text for text in given if not isinstance(text, str)]:
-        raise UsageError(f"{name} {wrong[0]!r} is not text; give strings")
-    return tuple(given)

@@ -1,9 +1,11 @@
-"""Byte sizes and estimated durations as people write and read them; the whole package uses it."""
+"""Sizes, durations and the values of options as people write them; the whole package uses it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from fractions import Fraction
+from typing import Any, cast, get_args
 
 from .errors import UsageError
 
@@ -58,3 +60,40 @@ def parse_size(size: int | str | None) -> int | None:
     if count is None or not 0 < count <= _LARGEST:
         raise UsageError(f"memory {size!r} is not a size; write it as 256MiB, 0.5GiB or a number of bytes")
     return count
+
+
+def one_of(name: str, value: object, choices: object, *, optional: bool = False) -> Any:
+    """The value, if it is one of a literal type's; None too if it may be left out."""
+    if (optional and value is None) or value in get_args(choices):
+        return value
+    raise UsageError(f"{name} {value!r} is not one of {', '.join(get_args(choices))}")
+
+
+def whole_number(name: str, value: object, *, least: int, most: int) -> int | None:
+    """The value, if it is None or a number within these bounds."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= most):
+        return value
+    raise UsageError(f"{name} {value!r} is not a whole number from {least} to {most}")
+
+
+def several(name: str, value: object) -> list[Any]:
+    """The values of a list of any kind."""
+    # A single string is also an iterable, of characters, and these would match nearly every tensor.
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise UsageError(f"{name} {value!r} is not a list; write it as [{value!r}]")
+    return list(cast("Iterable[Any]", value))
+
+
+def one_text(name: str, value: object) -> str | None:
+    """The value, if it is None or text."""
+    if value is None or isinstance(value, str):
+        return value
+    raise UsageError(f"{name} {value!r} is not text; give a string")
+
+
+def texts(name: str, value: object) -> tuple[str, ...]:
+    """The values of a list of texts."""
+    given = several(name, value)
+    if wrong := [text for text in given if not isinstance(text, str)]:
+        raise UsageError(f"{name} {wrong[0]!r} is not text; give strings")
+    return tuple(given)

@@ -96,7 +96,7 @@ class Vector:
                 Either way every value is compared with the folder before it is changed: a model that was
                 trained since, or has another vector in it, is refused.
             options: Those of `apply` that are not about output files: rounding, seed, vocab, include,
-                exclude, alpha_rules, strip_prefix, memory, threads, io.
+                exclude, alpha_rules, strip_prefix, map, memory, threads, io.
 
         Raises:
             MismatchError: A parameter cannot be changed (offloaded, quantised, sharded, not in the folder

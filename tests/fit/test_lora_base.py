@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save
 
 from adapters import change, deltas, moved, write_adapter, write_base
-from families import assert_tensors, manifest, read, weights
+from families import assert_tensors, manifest, read, weights, write
 from livemodels import load
+from moe import renamed
 from taskvec import MismatchError, UsageError, apply, check, extract, transfer, transferred
 
 if TYPE_CHECKING:
@@ -152,3 +153,13 @@ def test_a_base_whose_names_have_a_wrappers_prefix(
     assert json.loads((tmp_path / "out" / "taskvec.json").read_text())["recipe"]["strip_prefix"] == [
         "module."
     ]
+
+
+def test_the_adapters_model_may_be_within_another(
+    base: Path, target: Path, adapted: Adapted, tmp_path: Path
+) -> None:
+    """The names of ΔW change as those of the base would."""
+    nested = write(tmp_path / "nested", renamed(read(target), "model.language_model."))
+    transfer(nested, adapted.adapter, base, tmp_path / "out")
+    transfer(target, adapted.adapter, base, tmp_path / "plain")
+    assert_tensors(read(tmp_path / "out"), renamed(read(tmp_path / "plain"), "model.language_model."))

@@ -109,7 +109,7 @@ def test_what_matches_nothing_is_a_slip(options: dict[str, Any], tmp_path: Path)
     ("wrappers", "given"),
     [
         (("", "module.", "module."), ["module."]),
-        (("model.language_model.", "model.", "model."), ["model.language_model.", "model."]),
+        (("model.inner_model.", "model.", "model."), ["model.inner_model.", "model."]),
         (("", "module._orig_mod.", "_orig_mod.module."), ["_orig_mod.", "module."]),
         (("module.", "", "_orig_mod."), ["_orig_mod.", "module."]),
     ],

@@ -179,6 +179,7 @@ def test_the_recipe_names_what_decides_the_bytes_and_no_more(tmp_path: Path) -> 
             "alpha_rules": ["mlp=0.5"],
             "schedule": "linear:0,1",
             "strip_prefix": ["module."],
+            "map": ["^a=b"],
             "memory": "64MiB",
             "threads": 2,
             "io": "pread",
@@ -188,7 +189,8 @@ def test_the_recipe_names_what_decides_the_bytes_and_no_more(tmp_path: Path) -> 
     assert (
         "    taskvec transfer instruct grpo sft --alpha 0.7 --alpha-rule mlp=0.5"
         " --schedule linear:0,1 --dtype bf16"
-        " --rounding stochastic --seed 7 --vocab common --exclude 'a b' --strip-prefix module. -o OUT\n"
+        " --rounding stochastic --seed 7 --vocab common --exclude 'a b' --strip-prefix module."
+        " --map '^a=b' -o OUT\n"
     ) in card_of(tmp_path, options).text
     varied = "on every tensor that the inputs share, with α varied and tensors left out as the options say:"
     assert varied in card_of(tmp_path, options).text

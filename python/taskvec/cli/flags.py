@@ -71,6 +71,13 @@ MATCHING: Group = (
         metavar="PREFIX",
         help="Prefix to remove from tensor names before they are matched, such as 'module.' (repeatable).",
     ),
+    option(
+        "--map",
+        multiple=True,
+        metavar="FROM=TO",
+        help="Replace each match of a regex in donors' names; $1 is its first group (repeatable; @FILE reads"
+        " such pairs, one a line).",
+    ),
 )
 """How tensors of different checkpoints are matched."""
 

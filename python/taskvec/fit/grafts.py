@@ -6,14 +6,15 @@ import os
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..options import Options, texts
+from ..options import Options
+from ..text import texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _OF_VALUES = (
     "dtype", "encoding", "rounding", "requantise", "seed", "vocab", "include", "exclude", "alpha_rules",
-    "schedule", "prefixes", "base",
+    "schedule", "prefixes", "map", "base",
 )  # fmt: skip
 """Options on values and on how tensors are matched."""
 

@@ -15,7 +15,7 @@ use taskvec_core::numeric::add::add;
 use taskvec_core::numeric::combine::combine;
 use taskvec_core::numeric::compare::compare;
 use taskvec_core::numeric::dtype::Float;
-use taskvec_core::numeric::operand::{Exceptions, Operand, Rounding, Term};
+use taskvec_core::numeric::operand::{Operand, Rounding, Term};
 use taskvec_core::numeric::philox::block;
 use taskvec_core::numeric::simd::Isa;
 use taskvec_core::numeric::stats::{Comparison, Stats};
@@ -50,7 +50,7 @@ fn combining(criterion: &mut Criterion) {
         let (t, s, g) = (weights(float, 0, false), weights(float, 1, false), weights(float, 1, true));
         let operand = |bytes| Operand { float, bytes };
         let subtrahend = Some(operand(s.as_slice()));
-        let terms = [Term { minuend: operand(&g), subtrahend, exceptions: Exceptions::NONE, alpha: 0.7 }];
+        let terms = [Term { minuend: operand(&g), subtrahend, exceptions: &[], alpha: 0.7 }];
         let run = |isa, out: &mut [u8], stats: Option<&mut Stats>| {
             combine(isa, operand(&t), &terms, 0, float, &rounding, out, stats)
         };
@@ -79,7 +79,7 @@ fn others(criterion: &mut Criterion) {
         let (s, g) = (Operand { float, bytes: &s }, Operand { float, bytes: &g });
         let subtract = |isa| {
             let (mut out, mut exceptions, mut stats) = (vec![0; WINDOW], Vec::new(), Stats::default());
-            let terms = [Term { minuend: g, subtrahend: Some(s), exceptions: Exceptions::NONE, alpha: 1.0 }];
+            let terms = [Term { minuend: g, subtrahend: Some(s), exceptions: &[], alpha: 1.0 }];
             add(isa, &terms, 0, float, &mut out, &mut exceptions, Some(&mut stats));
             (out, exceptions, stats)
         };
@@ -132,7 +132,7 @@ fn from_memory(criterion: &mut Criterion) {
     let [t, s, g] = part.map(|part| part.repeat(STREAM / WINDOW));
     let operand = |bytes| Operand { float: Float::Bf16, bytes };
     let (minuend, subtrahend) = (operand(g.as_slice()), Some(operand(s.as_slice())));
-    let terms = [Term { minuend, subtrahend, exceptions: Exceptions::NONE, alpha: 0.7 }];
+    let terms = [Term { minuend, subtrahend, exceptions: &[], alpha: 0.7 }];
     let mut out = vec![0; STREAM];
     let mut group = criterion.benchmark_group("from memory");
     group.throughput(Throughput::Bytes(STREAM as u64)).sample_size(20);
@@ -180,13 +180,14 @@ fn packing(criterion: &mut Criterion) {
             packer.pack(isa, values, &palette, seed, &mut frame);
             let (ends, magnitudes) = (vec![frame.len() as u64], palette.ranks() / 2);
             let (shard, begin, float, wide) = (0, 0, Float::Bf16, false);
-            let of = |ends: &Vec<u64>, seed| Packed {
+            let of = |ends: &[u64], seed| Packed {
                 shard,
                 begin,
                 float,
                 wide,
                 elements,
-                ends: ends.clone(),
+                ends: ends.into(),
+                skip: 0,
                 magnitudes,
                 seed,
             };

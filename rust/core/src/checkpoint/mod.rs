@@ -148,6 +148,14 @@ impl Checkpoint {
         names + (self.tensors.len() * (size_of::<Tensor>() + size_of::<u32>())) as u64 + made.sum::<u64>()
     }
 
+    /// Gives some of its tensors, by their index, other names.
+    pub fn rename(&mut self, names: impl IntoIterator<Item = (u32, String)>) {
+        for (place, name) in names {
+            self.tensors[place as usize].name = name.into();
+        }
+        self.by_name = sorted(&self.tensors);
+    }
+
     /// Whether any of its weights are quantised, and read as what they stand for.
     pub fn is_quantised(&self) -> bool {
         self.made.iter().flatten().any(|made| matches!(made, Made::Scaled(_)))

@@ -4,9 +4,10 @@
 //! A new way is a variant of [`Encoded`], with an arm in each of its methods, and a line where `plan/operands.rs`
 //! chooses it.
 
+use crate::codec::joined::{Joined, List, Piece, join};
 use crate::codec::lora_product::{self, Product};
 use crate::codec::packed::Packed;
-use crate::codec::packed::unpack::Unpacker;
+use crate::codec::packed::unpack::{Unpacker, unpacker_bytes};
 use crate::codec::ranges::Read;
 use crate::codec::scaled::Scaled;
 use crate::numeric::dtype::Float;
@@ -32,6 +33,10 @@ pub enum Made {
     Packed(Box<Packed>),
     /// Codes and scales.
     Scaled(Scaled),
+    /// Other tensors, one after the other.
+    Joined(Joined),
+    /// Lists of indices of a tensor's elements, in other tensors.
+    Lists(Box<[List]>),
 }
 
 impl Made {
@@ -40,7 +45,13 @@ impl Made {
         match self {
             Self::Stored | Self::Part | Self::Zero | Self::Scaled(_) => 0,
             Self::Product(_) => size_of::<Product>() as u64,
-            Self::Packed(packed) => (size_of::<Packed>() + 8 * packed.ends.len()) as u64,
+            Self::Lists(lists) => size_of_val(&**lists) as u64,
+            // Parts of one packed tensor share its table.
+            Self::Packed(packed) => {
+                let table = if packed.skip == 0 { 8 * packed.ends.len() } else { 0 };
+                (size_of::<Packed>() + table) as u64
+            }
+            Self::Joined(joined) => joined.bytes(),
         }
     }
 }
@@ -85,13 +96,20 @@ pub enum Encoded<'a, B> {
         /// The second scale.
         global: Option<B>,
     },
+    /// Elements of several tensors.
+    Joined {
+        /// The type of the values, one after the other.
+        float: Float,
+        /// What each part of them is decoded from.
+        parts: Vec<Piece<'a, B>>,
+    },
 }
 
 impl<'a> Encoded<'a, Read> {
     /// Elements `[first, end)` of a tensor that is not stored itself; `None` if it is.
     pub fn of_made(made: &'a Made, first: u64, end: u64) -> Option<Self> {
         Some(match made {
-            Made::Stored | Made::Part => return None,
+            Made::Stored | Made::Part | Made::Lists(_) => return None,
             Made::Zero => Self::Zero,
             Made::Product(product) => {
                 let (rows, whole) = product.reads(first, end);
@@ -100,6 +118,17 @@ impl<'a> Encoded<'a, Read> {
             Made::Packed(packed) => Self::Packed { packed, bytes: packed.reads(first, end) },
             Made::Scaled(scaled) => {
                 Self::Scaled { scaled, bytes: scaled.reads(first, end), global: scaled.global_read() }
+            }
+            Made::Joined(joined) => {
+                let mut parts = joined.pieces(first, end);
+                match parts.pop() {
+                    // Values that lie in one place are used as they are.
+                    Some(Piece { encoded: only @ Self::Plain { .. }, .. }) if parts.is_empty() => only,
+                    last => {
+                        parts.extend(last);
+                        Self::Joined { float: joined.float, parts }
+                    }
+                }
             }
         })
     }
@@ -113,6 +142,7 @@ impl<'a> Encoded<'a, Read> {
                 codes.len + scales.len + global.as_ref().map_or(0, |global| global.len)
             }
             Self::Zero => 0,
+            Self::Joined { parts, .. } => parts.iter().map(|part| part.encoded.read_bytes()).sum(),
             Self::Product { rows, whole, .. } => rows.iter().map(|read| read.len).sum::<u64>() + whole.len,
         }
     }
@@ -121,6 +151,10 @@ impl<'a> Encoded<'a, Read> {
 impl<'a, B> Encoded<'a, B> {
     /// The same elements, with `part` applied to each of the parts that they are decoded from.
     pub fn map<C>(&self, mut part: impl FnMut(&B) -> C) -> Encoded<'a, C> {
+        self.map_each(&mut part)
+    }
+
+    fn map_each<C>(&self, mut part: &mut dyn FnMut(&B) -> C) -> Encoded<'a, C> {
         match self {
             Self::Plain { float, bytes } => Encoded::Plain { float: *float, bytes: part(bytes) },
             Self::Zero => Encoded::Zero,
@@ -133,6 +167,14 @@ impl<'a, B> Encoded<'a, B> {
                 let bytes = bytes.each_ref().map(&mut part);
                 Encoded::Scaled { scaled, bytes, global: global.as_ref().map(part) }
             }
+            Self::Joined { float, parts } => {
+                let of = |piece: &Piece<'a, B>| Piece {
+                    first: piece.first,
+                    elements: piece.elements,
+                    encoded: piece.encoded.map_each(part),
+                };
+                Encoded::Joined { float: *float, parts: parts.iter().map(of).collect() }
+            }
         }
     }
 
@@ -142,6 +184,16 @@ impl<'a, B> Encoded<'a, B> {
             Self::Plain { .. } => 0,
             Self::Zero | Self::Product { .. } | Self::Scaled { .. } => elements * Float::F32.size() as u64,
             Self::Packed { packed, .. } => elements * packed.unpacked().size() as u64,
+            Self::Joined { float, .. } => elements * float.size() as u64,
+        }
+    }
+
+    /// Bytes of memory that unpacking needs, beside the values.
+    pub fn unpacking(&self) -> u64 {
+        match self {
+            Self::Packed { packed, .. } => unpacker_bytes(packed.unpacked() == Float::F32),
+            Self::Joined { parts, .. } => parts.iter().map(|part| part.encoded.unpacking()).max().unwrap_or(0),
+            Self::Plain { .. } | Self::Zero | Self::Product { .. } | Self::Scaled { .. } => 0,
         }
     }
 }
@@ -170,6 +222,10 @@ impl<'v> Encoded<'_, &'v [u8]> {
                 unpacker.unpack(isa, packed, first, *bytes, room)?;
             }
             Self::Scaled { scaled, bytes, global } => scaled.decode(isa, first, *bytes, *global, room),
+            Self::Joined { float: to, parts } => {
+                float = *to;
+                join(parts, float, isa, room, unpacker)?;
+            }
         }
         Some(Operand { float, bytes: room })
     }

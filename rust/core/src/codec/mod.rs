@@ -4,6 +4,7 @@
 //! May import `system` and `numeric`. A new way to store a tensor is a new file here, and a variant in `derived`.
 
 pub mod derived;
+pub mod joined;
 pub mod lora_product;
 pub mod packed;
 pub mod ranges;

@@ -7,6 +7,7 @@
 //! digest:   for each block: XXH3-128 (a vector's block may be packed first)
 //! ```
 
+mod exceptions;
 mod outcome;
 mod packet;
 pub mod packing;
@@ -18,10 +19,11 @@ mod terms;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use self::exceptions::{LookedUp, disordered};
 pub use self::outcome::{BlockRecord, Found, FrameRecord, Outcome, Rescaled};
 pub use self::packet::{Packet, Part};
 use self::packing::{Packing, Palettes};
-use self::pieces::{Collect, LookedUp, Piece, TermSlots, disordered};
+use self::pieces::{Collect, Piece, TermSlots};
 use self::terms::Run;
 pub use self::terms::damaged;
 use crate::checkpoint::vector;
@@ -293,8 +295,8 @@ fn load<'p, R>(
     gather.clear(number);
     let (header, looked_up) = collect(&shared.plans, Some(&shared.sources), window, (gather, pieces, terms))?;
     let loaded = &gather.load(&shared.sources, input.bytes())?;
-    for LookedUp { at, slots, start, stop } in looked_up.values() {
-        if !vector::ascend(loaded.bytes(slots[0]), *start, *stop) {
+    for LookedUp { at, exact, start, stop } in looked_up.values().flatten() {
+        if !vector::ascend(loaded.bytes(exact.slots[0]), *start, *stop) {
             return Err(disordered(shared.plan(), *at));
         }
     }
@@ -305,7 +307,7 @@ fn load<'p, R>(
 }
 
 /// The part of the header that a window copies from the first input, and the exceptions of the window's tensors.
-type Collected = (Option<Slot>, HashMap<(usize, usize), LookedUp>);
+type Collected = (Option<Slot>, HashMap<(usize, usize), Vec<LookedUp>>);
 
 /// Works out what a window is made of and what it reads.
 fn collect<'p>(

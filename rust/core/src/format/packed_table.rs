@@ -102,6 +102,7 @@ impl Entry {
             wide: self.wide,
             elements: self.shape.iter().product(),
             ends: ends.collect(),
+            skip: 0,
             magnitudes: self.magnitudes,
             seed: seed(name),
         }

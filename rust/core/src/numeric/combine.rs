@@ -124,7 +124,8 @@ impl Job<'_> {
         let n = out.len() / self.to.size();
         let operands = [Some(self.target), Some(term.minuend), term.subtrahend];
         let bf16 = self.to == Float::Bf16 && operands.iter().flatten().all(|operand| operand.float == Float::Bf16);
-        let plain = *self.rounding == Rounding::Nearest && !term.exceptions.any_within(self.first + from as u64, n);
+        let exact = term.exceptions.iter().any(|exceptions| exceptions.any_within(self.first + from as u64, n));
+        let plain = *self.rounding == Rounding::Nearest && !exact;
         if !bf16 || !plain {
             return false;
         }

@@ -36,22 +36,23 @@ impl<'a> Operand<'a> {
 /// ignored.
 #[derive(Clone, Copy)]
 pub struct Exceptions<'a> {
-    /// Element indices within the tensor: i64, little-endian, ascending.
+    /// Element indices: i64, little-endian, ascending.
     pub index: &'a [u8],
     /// The exact values: f32, little-endian.
     pub value: &'a [u8],
+    /// The index of the tensor's first element. It is not 0 if the tensor is a part of the one that was stored (then it
+    /// is positive), or if that one is a part of it.
+    pub skip: i64,
 }
 
 impl Exceptions<'_> {
-    /// No exceptions.
-    pub const NONE: Self = Self { index: &[], value: &[] };
-
     /// The exceptions from element `first` on: indices within the tensor, and values.
     fn from(&self, first: u64) -> impl Iterator<Item = (i64, f32)> {
-        let index = self.index.as_chunks::<8>().0;
-        let from = index.partition_point(|&i| i128::from(i64::from_le_bytes(i)) < i128::from(first));
+        let (index, skip) = (self.index.as_chunks::<8>().0, self.skip);
+        let least = i128::from(skip) + i128::from(first);
+        let from = index.partition_point(|&i| i128::from(i64::from_le_bytes(i)) < least);
         let pairs = index.iter().zip(self.value.as_chunks::<4>().0).skip(from);
-        pairs.map(|(&index, &value)| (i64::from_le_bytes(index), f32::from_le_bytes(value)))
+        pairs.map(move |(&index, &value)| (i64::from_le_bytes(index) - skip, f32::from_le_bytes(value)))
     }
 
     /// Whether any is of elements `[first, first + count)`.
@@ -77,7 +78,7 @@ pub struct Term<'a> {
     /// `None` if `minuend` is the stored vector itself.
     pub subtrahend: Option<Operand<'a>>,
     /// Exact values for some elements of a stored vector. Used only without a subtrahend.
-    pub exceptions: Exceptions<'a>,
+    pub exceptions: &'a [Exceptions<'a>],
     /// The factor.
     pub alpha: f32,
 }

@@ -191,7 +191,7 @@ mod tests {
 
     use super::*;
     use crate::numeric::combine::combine;
-    use crate::numeric::operand::{Exceptions, Operand, Rounding, Term};
+    use crate::numeric::operand::{Operand, Rounding, Term};
 
     #[test]
     fn names_choose_and_unknown_ones_are_refused_with_what_there_is() {
@@ -236,8 +236,7 @@ mod tests {
         let (t, g, s) = (halves([0.0, 1.0]), halves([2f32.powi(-128), 2f32.powi(-24)]), halves([0.0, 0.0]));
         let run = || {
             let operand = |bytes| Operand { float: Float::F32, bytes };
-            let term =
-                Term { minuend: operand(&g), subtrahend: Some(operand(&s)), exceptions: Exceptions::NONE, alpha: 1.0 };
+            let term = Term { minuend: operand(&g), subtrahend: Some(operand(&s)), exceptions: &[], alpha: 1.0 };
             let mut out = vec![0; 8];
             for isa in Isa::available() {
                 combine(isa, operand(&t), &[term], 0, Float::F32, &Rounding::Nearest, black_box(&mut out), None);

@@ -1,12 +1,10 @@
 //! How the memory budget is spent: `headers + workers × (input buffer + output buffers)`. It does not depend on the size
 //! of a tensor or a shard.
 
-use crate::codec::derived::Encoded;
 use crate::codec::packed::frame;
-use crate::codec::packed::unpack::unpacker_bytes;
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
-use crate::numeric::dtype::{Dtype, Float};
+use crate::numeric::dtype::Dtype;
 use crate::numeric::stats::Stats;
 use crate::plan::inputs::Inputs;
 use crate::plan::layout::{Action, Layout, Span, TensorPlan};
@@ -145,9 +143,7 @@ fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, span: Span) {
             let operand = inputs.operand(at, begin, end);
             share.read += operand.read_bytes();
             made += operand.window_room(elements);
-            if let Encoded::Packed { packed, .. } = operand {
-                unpacking += unpacker_bytes(packed.unpacked() == Float::F32);
-            }
+            unpacking += operand.unpacking();
         }
         let exceptions = term.exceptions.map_or(0, |(index, _)| inputs.tensor(index).elements().min(elements));
         share.read += exceptions * EXCEPTION;

@@ -19,6 +19,7 @@ use crate::plan::layout::TensorPlan;
 use crate::plan::options::{Alpha, Options, parse_pattern};
 use crate::plan::output::Output;
 pub use crate::plan::request::Request;
+use crate::plan::views;
 use crate::storage::place::Place;
 use crate::system::allocator;
 
@@ -152,6 +153,7 @@ impl Inputs {
         if options.base.is_some() && !adapters {
             return Err(Error::Usage("--base is for adapters, but no donor is an adapter; leave it out".into()));
         }
+        views::align(&mut inputs, options)?;
         Ok(inputs)
     }
 
@@ -298,7 +300,7 @@ impl Inputs {
     /// What a tensor is computed from, if it is not stored in a file itself.
     pub fn made(&self, at: At) -> Option<&Made> {
         let made = self.list[at.input as usize].checkpoint.made.as_ref()?;
-        Some(&made[at.tensor as usize]).filter(|made| !matches!(made, Made::Stored | Made::Part))
+        Some(&made[at.tensor as usize]).filter(|made| !matches!(made, Made::Stored | Made::Part | Made::Lists(_)))
     }
 
     /// The type in which a tensor is written if no other is asked for: its own, and bf16 if it is quantised.

@@ -103,6 +103,7 @@ pub fn match_inputs(inputs: &Inputs, options: &Options) -> Result<Matching> {
         Output::Vector => matcher.vector(&mut views),
     }
     matcher.options_used()?;
+    matcher.name_obstacles();
     matcher.name_other_layouts();
     matcher.suggest_prefixes();
     matcher.write_notes();

@@ -18,6 +18,7 @@ pub mod output;
 pub mod request;
 pub mod sweep;
 pub mod terms;
+pub mod views;
 
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_128;
@@ -280,6 +281,9 @@ impl Plan {
         // Only if given, so that the manifests of runs without it stay as they were.
         if let Some(base) = &options.base {
             recipe["base"] = base.as_str().into();
+        }
+        if !options.maps.is_empty() {
+            recipe["map"] = options.maps.iter().map(|pair| pair.text.as_str()).collect();
         }
         if let Some(scales) = options.requantise {
             recipe["requantise"] = if scales == Scales::Keep { "keep" } else { "fresh" }.into();

@@ -1,7 +1,10 @@
 //! What a tensor of the output is computed from. This is the only file that knows which bytes of an input an operand
 //! needs.
 
-use crate::codec::derived::Encoded;
+use std::borrow::Cow;
+
+use crate::codec::derived::{Encoded, Made};
+use crate::codec::joined::List;
 use crate::codec::ranges::Read;
 use crate::numeric::dtype::{Dtype, Float};
 use crate::plan::inputs::{At, Inputs};
@@ -15,6 +18,17 @@ impl Inputs {
             return made;
         }
         Encoded::Plain { float: float(self.tensor(at).dtype), bytes: self.stored(at, first, end) }
+    }
+
+    /// The lists of exceptions of a vector's tensor with so many elements, by the tensors with indices and values.
+    pub fn lists(&self, (index, value): (At, At), elements: u64) -> Cow<'_, [List]> {
+        match self.list[index.input as usize].checkpoint.made.as_ref().map(|made| &made[index.tensor as usize]) {
+            Some(Made::Lists(lists)) => Cow::Borrowed(lists),
+            _ => {
+                let (index, value) = (index.tensor, value.tensor);
+                Cow::Owned(vec![List { index, value, skip: 0, elements: 0..elements, whole: elements }])
+            }
+        }
     }
 
     /// Where elements `[first, end)` of a tensor are stored (or bytes `[first, end)`, if an element has less than one

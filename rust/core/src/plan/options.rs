@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::numeric::dtype::Float;
 pub use crate::plan::alpha::Alpha;
 use crate::plan::layers::Schedule;
+use crate::plan::views::map::Pair;
 use crate::source::Io;
 
 /// `--alpha-rule 'REGEX=α'`.
@@ -167,6 +168,8 @@ pub struct Options {
     pub schedule: Option<Schedule>,
     /// Wrapper prefixes (`module.`) to remove from tensor names before they are matched: see [`strip_prefixes`].
     pub prefixes: Vec<String>,
+    /// How names of the donors' tensors are changed, after that, before they are matched (`--map`).
+    pub maps: Vec<Pair>,
     /// The base model of the adapters among the donors, whatever their own configs say (`--base`).
     pub base: Option<String>,
     /// Objections from configs and tokenizers.
@@ -201,6 +204,7 @@ impl Default for Options {
             alpha_rules: Vec::new(),
             schedule: None,
             prefixes: Vec::new(),
+            maps: Vec::new(),
             base: None,
             claims: Vec::new(),
             io: Io::default(),

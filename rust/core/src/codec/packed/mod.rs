@@ -16,6 +16,8 @@ pub mod palette;
 mod section;
 pub mod unpack;
 
+use std::sync::Arc;
+
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::codec::ranges::Read;
@@ -35,10 +37,12 @@ pub struct Packed {
     pub float: Float,
     /// Whether some values are not bfloat16, although the dense form is.
     pub wide: bool,
-    /// The number of its elements.
+    /// The number of all elements in the frames.
     pub elements: u64,
-    /// Where each frame ends, counted from `begin`.
-    pub ends: Vec<u64>,
+    /// Where each frame ends, counted from `begin`. Tensors that are parts of one share it.
+    pub ends: Arc<[u64]>,
+    /// How many of its elements come before the first one that is used, where only a part of it is a tensor.
+    pub skip: u64,
     /// How many magnitudes the palette has that stands before the first frame, for frames that have none of their own.
     pub magnitudes: u8,
     /// Stands for its name in the checksums of its frames.
@@ -69,7 +73,7 @@ impl Packed {
 
     /// What elements `[first, end)` are unpacked from, at least one element: the palette, and the frames.
     pub fn reads(&self, first: u64, end: u64) -> [Read; 2] {
-        let (from, to) = self.frames(first, end);
+        let (from, to) = self.frames(self.skip + first, self.skip + end);
         let (begin, end) = (self.range(from).0, self.range(to - 1).1);
         let palette = 2 * u64::from(self.magnitudes);
         let read = |begin, len| Read { shard: self.shard, begin, len };

@@ -61,6 +61,7 @@ impl Unpacker {
         out: &mut [u8],
     ) -> Option<()> {
         let size = tensor.unpacked().size();
+        let first = tensor.skip + first;
         let end = first + (out.len() / size) as u64;
         let each = Packed::frame_elements(tensor.float);
         let (from, to) = tensor.frames(first, end);

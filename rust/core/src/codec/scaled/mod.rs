@@ -11,6 +11,7 @@
 mod decode;
 pub mod encode;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -174,6 +175,30 @@ impl Scaled {
         let size = format.scale.size();
         let read = |Start { shard, begin }, from: u64, to: u64| Read { shard, begin: begin + from, len: to - from };
         [read(self.codes, codes.0, codes.1), read(self.scales, scales.0 * size, scales.1 * size)]
+    }
+
+    /// The tensor that has `count` of its rows from row `first` on, both counted over all matrices. `formats` has those
+    /// that are known already. `None` if the rows do not lie together, or if no row of blocks begins with them.
+    pub fn rows(&self, first: u64, count: u64, formats: &mut HashSet<Arc<Format>>) -> Option<Self> {
+        let format = &*self.format;
+        let within = first % format.rows;
+        let [height, _] = format.block;
+        let begins = within.is_multiple_of(height) || within / height == (within + count - 1) / height;
+        let bits = first * format.stride * format.codes.bits();
+        if format.transposed || within + count > format.rows || !begins || !bits.is_multiple_of(8) {
+            return None;
+        }
+        let scales = format.scale_row(first) * format.scales_of_row() * format.scale.size();
+        let from = |start: Start, bytes: u64| Start { begin: start.begin + bytes, ..start };
+        let new = Format { rows: count, ..format.clone() };
+        let known = formats.get(&new).cloned();
+        let format = known.unwrap_or_else(|| {
+            let new = Arc::new(new);
+            formats.insert(Arc::clone(&new));
+            new
+        });
+        let (codes, scales) = (from(self.codes, bits / 8), from(self.scales, scales));
+        Some(Self { format, codes, scales, global: self.global })
     }
 
     /// Where the second scale is.

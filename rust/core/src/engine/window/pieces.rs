@@ -16,11 +16,12 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::exceptions::{self, Exact, LookedUp};
 use super::requantise::Stored;
 use crate::codec::derived::Encoded;
 use crate::codec::scaled::Scaled;
 use crate::engine::gather::{Gather, Loaded, Slot, Sources};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::blocks::BLOCK;
 use crate::plan::Plan;
 use crate::plan::inputs::At;
@@ -105,8 +106,8 @@ pub(super) struct TermSlots<'p> {
     pub minuend: Encoded<'p, Slot>,
     /// The subtrahend and its tensor.
     pub subtrahend: Option<(Encoded<'p, Slot>, At)>,
-    /// Indices and values of the exceptions, if the term has any and they were looked up.
-    pub exceptions: Option<[Slot; 2]>,
+    /// Its exceptions, if it has any and they were looked up.
+    pub exceptions: Vec<Exact>,
     pub alpha: f32,
 }
 
@@ -120,19 +121,7 @@ pub(super) struct Collect<'a, 'p, 's> {
     pub pieces: &'a mut Vec<Piece<'p>>,
     pub terms: &'a mut Vec<TermSlots<'p>>,
     /// Exceptions, looked up once for each tensor of the window and each of its terms.
-    pub looked_up: HashMap<(usize, usize), LookedUp>,
-}
-
-/// The exceptions of one tensor in a window.
-pub(super) struct LookedUp {
-    /// The tensor that holds the indices.
-    pub at: At,
-    /// Indices and values.
-    pub slots: [Slot; 2],
-    /// The first element that the indices may name.
-    pub start: u64,
-    /// One past the last element that they may name.
-    pub stop: u64,
+    pub looked_up: HashMap<(usize, usize), Vec<LookedUp>>,
 }
 
 impl<'p> Collect<'_, 'p, '_> {
@@ -255,8 +244,8 @@ impl<'p> Collect<'_, 'p, '_> {
             let minuend = self.gather.operand(inputs, term.minuend, start, stop);
             let subtrahend = term.subtrahend.map(|at| (self.gather.operand(inputs, at, start, stop), at));
             let exceptions = match self.sources.filter(|_| term.exceptions.is_some()) {
-                Some(sources) => Some(self.exceptions(sources, (tensor, number), term, start..stop, window_end)?),
-                None => None,
+                Some(sources) => self.exceptions(sources, (tensor, number), term, start..stop, window_end)?,
+                None => Vec::new(),
             };
             self.terms.push(TermSlots { at: term.minuend, minuend, subtrahend, exceptions, alpha: term.alpha });
         }
@@ -272,61 +261,17 @@ impl<'p> Collect<'_, 'p, '_> {
         term: &TermPlan,
         elements: Range<u64>,
         window_end: u64,
-    ) -> Result<[Slot; 2]> {
+    ) -> Result<Vec<Exact>> {
+        let exact = |found: &Vec<LookedUp>| found.iter().map(|found| found.exact).collect();
         if let Some(found) = self.looked_up.get(&key) {
-            return Ok(found.slots);
+            return Ok(exact(found));
         }
         let this = &self.plans[0].layout.tensors[key.0];
         let bytes = window_end.min(this.begin + this.bytes()) - this.begin;
-        let last = bytes.div_ceil(this.dtype.bits() / 8);
-        let found = self.look_up(sources, term, elements.start, last.max(elements.end))?;
-        let slots = found.slots;
+        let last = bytes.div_ceil(this.dtype.bits() / 8).max(elements.end);
+        let found = exceptions::look_up(self.gather, self.plans[0], sources, term, elements.start..last)?;
+        let exact = exact(&found);
         self.looked_up.insert(key, found);
-        Ok(slots)
+        Ok(exact)
     }
-
-    /// The exceptions of elements `[start, stop)`, found by binary search, because indices are in ascending order.
-    ///
-    /// A file with unordered indices would give wrong numbers, so every window checks its share of them. Every search
-    /// covers the whole file. So neighbouring windows agree on where one share ends and the next begins, even if the
-    /// indices are unordered, and no index is left unchecked.
-    fn look_up(&mut self, sources: &Sources, term: &TermPlan, start: u64, stop: u64) -> Result<LookedUp> {
-        let plan = self.plans[0];
-        let inputs = &plan.inputs;
-        let Some((at, value)) = term.exceptions else { return Err(Error::Usage("no exceptions to look up".into())) };
-        let count = inputs.tensor(at).elements();
-        let elements = inputs.tensor(term.minuend).elements();
-        let first_from = |wanted: u64| -> Result<u64> {
-            let (mut low, mut high) = (0, count);
-            while low < high {
-                let middle = low + (high - low) / 2;
-                let bytes = self.gather.word(inputs, sources, at, middle * 8)?;
-                if i128::from(i64::from_le_bytes(bytes)) < i128::from(wanted) {
-                    low = middle + 1;
-                } else {
-                    high = middle;
-                }
-            }
-            Ok(low)
-        };
-        let (low, high) = (first_from(start)?, first_from(stop)?);
-        let leftover = (start == 0 && low > 0) || (stop >= elements && high < count);
-        if leftover || high - low > stop - start {
-            return Err(disordered(plan, at));
-        }
-        let slots = [
-            self.gather.tensor(inputs, at, low * 8, (high - low) * 8),
-            self.gather.tensor(inputs, value, low * 4, (high - low) * 4),
-        ];
-        Ok(LookedUp { at, slots, start, stop: stop.min(elements) })
-    }
-}
-
-/// The error for exception indices that are not in order.
-pub(super) fn disordered(plan: &Plan, at: At) -> Error {
-    let name = plan.inputs.tensor(at).name.strip_suffix(".index").unwrap_or_default();
-    let what = format!(
-        "the exception indices of tensor `{name}` are not in ascending order within the tensor; extract the vector again"
-    );
-    Error::corrupt(plan.inputs.path(at), what)
 }

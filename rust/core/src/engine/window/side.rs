@@ -63,7 +63,7 @@ impl<'v> Side<'v> {
 pub(super) struct Sides<'v> {
     pub minuend: Side<'v>,
     pub subtrahend: Option<Side<'v>>,
-    pub exceptions: Exceptions<'v>,
+    pub exceptions: Vec<Exceptions<'v>>,
     pub alpha: f32,
 }
 
@@ -73,7 +73,7 @@ impl Sides<'_> {
         Term {
             minuend: self.minuend.part(isa, first, from, to),
             subtrahend: self.subtrahend.as_mut().map(|side| side.part(isa, first, from, to)),
-            exceptions: self.exceptions,
+            exceptions: &self.exceptions,
             alpha: self.alpha,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::exceptions::Exact;
 use super::pieces::{Piece, TermSlots, Work};
 use super::side::{Side, Sides, tiles};
 use super::{Shared, Variant, requantise};
@@ -69,15 +70,17 @@ impl<'v> Run<'v> {
             Work::Combine { own: encoded, .. } => Some(side(encoded, this.from)?),
             _ => None,
         };
+        let exact = |&Exact { slots: [index, value], skip }: &Exact| Exceptions {
+            index: loaded.bytes(index),
+            value: loaded.bytes(value),
+            skip,
+        };
         let mut term = |term: &'v TermSlots| {
             let subtrahend = term.subtrahend.as_ref();
             Ok(Sides {
                 minuend: side(&term.minuend, term.at)?,
                 subtrahend: subtrahend.map(|(encoded, at)| side(encoded, *at)).transpose()?,
-                exceptions: term.exceptions.map_or(Exceptions::NONE, |[index, value]| Exceptions {
-                    index: loaded.bytes(index),
-                    value: loaded.bytes(value),
-                }),
+                exceptions: term.exceptions.iter().map(exact).collect(),
                 alpha: term.alpha,
             })
         };

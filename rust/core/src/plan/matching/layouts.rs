@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Matcher;
 use crate::plan::inputs::At;
+use crate::plan::views::experts;
+use crate::plan::views::obstacles::{self, Obstacle};
 
 /// The tensors of one input in a group of layers that have no counterpart of the same name.
 struct Part {
@@ -37,6 +39,29 @@ impl Matcher<'_> {
             .collect();
         let Some(&first) = said.iter().min() else { return };
         let message = self.layouts(&groups, first);
+        self.say_once(&said, message);
+    }
+
+    /// Reports once what keeps a view from fitting, instead of one problem for each tensor that it concerns.
+    pub(super) fn name_obstacles(&mut self) {
+        if self.unmatched.is_empty() {
+            return;
+        }
+        for Obstacle { inputs, keys, message } in obstacles::find(self.inputs, self.options) {
+            let keys: Option<HashSet<String>> = keys.map(|keys| keys.into_iter().collect());
+            let concerned = |at: At| {
+                let name = || experts::key(self.options.strip(self.name(at)));
+                // What lacks a counterpart in the donor is concerned as well.
+                keys.as_ref().map_or_else(|| inputs.contains(&at.input), |keys| keys.contains(&*name()))
+            };
+            let said = self.unmatched.iter().filter(|(at, _)| concerned(*at)).map(|(_, place)| *place).collect();
+            self.say_once(&said, message);
+        }
+    }
+
+    /// Puts a message in the place of the first of some problems of tensors without a counterpart, and drops the others.
+    fn say_once(&mut self, said: &HashSet<usize>, message: String) {
+        let Some(&first) = said.iter().min() else { return };
         let problem = &mut self.found.problems[first];
         (problem.message, problem.many) = (message.into(), None);
         let (mut place, mut moved) = (0, HashMap::new());

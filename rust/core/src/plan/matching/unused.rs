@@ -1,9 +1,7 @@
 //! Options that do nothing are refused.
 
 use super::Matcher;
-use crate::checkpoint::Tensor;
 use crate::error::{Error, Result};
-use crate::plan::options::strip_prefixes;
 
 impl Matcher<'_> {
     /// Refuses a pattern that matches nothing: it is probably a typing error, and would silently change the result.
@@ -24,15 +22,6 @@ impl Matcher<'_> {
                 return Err(Error::Usage(format!(
                     "--alpha-rule `{}` matches no tensor; see `taskvec inspect` for the names",
                     rule.pattern
-                )));
-            }
-        }
-        for prefix in &self.options.prefixes {
-            let others: Vec<String> = self.options.prefixes.iter().filter(|other| *other != prefix).cloned().collect();
-            let takes = |t: &Tensor| self.options.strip(&t.name) != strip_prefixes(&t.name, &others);
-            if !self.inputs.list.iter().any(|input| input.checkpoint.tensors.iter().any(takes)) {
-                return Err(Error::Usage(format!(
-                    "--strip-prefix `{prefix}` occurs in no tensor's name; leave it out"
                 )));
             }
         }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::plan::options::{Alpha, AlphaRule, Claim, Options, parse_dtype, parse_pattern, parse_scales};
+use crate::plan::views::map::Pair;
 
 /// A member that is missing or unknown is an error: the two sides are of different versions then.
 #[derive(Deserialize)]
@@ -28,6 +29,7 @@ struct Document {
     resume: bool,
     kinds: bool,
     prefixes: Vec<String>,
+    map: Vec<String>,
     base: Option<String>,
     claims: Vec<Claim>,
 }
@@ -70,6 +72,7 @@ impl Options {
             alpha_rules: given.alpha_rules.into_iter().map(rule).collect::<Result<_>>()?,
             schedule: given.schedule.as_deref().map(str::parse).transpose()?,
             prefixes: given.prefixes,
+            maps: given.map.iter().map(|text| Pair::parse(text)).collect::<Result<_>>()?,
             base: given.base,
             claims: given.claims,
             io: given.io.parse()?,
@@ -93,7 +96,7 @@ mod tests {
         json!({
             "memory": 1, "threads": null, "dtype": "f16", "encoding": "dense", "rounding": "stochastic", "requantise": "fresh", "seed": u64::MAX, "vocab": "common",
             "include": ["a"], "exclude": [], "schedule": "linear:0,1", "io": "pread", "sync": false, "sha256": true,
-            "overwrite": false, "resume": false, "kinds": false, "prefixes": ["p."], "base": null,
+            "overwrite": false, "resume": false, "kinds": false, "prefixes": ["p."], "map": ["a=b"], "base": null,
             "alpha_rules": [{"pattern": "b", "text": "0.1", "number": "0.1"}],
             "claims": [{"file": "f", "message": "m", "row": 3}],
         })

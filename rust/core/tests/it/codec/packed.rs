@@ -65,7 +65,17 @@ impl Tensor {
         let before = palette.to_bytes();
         let magnitudes = palette.ranks() / 2;
         let begin = before.len() as u64;
-        let packed = Packed { shard: 0, begin, float: self.float, wide, elements, ends, magnitudes, seed: SEED };
+        let packed = Packed {
+            shard: 0,
+            begin,
+            float: self.float,
+            wide,
+            elements,
+            ends: ends.into(),
+            skip: 0,
+            magnitudes,
+            seed: SEED,
+        };
         (packed, [before, out].concat())
     }
 
@@ -179,7 +189,7 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()) + 1);
         }
         bytes.extend(xxh3_64_with_seed(&bytes, frame_seed(SEED, &[], 0)).to_le_bytes());
-        packed.ends = vec![bytes.len() as u64];
+        packed.ends = [bytes.len() as u64].into();
         packed.wide &= !narrow;
         let _ = unpack(&mut Unpacker::default(), Isa::detect(), &packed, &bytes, 0, 5000);
     }
@@ -197,7 +207,7 @@ fn every_flipped_byte_and_every_cut_is_found() {
             flipped[at] ^= 0x10;
             assert!(whole(&packed, &flipped).is_none(), "byte {at} of {mix:?}");
             if at > 0 {
-                let cut = Packed { ends: vec![at as u64], ..packed.clone() };
+                let cut = Packed { ends: [at as u64].into(), ..packed.clone() };
                 assert!(whole(&cut, &bytes[..at]).is_none(), "{at} bytes of {mix:?}");
             }
         }
@@ -211,7 +221,7 @@ fn frames_do_not_change_places() {
     let (first, second) = bytes.split_at(packed.ends[0] as usize);
     let swapped = [second, first].concat();
     let ends = vec![second.len() as u64, bytes.len() as u64];
-    let packed = Packed { ends, ..packed };
+    let packed = Packed { ends: ends.into(), ..packed };
     assert!(unpack(&mut Unpacker::default(), Isa::detect(), &packed, &swapped, 0, FRAME).is_none());
 }
 

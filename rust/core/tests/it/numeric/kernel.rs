@@ -16,8 +16,11 @@ fn oracle(target: Operand, terms: &[Term], to: Float) -> Vec<u8> {
     let mut r = load(target.float, target.bytes);
     for term in terms {
         let mut d = load(term.minuend.float, term.minuend.bytes);
-        for (index, value) in term.exceptions.index.chunks(8).zip(load(F32, term.exceptions.value)) {
-            d[index[0] as usize + 256 * index[1] as usize] = value;
+        for exceptions in term.exceptions {
+            for (index, value) in exceptions.index.chunks(8).zip(load(F32, exceptions.value)) {
+                let index = i64::from(index[0]) + 256 * i64::from(index[1]);
+                d[(index - exceptions.skip) as usize] = value;
+            }
         }
         let s = term.subtrahend.map(|s| load(s.float, s.bytes)).unwrap_or_else(|| vec![0.0; d.len()]);
         for i in 0..r.len() {
@@ -47,7 +50,7 @@ fn combined(target: Operand, terms: &[Term], first: u64, to: Float, rounding: &R
 
 fn pair<'a>(float: Float, minuend: &'a [u8], subtrahend: &'a [u8], alpha: f32) -> Term<'a> {
     let subtrahend = Some(Operand { float, bytes: subtrahend });
-    Term { minuend: Operand { float, bytes: minuend }, subtrahend, exceptions: Exceptions::NONE, alpha }
+    Term { minuend: Operand { float, bytes: minuend }, subtrahend, exceptions: &[], alpha }
 }
 
 /// Without its first `cut` elements.
@@ -104,7 +107,13 @@ fn several_terms_and_exceptions() {
     let places = [0u64, 1, 511, 512, 1999, 2999];
     let index: Vec<u8> = places.iter().flat_map(|i| i.to_le_bytes()).collect();
     let value = store(F32, &[0.1, f32::MAX, -0.0, 1e-45, 3.3, 7.7]);
-    let exceptions = Exceptions { index: &index, value: &value };
+    // The last of them once as they are, and once in a list of their own that counts from element 1,999.
+    let tail: Vec<u8> = [0u64, 1000].iter().flat_map(|i| i.to_le_bytes()).collect();
+    let exceptions = [
+        Exceptions { index: &index[..4 * 8], value: &value[..4 * 4], skip: 0 },
+        Exceptions { index: &tail, value: &value[4 * 4..], skip: -1999 },
+    ];
+    let exceptions = &exceptions[..];
     let stored = Term { minuend: Operand { float: Bf16, bytes: &v }, subtrahend: None, exceptions, alpha: -0.3 };
     let target = Operand { float: F16, bytes: &t };
     for terms in [vec![stored], vec![pair(Bf16, &g, &s, 0.7), stored], vec![stored, pair(Bf16, &g, &s, 2.0), stored]] {

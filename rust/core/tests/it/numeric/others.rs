@@ -4,7 +4,7 @@ use crate::numeric::values::{FLOATS, load, store, tame, wild};
 use taskvec_core::numeric::add::add;
 use taskvec_core::numeric::compare::compare;
 use taskvec_core::numeric::dtype::Float;
-use taskvec_core::numeric::operand::{Exceptions, Operand, Term};
+use taskvec_core::numeric::operand::{Operand, Term};
 use taskvec_core::numeric::simd::Isa;
 use taskvec_core::numeric::stats::{Comparison, Stats};
 
@@ -28,7 +28,7 @@ fn a_difference_loses_nothing() {
             for isa in Isa::available() {
                 let (mut out, mut exceptions, mut stats) = (vec![0; n * to.size()], Vec::new(), Stats::default());
                 let (a, b) = (Operand { float: g, bytes: &a }, Operand { float: s, bytes: &b });
-                let pair = Term { minuend: a, subtrahend: Some(b), exceptions: Exceptions::NONE, alpha: 1.0 };
+                let pair = Term { minuend: a, subtrahend: Some(b), exceptions: &[], alpha: 1.0 };
                 add(isa, &[pair], 100, to, &mut out, &mut exceptions, Some(&mut stats));
                 assert!(out == expected, "{g:?} − {s:?} → {to:?}");
                 assert!(exceptions.iter().map(|(i, d)| (*i, d.to_bits())).eq(exact.iter().copied()));
@@ -58,7 +58,7 @@ fn a_sum_is_that_of_its_terms_in_order() {
     let term = |i: usize, alpha: f32| Term {
         minuend: Operand { float, bytes: &of[i] },
         subtrahend: None,
-        exceptions: Exceptions::NONE,
+        exceptions: &[],
         alpha,
     };
     for count in 1..=3 {
@@ -74,8 +74,7 @@ fn a_sum_is_that_of_its_terms_in_order() {
     }
     let zeros: Vec<u8> = [0.0_f32, -0.0].iter().flat_map(|x| x.to_le_bytes()).collect();
     let mut out = vec![1; 8];
-    let zeros_term =
-        Term { minuend: Operand { float, bytes: &zeros }, subtrahend: None, exceptions: Exceptions::NONE, alpha: 1.0 };
+    let zeros_term = Term { minuend: Operand { float, bytes: &zeros }, subtrahend: None, exceptions: &[], alpha: 1.0 };
     add(Isa::detect(), &[zeros_term], 0, float, &mut out, &mut Vec::new(), None);
     assert_eq!(out, zeros);
 }
