@@ -4,8 +4,8 @@
 //!     rustc -O --edition 2024 floor.rs
 //!     floor OUT IN [IN …] [--threads 2] [--read mmap|pread|direct] [--write buffered|direct] [--fsync]
 //!
-//! Inputs are folders with the same shards, byte for byte the same sizes; OUT becomes a copy of the first one's. Prints
-//! one line of JSON. Linux only, standard library only.
+//! Inputs are folders with shards of the same names; OUT becomes a copy of the first one's. Shards of the others may be
+//! shorter (quantised ones): then they are read in proportion. Prints one line of JSON. Linux only, standard library only.
 
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::fs::{File, OpenOptions, create_dir_all, read_dir};
@@ -84,6 +84,7 @@ fn parse() -> Option<Options> {
 /// One input file: mapped, or read into a buffer.
 struct Input {
     file: File,
+    length: usize,
     map: Option<&'static [u8]>,
 }
 
@@ -108,7 +109,7 @@ impl Input {
         } else {
             None
         };
-        Ok(Self { file, map })
+        Ok(Self { file, length, map })
     }
 
     /// Touches every byte of a window; leaves the window in `buffer` when `keep` asks for it or reading needs it.
@@ -173,7 +174,15 @@ impl Shard {
     fn copy(&self, buffers: &mut [&mut [u8]], at: usize, write: Mode) -> Result<()> {
         let length = WINDOW.min(self.length - at);
         for (number, (input, buffer)) in self.inputs.iter().zip(buffers.iter_mut()).enumerate() {
-            input.read(buffer, at, length, number == 0)?;
+            // The part of a shorter input that is as far along, from a page on.
+            let along = |at: usize| match (at as u128 * input.length as u128 / self.length as u128) as usize {
+                all if all == input.length => all,
+                some => some / ALIGNMENT * ALIGNMENT,
+            };
+            let (from, to) = (along(at), along(at + length));
+            if from < to {
+                input.read(buffer, from, to - from, number == 0)?;
+            }
         }
         let padded = if write == Mode::Direct { length.next_multiple_of(ALIGNMENT) } else { length };
         self.output.write_all_at(&buffers[0][..padded], at as u64)
@@ -200,7 +209,8 @@ fn buffer() -> &'static mut [u8] {
     }
 }
 
-fn run(options: &Options) -> Result<usize> {
+/// Bytes read and written.
+fn run(options: &Options) -> Result<(usize, usize)> {
     create_dir_all(&options.output)?;
     let mut shards = Vec::new();
     for entry in read_dir(&options.inputs[0])? {
@@ -225,7 +235,8 @@ fn run(options: &Options) -> Result<usize> {
         workers.into_iter().try_for_each(|worker| worker.join().expect("a worker panicked"))
     })?;
     shards.iter().try_for_each(|shard| shard.finish(options))?;
-    Ok(shards.iter().map(|shard| shard.length).sum())
+    let read = shards.iter().flat_map(|shard| &shard.inputs).map(|input| input.length).sum();
+    Ok((read, shards.iter().map(|shard| shard.length).sum()))
 }
 
 fn main() {
@@ -237,12 +248,9 @@ fn main() {
     };
     let start = Instant::now();
     match run(&options) {
-        Ok(written) => {
+        Ok((read, written)) => {
             let seconds = start.elapsed().as_secs_f64();
-            println!(
-                "{{\"seconds\": {seconds:.3}, \"read\": {}, \"written\": {written}}}",
-                written * options.inputs.len()
-            );
+            println!("{{\"seconds\": {seconds:.3}, \"read\": {read}, \"written\": {written}}}");
         }
         Err(error) => {
             eprintln!("floor: {error}");

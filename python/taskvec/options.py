@@ -35,7 +35,7 @@ class Keywords(TypedDict, total=False):
     """The keyword options that the verbs share; all are optional.
 
     memory: budget for buffers and headers, in bytes or as text (`"256MiB"`, `"1GB"`); default: 256 MiB, or a
-        quarter of the memory of the machine (or its cgroup) if that is less.
+        quarter of the memory of the machine (or its cgroup) if that is less, or what very many tensors need.
     threads: number of worker threads; default: the available cores.
     dtype: dtype of every float tensor written; default: each tensor keeps the target's dtype.
     encoding: how a vector's values are stored: `"packed"` (the default) or `"dense"`; both are lossless. Only

@@ -225,3 +225,16 @@ def test_many_small_tensors_cost_in_proportion(tmp_path: Path) -> None:
     assert seconds[40_000] < 8 * seconds[10_000] + 0.5
     data = (tmp_path / "out40000-0" / "model.safetensors").read_bytes()
     assert len(np.frombuffer(data, np.uint8)) > 40_000 * 32
+
+
+def test_the_default_budget_grows_for_many_tensors(tmp_path: Path, cgroup: Callable[[int], Cgroup]) -> None:
+    """Too little for the headers is an error if it was asked for, not if it is a quarter of the memory."""
+    inputs = many(tmp_path, 60_000)
+    limit = 112 * MIB
+    args: list[Path | str] = ["check", *inputs, "--threads", "2"]
+    assert limit // 4 < least(args) < limit * 2 // 3
+    refused(run([*args, "--memory", str(limit // 4)]), 2, "the least that works is ")
+    group = cgroup(limit)
+    code, _, stderr = run([*args, "--quiet"], preexec_fn=group.join)
+    assert code == 0, stderr
+    assert group.kills() == 0

@@ -217,10 +217,11 @@ pub struct Budget {
 
 impl Budget {
     /// Chooses the largest windows of which two per thread still fit, so that reading, computing and writing overlap.
+    /// `bytes` may be exceeded up to `most` by inputs that need it.
     ///
     /// # Errors
     /// The budget is too small even for one window of one block.
-    pub fn new(need: &Need, bytes: u64, threads: usize) -> Result<Self> {
+    pub fn new(need: &Need, (bytes, most): (u64, u64), threads: usize) -> Result<Self> {
         // A finished window's exceptions or frames wait in memory until their turn to be written. Meanwhile its worker computes
         // another window, so each worker may hold those of two.
         let each = |blocks: u64| {
@@ -243,6 +244,7 @@ impl Budget {
         // The chunks that are being fetched, and the client that fetches them.
         let streaming = |chunks: u64| if need.lanes > 0 { CLIENT + need.lanes * chunks * CHUNK } else { 0 };
         let least = fixed(1) + each(1) + streaming(lane::LEAST);
+        let bytes = if bytes < least && least <= most { least } else { bytes };
         if bytes < least {
             return Err(Error::Usage(format!(
                 "--memory {} is too little for these inputs; the least that works is {}KiB",

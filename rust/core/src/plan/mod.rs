@@ -173,7 +173,7 @@ impl Plan {
         need.outputs = beside.outputs as u64;
         need.block_delivered = beside.block;
         need.fixed += layout.tensors.len() as u64 * beside.tensor + (need.outputs - 1) * layout.new_headers();
-        let budget = Budget::new(&need, options.budget(), options.threads()?)?;
+        let budget = Budget::new(&need, (options.budget(), options.most()), options.threads()?)?;
         found.notes.extend(streamed(&inputs));
         let mut plan = Self {
             request,

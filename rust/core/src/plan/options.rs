@@ -229,6 +229,12 @@ impl Options {
         })
     }
 
+    /// The most that a budget may grow to for inputs that need more: as much as was asked for, or if nothing was, two
+    /// thirds of the memory. Headers of hundreds of thousands of tensors need more than a quarter of a small one.
+    pub fn most(&self) -> u64 {
+        self.memory.unwrap_or_else(|| crate::system::os::memory_limit().map_or(u64::MAX, |limit| limit / 3 * 2))
+    }
+
     /// The number of computing threads.
     pub fn threads(&self) -> Result<usize> {
         match self.threads {
