@@ -13,6 +13,7 @@ pub(crate) mod loops;
 pub mod operand;
 pub mod philox;
 pub mod quantised;
+pub(crate) mod requantise;
 pub mod simd;
 pub mod sparse;
 #[cfg(target_arch = "x86_64")]

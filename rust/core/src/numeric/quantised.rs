@@ -119,7 +119,8 @@ impl Codes {
 }
 
 /// The code of a float with so many bits of mantissa, whose smallest step is 2^-`STEP`. `normal` cuts the bits of an f32
-/// to those of the mantissa, `whole` makes a whole number of steps; both round.
+/// to those of the mantissa, `whole` makes a whole number of steps; both round. Both are computed for every value, so
+/// that loops over it have no branch.
 #[inline(always)]
 fn small_float<const MANTISSA: u32, const STEP: i32>(
     x: f32,
@@ -127,20 +128,18 @@ fn small_float<const MANTISSA: u32, const STEP: i32>(
     whole: impl Fn(f32) -> f32,
 ) -> u8 {
     // Sign, and all bits of the largest code: E4M3's are those of 448, because all ones are NaN.
-    let (sign, most) = if MANTISSA == 3 { (0x80, 0x7E) } else { (8, 7) };
+    let (sign, most, nan) = if MANTISSA == 3 { (0x80, 0x7E, 0x7F) } else { (8, 7, 0) };
     let magnitude = x.abs();
     let steps = magnitude * (1 << STEP) as f32;
-    let code = if x.is_nan() {
-        if MANTISSA == 3 { 0x7F } else { 0 }
-    } else if steps < (1 << MANTISSA) as f32 {
-        whole(steps) as u8
-    } else {
-        // The exponent of the first number with a leading one is 1.
-        let bias = 127 - STEP + MANTISSA as i32 - 1;
-        (normal(magnitude.to_bits()) - ((bias as u32) << MANTISSA)).min(most) as u8
-    };
+    // As the low bits of 2^23, a whole number needs no conversion.
+    let small = (whole(steps) + 8_388_608.0).to_bits() & 0xFF;
+    // The exponent of the first number with a leading one is 1.
+    let bias = (127 - STEP + MANTISSA as i32 - 1) as u32;
+    let large = normal(magnitude.to_bits()).wrapping_sub(bias << MANTISSA).min(most);
+    let code = if steps < (1 << MANTISSA) as f32 { small } else { large };
+    let signed = code | if x.is_sign_negative() { sign } else { 0 };
     // The sign of a NaN says nothing: processors differ in it.
-    code | if x.is_sign_negative() && !x.is_nan() { sign } else { 0 }
+    (if x.is_nan() { nan } else { signed }) as u8
 }
 
 /// A power of two as the exponent byte of E8M0 has it. 255 is NaN, and 0 is 2^-127.

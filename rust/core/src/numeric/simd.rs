@@ -10,6 +10,7 @@ use crate::numeric::fused;
 use crate::numeric::loops::{self, COLUMNS, DEPTH};
 use crate::numeric::operand::Bf16Term;
 use crate::numeric::quantised::{self, Codes};
+use crate::numeric::requantise::{self, Extent, Met};
 use crate::numeric::sparse::Values;
 #[cfg(target_arch = "x86_64")]
 use crate::numeric::sparse_avx2;
@@ -181,6 +182,21 @@ instantiate! {
 instantiate! {
     quantised:
     dequantise(kind: Codes, codes: &[u8], first: usize, group: usize, scales: &[f32], out: &mut [u8]);
+}
+
+instantiate! {
+    requantise:
+    extent(old: &[f32], new: &[f32]) -> Extent;
+    encode(
+        kind: Codes,
+        old: &[f32],
+        new: &[f32],
+        codes: &[u8],
+        scale: (f32, bool),
+        random: &[u32],
+        out: &mut [u8]
+    ) -> Met;
+    decode(kind: Codes, codes: &[u8], scale: f32, out: &mut [f32]);
 }
 
 #[cfg(test)]

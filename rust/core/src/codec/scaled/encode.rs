@@ -11,6 +11,8 @@
 use super::{Codes, Format, ScaleType, Scaled};
 use crate::numeric::convert::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use crate::numeric::quantised::{e4m3, e8m0};
+use crate::numeric::requantise::Extent;
+use crate::numeric::simd::{self, Isa};
 use crate::numeric::stats::Stats;
 
 /// The most elements of a whole tensor under one scale that are worked on together.
@@ -95,8 +97,8 @@ pub struct Block<'a> {
     pub asked: &'a [f32],
     /// The target's codes, one a byte.
     pub codes: &'a [u8],
-    /// Random bits for each element; `None` rounds to nearest.
-    pub random: Option<&'a [u32]>,
+    /// Random bits for each element, or none to round to nearest.
+    pub random: &'a [u32],
 }
 
 /// What became of a block.
@@ -108,6 +110,8 @@ pub struct Encoded {
     pub stored: Option<[u8; 4]>,
     /// Whether any element was to change.
     pub touched: bool,
+    /// How many codes differ from the target's.
+    pub codes: u64,
     /// How many values were too large.
     pub saturated: u64,
 }
@@ -188,44 +192,36 @@ impl Format {
     ///
     /// # Errors
     /// See [`Unfit`].
-    pub fn encode(&self, block: &Block, scale: f32, scales: Scales, out: &mut [u8]) -> Result<Encoded, Unfit> {
+    pub fn encode(
+        &self,
+        isa: Isa,
+        block: &Block,
+        scale: f32,
+        scales: Scales,
+        out: &mut [u8],
+    ) -> Result<Encoded, Unfit> {
         // What has no scale has no values to add to, and so no result that could differ.
         if !scale.is_finite() && block.asked.iter().any(|&asked| asked != 0.0) {
             return Err(Unfit::Scale);
         }
-        // −0 and 0 are the same value, and so are all NaN: the code stays, with its sign.
-        let same = |i: usize| block.new[i] == block.old[i] || (block.new[i].is_nan() && block.old[i].is_nan());
-        if (0..out.len()).all(same) {
+        let extent = simd::extent(isa, block.old, block.new);
+        if !extent.changed {
             out.copy_from_slice(block.codes);
-            return Ok(Encoded { scale, stored: None, touched: false, saturated: 0 });
+            return Ok(Encoded { scale, stored: None, touched: false, codes: 0, saturated: 0 });
         }
-        let value = |i: usize| if same(i) { block.old[i] } else { block.new[i] };
-        let finite = || (0..out.len()).map(value).filter(|x| x.is_finite());
-        let (low, high) = finite().fold((0_f32, 0_f32), |(low, high), x| (low.min(x), high.max(x)));
-        let stored = self.choose(block, scale, scales, low, high)?;
+        let stored = self.choose(block, scale, scales, extent)?;
         let (old, scale) = (scale, stored.map_or(scale, |stored| self.read_scale(&stored)));
-        let [below, above] = self.codes.limits().map(f64::from);
-        let mut saturated = 0;
-        for (i, code) in out.iter_mut().enumerate() {
-            if same(i) && scale.to_bits() == old.to_bits() {
-                *code = block.codes[i];
-                continue;
-            }
-            let x = value(i) / scale;
-            if x.is_nan() && self.codes != Codes::E4m3 {
-                return Err(Unfit::NaN);
-            }
-            saturated += u64::from(f64::from(x) > above || f64::from(x) < below);
-            *code = match block.random {
-                Some(random) => self.codes.stochastic(x, random[i]),
-                None => self.codes.nearest(x),
-            };
+        let under = (scale, scale.to_bits() == old.to_bits());
+        let met = simd::encode(isa, self.codes, block.old, block.new, block.codes, under, block.random, out);
+        if met.nan && self.codes != Codes::E4m3 {
+            return Err(Unfit::NaN);
         }
-        Ok(Encoded { scale, stored, touched: true, saturated })
+        Ok(Encoded { scale, stored, touched: true, codes: met.codes.into(), saturated: met.saturated.into() })
     }
 
-    /// The scale of a block whose finite values reach from `low` to `high`, if it is another one than before.
-    fn choose(&self, block: &Block, scale: f32, scales: Scales, low: f32, high: f32) -> Result<Option<[u8; 4]>, Unfit> {
+    /// The scale of a block whose finite values reach so far, if it is another one than before.
+    fn choose(&self, block: &Block, scale: f32, scales: Scales, extent: Extent) -> Result<Option<[u8; 4]>, Unfit> {
+        let Extent { low, high, .. } = extent;
         let most = high.max(-low);
         // The scale of a whole tensor would be known only after the last of its elements.
         if self.whole || most == 0.0 {

@@ -14,11 +14,12 @@ use std::ops::Range;
 use super::outcome::{Outcome, Rescaled};
 use super::pieces::Piece;
 use super::terms::Run;
-use crate::codec::scaled::encode::{Block, Requantised, Scales, Unfit};
+use crate::codec::scaled::encode::{Block, Encoded, Requantised, Scales, Unfit};
 use crate::codec::scaled::{Codes, Format};
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
-use crate::numeric::convert::{bf16_to_f32, f32_to_bf16, f32_to_bf16_stochastic};
+use crate::numeric::dtype::Float;
+use crate::numeric::simd::{self, Isa};
 use crate::numeric::stats::{Stats, of_values};
 use crate::plan::Plan;
 use crate::text::quote;
@@ -100,7 +101,7 @@ pub(super) fn requantise(
     outcome: &mut Outcome,
 ) -> Result<()> {
     let Some(into) = piece.into else { return Ok(()) };
-    let format = &*into.format;
+    let (format, isa) = (&*into.format, run.isa());
     let scales = plan.options.requantise.unwrap_or_default();
     for part in parts(format, piece) {
         run.values(&part.rows_of(format), &mut tools.part);
@@ -111,7 +112,7 @@ pub(super) fn requantise(
         while left < part.columns {
             let width =
                 (format.block[1] - (part.first + left) % format.columns % format.block[1]).min(part.columns - left);
-            let job = Job { format, piece, stored, part: &part, columns: left..left + width };
+            let job = Job { isa, format, piece, stored, part: &part, columns: left..left + width };
             let found = job.block(scales, tools, out).map_err(|why| unfit(plan, piece, why))?;
             if let Some((index, bytes)) = found.scale.filter(|_| counted) {
                 outcome.rescaled.push(Rescaled { tensor: piece.tensor as u32, index, bytes });
@@ -122,20 +123,21 @@ pub(super) fn requantise(
         if !counted {
             continue;
         }
-        let Tools { part: Values { t, r, v, random, .. }, o, plain: [wide, base], .. } = tools;
-        let as_bf16 = |values: &[f32], out: &mut Vec<f32>| {
-            out.clear();
+        let Tools { part: Values { t, r, v, random, bytes }, o, plain: [wide, base], .. } = tools;
+        let mut as_bf16 = |values: &[f32], out: &mut Vec<f32>| {
+            bytes.resize(values.len() * Float::Bf16.size(), 0);
+            out.resize(values.len(), 0.0);
             if random.is_empty() {
-                out.extend(values.iter().map(|&x| bf16_to_f32(f32_to_bf16(x))));
+                simd::narrow(isa, Float::Bf16, values, bytes);
             } else {
-                let by_chance = |(&x, &random): (&f32, &u32)| bf16_to_f32(f32_to_bf16_stochastic(x, random));
-                out.extend(values.iter().zip(&*random).map(by_chance));
+                simd::narrow_stochastic(isa, Float::Bf16, values, random, bytes);
             }
+            simd::widen(isa, Float::Bf16, bytes, out);
         };
         as_bf16(r, wide);
         as_bf16(t, base);
-        figures.plain = of_values(run.isa(), t, base, v, wide, run.scale_of_request());
-        let stats = of_values(run.isa(), t, t, v, o, run.scale_of_request());
+        figures.plain = of_values(isa, t, base, v, wide, run.scale_of_request());
+        let stats = of_values(isa, t, t, v, o, run.scale_of_request());
         let offset = piece.at + (part.first - piece.first) * format.codes.bits() / 8;
         let record = &mut outcome.blocks[piece.block + (offset / BLOCK - piece.at / BLOCK) as usize];
         add(&mut record.stats, piece.tensor, stats, Stats::add);
@@ -162,6 +164,7 @@ impl Part {
 
 /// One block of a part: some of its columns.
 struct Job<'a> {
+    isa: Isa,
     format: &'a Format,
     piece: &'a Piece<'a>,
     stored: &'a Stored<'a>,
@@ -195,8 +198,8 @@ impl Job<'_> {
         self.gather(&part.t, &mut block.t);
         self.gather(&part.r, &mut block.r);
         self.gather(&part.v, &mut block.v);
-        let random = !part.random.is_empty();
-        if random {
+        block.random.clear();
+        if !part.random.is_empty() {
             self.gather(&part.random, &mut block.random);
         }
         self.read_codes(old);
@@ -205,23 +208,20 @@ impl Job<'_> {
         let loaded = index - self.format.first_scale(self.piece.decoded.start);
         let size = self.format.scale.size() as usize;
         let scale = self.format.read_scale(&self.stored.scales[loaded as usize * size..]);
-        let random = random.then_some(&block.random[..]);
-        let input = Block { old: &block.t, new: &block.r, asked: &block.v, codes: old, random };
-        let found = self.format.encode(&input, scale, scales, new)?;
+        let input = Block { old: &block.t, new: &block.r, asked: &block.v, codes: old, random: &block.random };
+        let found = self.format.encode(self.isa, &input, scale, scales, new)?;
         self.write(new, out);
-        let mut figures = Requantised { saturated: found.saturated, ..Requantised::default() };
-        figures.codes = old.iter().zip(&*new).filter(|(old, new)| old != new).count() as u64;
+        let Encoded { codes, saturated, .. } = found;
+        let mut figures = Requantised { codes, saturated, ..Requantised::default() };
         *match (found.touched, found.stored) {
             (false, _) => &mut figures.copied,
             (true, None) => &mut figures.kept,
             (true, Some(_)) => &mut figures.rescaled,
         } = 1;
-        let mut at = 0;
-        for row in 0..self.part.rows {
-            for column in self.columns.clone() {
-                o[(row * self.part.columns + column) as usize] = self.format.codes.value(new[at]) * found.scale;
-                at += 1;
-            }
+        let width = (self.columns.end - self.columns.start) as usize;
+        for (row, codes) in (0..self.part.rows).zip(new.chunks(width)) {
+            let at = (row * self.part.columns + self.columns.start) as usize;
+            simd::decode(self.isa, self.format.codes, codes, found.scale, &mut o[at..at + width]);
         }
         Ok(Found { scale: found.stored.map(|bytes| (index, bytes)), figures })
     }
@@ -243,21 +243,30 @@ impl Job<'_> {
 
     /// Writes the codes that are in the piece.
     fn write(&self, codes: &[u8], out: &mut [u8]) {
-        let (mut at, width) = (0, (self.columns.end - self.columns.start) as usize);
-        for row in 0..self.part.rows {
+        let width = (self.columns.end - self.columns.start) as usize;
+        for (row, codes) in (0..).zip(codes.chunks(width)) {
             let first = self.element(row, self.columns.start);
-            for (element, &code) in (first..).zip(&codes[at..at + width]) {
-                if !(self.piece.first..self.piece.end).contains(&element) {
-                    continue;
-                }
-                let place = (element - self.piece.first) as usize;
-                match self.format.codes {
-                    Codes::E4m3 => out[place] = code,
-                    Codes::E2m1 | Codes::Int4 if place.is_multiple_of(2) => out[place / 2] = code,
-                    Codes::E2m1 | Codes::Int4 => out[place / 2] |= code << 4,
-                }
+            let (from, to) = (first.max(self.piece.first), (first + width as u64).min(self.piece.end));
+            if from >= to {
+                continue;
             }
-            at += width;
+            let codes = &codes[(from - first) as usize..(to - first) as usize];
+            let place = (from - self.piece.first) as usize;
+            match self.format.codes {
+                Codes::E4m3 => out[place..place + codes.len()].copy_from_slice(codes),
+                Codes::E2m1 | Codes::Int4 => in_halves(codes, place, out),
+            }
+        }
+    }
+}
+
+/// Writes codes of four bits: an even one is the lower half of a byte and comes first.
+fn in_halves(codes: &[u8], place: usize, out: &mut [u8]) {
+    for (place, &code) in (place..).zip(codes) {
+        if place.is_multiple_of(2) {
+            out[place / 2] = code;
+        } else {
+            out[place / 2] |= code << 4;
         }
     }
 }
