@@ -44,10 +44,12 @@ fmt-workspace:
 fmt-others:
     rustfmt --check --edition 2024 benches/floor.rs fuzz/src/lib.rs fuzz/targets/*.rs
 
-# clippy; a warning is an error
+# clippy, for the workspace and the fuzz targets; a warning is an error. libFuzzer itself, which is C++, is left out
 [group('parts')]
 clippy:
     cargo clippy --workspace --all-targets -- -D warnings
+    CUSTOM_LIBFUZZER_PATH=none/libnone.a CARGO_TARGET_DIR=target/fuzz \
+        cargo clippy --manifest-path fuzz/Cargo.toml --bins -- -D warnings
 
 # ruff, as a linter and as a formatter
 [group('parts')]

@@ -31,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
     let mut frame = frame.to_vec();
     frame.extend(xxh3_64_with_seed(&frame, frame_seed(1, palette, 0)).to_le_bytes());
     let (shard, begin, seed) = (0, palette.len() as u64, 1);
-    let packed = Packed { shard, begin, float, wide, elements, ends: vec![frame.len() as u64], magnitudes, seed };
+    let packed = Packed { shard, begin, float, wide, elements, ends: [frame.len() as u64].into(), skip: 0, magnitudes, seed };
     let Some(whole) = unpack(&packed, [palette, &frame], 0, elements) else { return };
     let size = packed.unpacked().size();
     let part = unpack(&packed, [palette, &frame], elements / 3, elements).expect("was accepted");
@@ -44,6 +44,6 @@ fuzz_target!(|data: &[u8]| {
     let (mut again, own) = (Vec::new(), Palette::default());
     let block = Block { float, exact: &exact };
     Packer::default().pack(Isa::detect(), block, &own, frame_seed(1, &[], 0), &mut again);
-    let packed = Packed { begin: 0, ends: vec![again.len() as u64], magnitudes: 0, ..packed };
+    let packed = Packed { begin: 0, ends: [again.len() as u64].into(), magnitudes: 0, ..packed };
     assert_eq!(unpack(&packed, [&[], &again], 0, elements).expect("was just packed"), whole);
 });
