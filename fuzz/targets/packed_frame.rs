@@ -31,7 +31,8 @@ fuzz_target!(|data: &[u8]| {
     let mut frame = frame.to_vec();
     frame.extend(xxh3_64_with_seed(&frame, frame_seed(1, palette, 0)).to_le_bytes());
     let (shard, begin, seed) = (0, palette.len() as u64, 1);
-    let packed = Packed { shard, begin, float, wide, elements, ends: [frame.len() as u64].into(), skip: 0, magnitudes, seed };
+    let packed =
+        Packed { shard, begin, float, wide, elements, ends: [frame.len() as u64].into(), skip: 0, magnitudes, seed };
     let Some(whole) = unpack(&packed, [palette, &frame], 0, elements) else { return };
     let size = packed.unpacked().size();
     let part = unpack(&packed, [palette, &frame], elements / 3, elements).expect("was accepted");
