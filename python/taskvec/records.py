@@ -113,6 +113,8 @@ class Effect(Record):
     """Share of elements whose value differs from the target's, 0 to 1."""
     survival: float | None
     """Share of the elements with α·v ≠ 0 that changed, 0 to 1."""
+    grid_noise: float | None
+    """Share of ‖v‖² that is, at most, noise of quantised donors' grids, 0 to 1; None without such."""
     nonfinite_inputs: int | None
     """Number of elements with an infinity or NaN in an input."""
     overflowed: int | None

@@ -38,6 +38,7 @@ def written(result: WriteResult) -> Iterator[str]:
         ("cosine", _figure(effect.cosine)),
         ("changed", _share(effect.changed)),
         ("survival", _share(effect.survival)),
+        ("grid noise", _share(effect.grid_noise)),
         ("codes", _codes(result.requantised)),
         ("bf16 output", _kept(result.requantised)),
         ("non-finite", _count(effect.nonfinite_inputs, "element") if effect.nonfinite_inputs else None),

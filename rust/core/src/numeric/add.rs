@@ -84,7 +84,7 @@ fn sum(isa: Isa, terms: &[Term], first: u64, at: usize, d: &mut [f32], other: &m
 
 /// The difference `d` of one term, for the part that starts at element `at` of the call; `first` is the index within the
 /// tensor of the call's first element.
-pub(super) fn difference(isa: Isa, term: &Term, first: u64, at: usize, d: &mut [f32]) {
+pub(crate) fn difference(isa: Isa, term: &Term, first: u64, at: usize, d: &mut [f32]) {
     simd::widen(isa, term.minuend.float, term.minuend.bytes_of(at, d.len()), d);
     term.exceptions.iter().for_each(|exceptions| exceptions.replace(first + at as u64, d));
     if let Some(subtrahend) = term.subtrahend {

@@ -89,6 +89,20 @@ impl Codes {
         }
     }
 
+    /// The code of the distance between the neighbours of a code.
+    #[inline(always)]
+    pub fn step(self, code: u8) -> u8 {
+        match self {
+            // The exponents 0 and 1 have the same distance, the smallest code. Small powers of two have no leading one.
+            Self::E4m3 => match (code & 0x7F) >> 3 {
+                exponent @ 0..4 => 1 << exponent.saturating_sub(1),
+                exponent => (exponent - 3) << 3,
+            },
+            Self::E2m1 => 1 << ((code & 7) >> 1).saturating_sub(1),
+            Self::Int4 => 9,
+        }
+    }
+
     /// The code of a value, to nearest, ties to even; what is too large becomes the largest. Only E4M3 has a code for
     /// NaN.
     #[inline(always)]
@@ -150,6 +164,40 @@ pub fn e8m0(code: u8) -> f32 {
         255 => 0x7FC0_0000,
         code => u32::from(code) << 23,
     })
+}
+
+/// How much of Σ d² is there only because `d` is a difference of values on coarse grids, at most. `steps` are the
+/// distances of neighbouring grid values: the minuend's and the subtrahend's, 0 for one that is on no grid.
+///
+/// Rounding to a grid of step u adds an error of variance u²/12, and two independent ones add up. Values on the same grid
+/// err alike where they differ by less than a step, so that some differences are a whole step and the others 0. A mean
+/// of magnitudes is right in spite of that, and Σ d² less that of equal magnitudes, (Σ |d|)² / n, is a bound, too.
+/// The smaller one counts. Elements that are not finite are left out.
+pub(crate) fn grid_noise(d: &[f32], steps: [&[f32]; 2]) -> f64 {
+    #[derive(Default)]
+    struct Sums {
+        n: f64,
+        absolute: f64,
+        squares: f64,
+        grid: f64,
+    }
+    let mut alike = Sums::default();
+    let mut apart = Sums::default();
+    for ((&d, &one), &other) in d.iter().zip(steps[0]).zip(steps[1]) {
+        if !(d.is_finite() && one.is_finite() && other.is_finite()) {
+            continue;
+        }
+        // Grids whose steps differ by a power of two have the same points, but for the range.
+        let same = (one.to_bits() ^ other.to_bits()) & 0x7F_FFFF == 0 && one != 0.0 && other != 0.0;
+        let sums = if same { &mut alike } else { &mut apart };
+        let [d, one, other] = [d, one, other].map(f64::from);
+        sums.n += 1.0;
+        sums.absolute += d.abs();
+        sums.squares += d * d;
+        sums.grid += (one * one + other * other) / 12.0;
+    }
+    let spread = alike.squares - alike.absolute * alike.absolute / alike.n.max(1.0);
+    spread.max(0.0).min(alike.grid) + apart.squares.min(apart.grid)
 }
 
 /// Consecutive codes of one row, whose scales change every `group` codes. The first code is number `first` of its group
@@ -232,6 +280,32 @@ mod tests {
             assert_eq!(value.is_sign_negative(), code > 7);
             assert_eq!(int4(code), f32::from(code) - 8.0);
         }
+    }
+
+    #[test]
+    fn a_step_is_the_distance_to_the_next_value() {
+        for kind in ALL {
+            let codes = ascending(kind);
+            let positive: Vec<_> = codes.iter().filter(|(x, _)| x.is_sign_positive()).collect();
+            for pair in positive.windows(2).filter(|pair| pair[0].0 < pair[1].0) {
+                let [(low, code), (high, _)] = [pair[0], pair[1]];
+                assert_eq!(kind.value(kind.step(*code)), high - low, "{kind:?} {code}");
+            }
+        }
+        assert_eq!(Codes::E4m3.step(0x80 | 0x31), Codes::E4m3.step(0x31));
+    }
+
+    #[test]
+    fn noise_of_a_grid_is_bounded_in_two_ways() {
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+        // The same grid, one of four differs by a step: 1 − 1/4 of the square.
+        close(grid_noise(&[0.0, 0.5, 0.0, 0.0], [&[0.5; 4], &[1.0; 4]]), 0.25 * 0.75_f64.min(4.0 * 1.25 / 12.0 / 0.25));
+        // Far apart: what two grids add.
+        close(grid_noise(&[8.0, -1.0], [&[0.5; 2]; 2]), 2.0 * 0.5 / 12.0);
+        // One grid only, and grids of other points.
+        close(grid_noise(&[8.0, 0.0], [&[0.5; 2], &[0.0; 2]]), 2.0 * 0.25 / 12.0);
+        close(grid_noise(&[0.1, 0.0], [&[0.5; 2], &[0.7; 2]]), f64::from(0.1_f32).powi(2));
+        close(grid_noise(&[f32::NAN], [&[0.5], &[0.5]]), 0.0);
     }
 
     /// All codes of a format that are numbers, ascending by value.

@@ -33,11 +33,13 @@ pub struct Stats {
     pub e2: f64,
     /// Σ e·v.
     pub ev: f64,
+    /// How much of Σ v² is, at most, noise of the grids of quantised donors.
+    pub noise2: f64,
 }
 
 impl Stats {
     /// The length of [`Stats::to_bytes`].
-    pub const BYTES: usize = 72;
+    pub const BYTES: usize = 80;
 
     /// Appends the figures of the elements that follow.
     pub fn add(&mut self, other: &Self) {
@@ -50,13 +52,14 @@ impl Stats {
         self.v2 += other.v2;
         self.e2 += other.e2;
         self.ev += other.ev;
+        self.noise2 += other.noise2;
     }
 
     /// The fields in their order, little-endian.
     pub fn to_bytes(&self) -> [u8; Self::BYTES] {
         let counts =
             [self.elements, self.nonfinite_inputs, self.overflowed, self.requested, self.changed, self.survived];
-        let sums = [self.v2, self.e2, self.ev].map(f64::to_bits);
+        let sums = [self.v2, self.e2, self.ev, self.noise2].map(f64::to_bits);
         let mut bytes = [0; Self::BYTES];
         for (bytes, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(counts.into_iter().chain(sums)) {
             *bytes = word.to_le_bytes();
@@ -78,6 +81,7 @@ impl Stats {
             v2: sum(6),
             e2: sum(7),
             ev: sum(8),
+            noise2: sum(9),
         }
     }
 

@@ -23,6 +23,9 @@ pub struct Effect {
     pub changed: Option<f64>,
     /// Of the elements with α·v ≠ 0, the fraction whose output differs from the rounded target.
     pub survival: Option<f64>,
+    /// Of ‖v‖², or with several vectors of that of their sum, the share that is at most noise of the grids of
+    /// quantised donors; null without such donors.
+    pub grid_noise: Option<f64>,
     /// Elements with Inf or NaN in an input.
     pub nonfinite_inputs: u64,
     /// Elements that became Inf or NaN from finite inputs.
@@ -34,6 +37,7 @@ pub struct Effect {
 pub struct Sum {
     stats: Stats,
     requested2: f64,
+    noise2: f64,
     product: f64,
     several: bool,
 }
@@ -46,14 +50,15 @@ impl Sum {
         let alpha = f64::from(alpha.unwrap_or(1.0));
         self.stats.add(stats);
         self.requested2 += alpha * alpha * stats.v2;
+        self.noise2 += alpha * alpha * stats.noise2;
         self.product += alpha * stats.ev;
     }
 
     /// The figures of an extracted vector. There is no target, so most figures are null.
     pub fn of_vector(&self) -> Effect {
         let Stats { elements, changed, nonfinite_inputs, overflowed, v2, .. } = self.stats;
-        let changed = ratio(changed as f64, elements as f64);
-        Effect { norm_v: Some(v2.sqrt()), changed, nonfinite_inputs, overflowed, ..Effect::default() }
+        let (changed, grid_noise) = (ratio(changed as f64, elements as f64), self.noise());
+        Effect { norm_v: Some(v2.sqrt()), changed, grid_noise, nonfinite_inputs, overflowed, ..Effect::default() }
     }
 
     /// The figures.
@@ -67,9 +72,14 @@ impl Sum {
             cosine: ratio(self.product, (e2.sqrt()) * self.requested2.sqrt()),
             changed: ratio(changed as f64, elements as f64),
             survival: ratio(survived as f64, requested as f64),
+            grid_noise: self.noise(),
             nonfinite_inputs,
             overflowed,
         }
+    }
+
+    fn noise(&self) -> Option<f64> {
+        ratio(self.noise2, self.requested2).filter(|&share| share > 0.0)
     }
 }
 
@@ -142,6 +152,12 @@ impl Effect {
         if let Some(gain) = self.gain.filter(|gain| rounded && (gain - 1.0).abs() > GAIN_TOLERANCE) {
             warnings.push(format!(
                 "because of rounding, the effective gain along the vector is {gain:.3} instead of 1; use --rounding stochastic or --dtype f32 to preserve it"
+            ));
+        }
+        if let Some(share) = self.grid_noise {
+            warnings.push(format!(
+                "donors are quantised: up to {:.0} % of the vector's squared norm is rounding noise of their formats, not something that was learnt; take unquantised donors if there are any",
+                share * 100.0
             ));
         }
         if self.nonfinite_inputs > 0 {

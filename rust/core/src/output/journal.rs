@@ -15,7 +15,7 @@ use crate::engine::window::{BlockRecord, Found, FrameRecord, Outcome, Rescaled};
 use crate::error::{Error, Result};
 use crate::numeric::stats::Stats;
 
-const MAGIC: &[u8; 16] = b"taskvec journal3";
+const MAGIC: &[u8; 16] = b"taskvec journal4";
 const START: u64 = 32;
 /// Far more than any record has. A larger length can only come from a torn record.
 const MAX_RECORD: u32 = 1 << 30;

@@ -25,6 +25,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::NUMERIC_SPEC;
 use crate::checkpoint::shard::{OnDisk, Store};
+use crate::codec::derived::Made;
 use crate::codec::scaled::encode::Scales;
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -193,6 +194,8 @@ impl Plan {
             inputs,
         };
         plan.count()?;
+        let note = on_grids(&plan.inputs).filter(|_| plan.counts.combined > 0);
+        plan.notes.extend(note);
         Ok(plan)
     }
 
@@ -316,6 +319,21 @@ fn nothing(inputs: &Inputs) -> Vec<String> {
         .map(|(origin, _)| &inputs.list[input(origin) as usize])
         .map(|input| format!("{} ({}) is 0 everywhere and adds nothing", input.role, input.checkpoint.label))
         .collect()
+}
+
+/// A note on donors whose values are rounded to the grids of their formats.
+fn on_grids(inputs: &Inputs) -> Option<String> {
+    let scaled = |input: &&Input| {
+        let made = input.checkpoint.made.iter().flatten();
+        made.filter(|made| matches!(made, Made::Scaled(_))).count() > 0
+    };
+    let roles: Vec<&str> = inputs.list.iter().skip(1).filter(scaled).map(|input| input.role.as_str()).collect();
+    (!roles.is_empty()).then(|| {
+        format!(
+            "{}: quantised; how much of the vector is rounding noise of its donors' formats is measured by the run, and by `taskvec advise` (not for matrices that are stored transposed)",
+            roles.join(", ")
+        )
+    })
 }
 
 /// A note on what cannot be verified about streamed inputs.

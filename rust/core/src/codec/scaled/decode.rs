@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::{Format, Global, ScaleType, Scaled};
+use super::{Codes, Format, Global, ScaleType, Scaled};
 use crate::numeric::convert::{bf16_to_f32, f16_to_f32};
 use crate::numeric::quantised::{e4m3, e8m0};
 use crate::numeric::simd::{self, Isa};
@@ -43,11 +43,35 @@ impl Scaled {
         global: Option<&[u8]>,
         out: &mut [u8],
     ) {
+        self.make(What::Values, isa, (loaded, first), [codes, scales], global, out);
+    }
+
+    /// As [`Scaled::decode_part`], but instead of each value the distance between its neighbours: the step of its grid.
+    pub fn steps_part(
+        &self,
+        isa: Isa,
+        (loaded, first): (u64, u64),
+        bytes: [&[u8]; 2],
+        global: Option<&[u8]>,
+        out: &mut [u8],
+    ) {
+        self.make(What::Steps, isa, (loaded, first), bytes, global, out);
+    }
+
+    fn make(
+        &self,
+        what: What,
+        isa: Isa,
+        (loaded, first): (u64, u64),
+        [codes, scales]: [&[u8]; 2],
+        global: Option<&[u8]>,
+        out: &mut [u8],
+    ) {
         if out.is_empty() {
             return;
         }
         let global = global.and_then(|bytes| bytes.first_chunk()).map(|bytes| f32::from_le_bytes(*bytes));
-        let mut source = Source { isa, format: &self.format, codes, scales, global, wide: Vec::new(), row: None };
+        let mut source = Source { what, isa, format: &self.format, codes, scales, global, wide: Vec::new(), row: None };
         if self.format.transposed {
             source.transposed(first, out);
         } else {
@@ -56,7 +80,15 @@ impl Scaled {
     }
 }
 
+/// What is made of a code and its scale.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Values,
+    Steps,
+}
+
 struct Source<'a> {
+    what: What,
     isa: Isa,
     format: &'a Format,
     codes: &'a [u8],
@@ -101,7 +133,19 @@ impl Source<'_> {
         let codes = &self.codes[(at + skip) * self.format.codes.bits() as usize / 8..];
         let first = self.row.map_or(0, |(_, first)| first);
         let (group, last) = (from / width - first, (from + out.len() / 4 - 1) / width - first);
-        simd::dequantise(self.isa, self.format.codes, codes, from % width, width, &self.wide[group..=last], out);
+        let (kind, scales) = (self.format.codes, &self.wide[group..=last]);
+        if self.what == What::Values {
+            simd::dequantise(self.isa, kind, codes, from % width, width, scales, out);
+            return;
+        }
+        let of_byte = |&byte: &u8| match kind {
+            Codes::E4m3 => kind.step(byte),
+            Codes::E2m1 | Codes::Int4 => kind.step(byte & 15) | kind.step(byte >> 4) << 4,
+        };
+        let odd = from % width % 2;
+        let bytes = if kind.bits() == 8 { out.len() / 4 } else { (odd + out.len() / 4).div_ceil(2) };
+        let steps: Vec<u8> = codes[..bytes].iter().map(of_byte).collect();
+        simd::dequantise(self.isa, kind, &steps, from % width, width, scales, out);
     }
 
     fn straight(&mut self, loaded: u64, first: u64, out: &mut [u8]) {

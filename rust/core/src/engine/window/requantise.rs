@@ -104,7 +104,7 @@ pub(super) fn requantise(
     let (format, isa) = (&*into.format, run.isa());
     let scales = plan.options.requantise.unwrap_or_default();
     for part in parts(format, piece) {
-        run.values(&part.rows_of(format), &mut tools.part);
+        let noise2 = run.values(&part.rows_of(format), &mut tools.part);
         let counted = part.first >= piece.first;
         let mut figures = Requantised::default();
         tools.o.resize(tools.part.t.len(), 0.0);
@@ -137,7 +137,8 @@ pub(super) fn requantise(
         as_bf16(r, wide);
         as_bf16(t, base);
         figures.plain = of_values(isa, t, base, v, wide, run.scale_of_request());
-        let stats = of_values(isa, t, t, v, o, run.scale_of_request());
+        let mut stats = of_values(isa, t, t, v, o, run.scale_of_request());
+        (stats.noise2, figures.plain.noise2) = (noise2, noise2);
         let offset = piece.at + (part.first - piece.first) * format.codes.bits() / 8;
         let record = &mut outcome.blocks[piece.block + (offset / BLOCK - piece.at / BLOCK) as usize];
         add(&mut record.stats, piece.tensor, stats, Stats::add);

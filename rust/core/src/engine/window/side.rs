@@ -3,8 +3,10 @@
 use crate::codec::derived::{Encoded, TILE};
 use crate::codec::packed::unpack::Unpacker;
 use crate::codec::scaled::Scaled;
+use crate::numeric::add::difference;
 use crate::numeric::dtype::Float;
 use crate::numeric::operand::{Exceptions, Operand, Term};
+use crate::numeric::quantised::grid_noise;
 use crate::numeric::simd::Isa;
 
 /// An operand.
@@ -50,6 +52,16 @@ impl<'v> Side<'v> {
         }
     }
 
+    /// The steps of the grid of elements `[from, to)`, as f32: 0 of values that are not on one, or that are stored
+    /// transposed.
+    fn steps(&self, isa: Isa, first: u64, from: u64, to: u64) -> Vec<f32> {
+        let mut bytes = vec![0; (to - from) as usize * Float::F32.size()];
+        if let Self::Tiles { scaled, bytes: stored, global, .. } = self {
+            scaled.steps_part(isa, (first, from), *stored, *global, &mut bytes);
+        }
+        bytes.as_chunks().0.iter().map(|&step| f32::from_le_bytes(step)).collect()
+    }
+
     /// The bytes of all values, if they are of this type and were not decoded in tiles.
     pub fn whole(&self, float: Float) -> Option<&'v [u8]> {
         match self {
@@ -76,6 +88,21 @@ impl Sides<'_> {
             exceptions: &self.exceptions,
             alpha: self.alpha,
         }
+    }
+
+    /// How much of the squared difference is noise of the donors' grids: see [`grid_noise`].
+    pub fn noise(&mut self, isa: Isa, first: u64, from: u64, to: u64) -> f64 {
+        if !self.in_tiles() {
+            return 0.0;
+        }
+        let minuend = self.minuend.steps(isa, first, from, to);
+        let subtrahend = match &self.subtrahend {
+            Some(side) => side.steps(isa, first, from, to),
+            None => vec![0.0; minuend.len()],
+        };
+        let mut d = vec![0.0; minuend.len()];
+        difference(isa, &self.part(isa, first, from, to), from, 0, &mut d);
+        grid_noise(&d, [&minuend, &subtrahend])
     }
 
     /// Whether no more than [`TILE`] elements can be had at a time.

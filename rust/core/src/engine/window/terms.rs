@@ -109,18 +109,21 @@ impl<'v> Run<'v> {
         }
     }
 
-    /// Values of the elements of some ranges, one range after the other, before they are rounded.
-    pub fn values(&mut self, ranges: &[Range<u64>], to: &mut requantise::Values) {
+    /// Values of the elements of some ranges, one range after the other, before they are rounded. Returns how much of the
+    /// squared request is noise of the donors' grids.
+    pub fn values(&mut self, ranges: &[Range<u64>], to: &mut requantise::Values) -> f64 {
         let requantise::Values { t, r, v, random, bytes } = to;
         [&mut *t, &mut *r, &mut *v].into_iter().for_each(Vec::clear);
         random.clear();
         let (isa, first) = (self.isa, self.first);
-        let Values::Sum { target, terms } = &mut self.values else { return };
+        let Values::Sum { target, terms } = &mut self.values else { return 0.0 };
+        let mut noise2 = 0.0;
         let floats = |bytes: &[u8], to: &mut Vec<f32>| {
             to.extend(bytes.as_chunks().0.iter().map(|&x| f32::from_le_bytes(x)));
         };
         let tiled = ranges.iter().flat_map(|range| tiles(range.start, range.end, true));
         for (from, end) in tiled {
+            noise2 += noise(isa, terms, first, from, end);
             let target = target.part(isa, first, from, end);
             let mut part: Vec<Term> = terms.iter_mut().map(|term| term.part(isa, first, from, end)).collect();
             bytes.resize((end - from) as usize * Float::F32.size(), 0);
@@ -136,6 +139,7 @@ impl<'v> Run<'v> {
                 random.extend(philox::words(isa, key, from, (end - from) as usize));
             }
         }
+        noise2
     }
 
     /// Takes another factor for every term, and another rounding.
@@ -201,7 +205,11 @@ impl<'v> Run<'v> {
         };
         for (begin, end) in tiles(from, to, in_tiles) {
             let out = &mut out[(begin - from) as usize * size..(end - from) as usize * size];
-            let stats = stats.as_deref_mut();
+            let mut stats = stats.as_deref_mut();
+            if let (Values::Vector { terms } | Values::Sum { terms, .. }, Some(stats)) = (&mut self.values, &mut stats)
+            {
+                stats.noise2 += noise(isa, terms, first, begin, end);
+            }
             match &mut self.values {
                 Values::Copy(_) => {}
                 Values::Vector { terms } => {
@@ -216,6 +224,17 @@ impl<'v> Run<'v> {
             }
         }
     }
+}
+
+/// How much of the squared request is noise of the donors' grids, in elements `[from, to)`.
+fn noise(isa: Isa, terms: &mut [Sides], first: u64, from: u64, to: u64) -> f64 {
+    // The request of one term is its difference; that of several is the sum of theirs, each times its factor.
+    let several = terms.len() > 1;
+    let each = terms.iter_mut().map(|term| {
+        let factor = if several { f64::from(term.alpha) } else { 1.0 };
+        factor * factor * term.noise(isa, first, from, to)
+    });
+    each.sum()
 }
 
 /// The error for a tensor whose stored bytes cannot be decoded.
