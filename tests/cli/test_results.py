@@ -56,6 +56,7 @@ WRITTEN: dict[str, Any] = {
         "cosine": 0.99,
         "changed": 0.25,
         "survival": 0.5,
+        "grid_noise": None,
         "nonfinite_inputs": 0,
         "overflowed": 1,
     },

@@ -66,6 +66,7 @@ class Sums:
             "cosine": ratio(self.product, math.sqrt(self.e2 * self.requested2)),
             "changed": ratio(changed, count),
             "survival": ratio(survived, asked),
+            "grid_noise": None,
             "nonfinite_inputs": bad,
             "overflowed": over,
         }

@@ -76,7 +76,7 @@ def resumed(answer: tuple[int, str, str]) -> int:
 def test_a_killed_run_goes_on(
     way: tuple[str, ...], donors: tuple[Path, Path], straight: dict[str, str], out: Path
 ) -> None:
-    kill_midway(("extract", *donors, "-o", out, *SLOW_EXTRACT), out, 1500)
+    kill_midway(("extract", *donors, "-o", out, *SLOW_EXTRACT), out, 2000)
     assert {path.name for path in (out / PARTIAL).iterdir()} == {"files", "journal", "lock"}
     assert 0 < resumed(run(["extract", *donors, "-o", out, *way, "--json"])) < 6 * ELEMENTS
     assert sums(out) == straight

@@ -43,6 +43,7 @@ def effect(
         "cosine": cosine,
         "changed": 0.3,
         "survival": 0.9,
+        "grid_noise": None,
         "nonfinite_inputs": 0,
         "overflowed": 0,
     }

@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::checkpoint::tied;
 use crate::control::{Control, Phase};
 use crate::engine::gather::Sources;
 use crate::engine::reader::{PART, Reader};
@@ -62,7 +63,9 @@ fn digest(plan: &Plan, at: At, control: &Control) -> Result<impl PartialEq> {
 fn differ(plan: &Plan, head: At, embedding: At) -> Error {
     let input = &plan.inputs.list[head.input as usize];
     let (path, names) = (plan.inputs.path(head), [head, embedding].map(|at| &plan.inputs.tensor(at).name));
-    let why = if input.checkpoint.config.tied != Some(true) {
+    let why = if !tied::is_head(names[0]) {
+        "although it begins and ends alike, so it does not follow it; leave it out (--exclude) to copy it as it is"
+    } else if input.checkpoint.config.tied != Some(true) {
         "so it is a separate output head, but in other inputs the head is tied to the embedding; leave this one out (--exclude) if theirs should stay tied"
     } else if input.role == "target" {
         "although config.json ties the two; set tie_word_embeddings to false in it if the model has a separate output head"

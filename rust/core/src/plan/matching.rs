@@ -3,6 +3,7 @@
 //!
 //! Nothing is dropped silently: every tensor of every input is combined, copied with a note, or named in a problem.
 
+mod copies;
 mod graft;
 mod layouts;
 mod names;
@@ -43,9 +44,9 @@ pub struct Match {
 /// Two tensors of one input that must hold the same bytes. If they do not, the run stops before writing.
 #[derive(Clone, Copy, Debug)]
 pub struct SameBytes {
-    /// An output head that is stored although it is tied.
+    /// An output head that is stored although it is tied, or a copy that multi-token prediction keeps.
     pub head: At,
-    /// The embedding that it repeats.
+    /// The embedding, or the head, that it repeats.
     pub embedding: At,
 }
 
@@ -274,10 +275,11 @@ impl<'a> Matcher<'a> {
                 continue;
             }
             let embedding = tied::tied_embedding(self.inputs.base(), at.tensor);
-            let base = embedding.map_or(at, |tensor| At { tensor, ..at });
             if embedding.is_some() {
                 self.drop_tied(at);
             }
+            let embedding = embedding.map(|tensor| At { tensor, ..at });
+            let base = embedding.or_else(|| self.follows(at, views)).unwrap_or(at);
             let name = self.options.strip(self.name(base));
             let terms = self.terms(base, &name, views);
             self.found.matches.push(Match { tensor: at.tensor, from: base, terms });
