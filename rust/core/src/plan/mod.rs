@@ -12,6 +12,7 @@ pub mod inputs;
 pub mod layers;
 pub mod layout;
 pub mod matching;
+pub mod merge;
 pub mod operands;
 pub mod options;
 pub mod output;
@@ -35,8 +36,8 @@ use crate::plan::budget::{Budget, Need};
 use crate::plan::inputs::{Input, Inputs, Origin, Request};
 use crate::plan::layers::LayerFactor;
 use crate::plan::layout::Layout;
-use crate::plan::matching::SameBytes;
 use crate::plan::matching::problems::Problem;
+use crate::plan::matching::{Matching, SameBytes};
 use crate::plan::options::{Options, RoundingMode};
 use crate::plan::output::Output;
 use crate::source::Io;
@@ -158,21 +159,43 @@ impl Plan {
                     .into(),
             ));
         }
+        if request.document().is_some() {
+            merge::check_options(options)?;
+        }
         Inputs::open(request, options, control)
     }
 
-    fn build(request: Request, options: Options, inputs: Inputs, beside: Beside) -> Result<Self> {
-        let mut found = matching::match_inputs(&inputs, &options)?;
-        found.problems.extend(claims::problems(&options.claims, &inputs, &found));
+    /// Matches the inputs, and lays the output out unless there are problems.
+    fn matched(request: &Request, options: &Options, inputs: &mut Inputs) -> Result<(Matching, Layout)> {
+        let mut ways = None;
+        let mut found = match request.document() {
+            Some(document) => {
+                let (found, outline, how) = merge::match_inputs(document, inputs)?;
+                inputs.outline = Some(outline.into());
+                ways = Some(how);
+                found
+            }
+            None => matching::match_inputs(inputs, options)?,
+        };
+        found.problems.extend(claims::problems(&options.claims, inputs, &found));
         let matches = if found.problems.is_empty() { std::mem::take(&mut found.matches) } else { Vec::new() };
-        let layout = Layout::new(&inputs, matches, &options)?;
+        let layout = match ways {
+            Some(ways) => Layout::of_merge(inputs, matches, ways),
+            None => Layout::new(inputs, matches, options)?,
+        };
         allocator::give_back();
+        Ok((found, layout))
+    }
+
+    fn build(request: Request, options: Options, mut inputs: Inputs, beside: Beside) -> Result<Self> {
+        let (mut found, layout) = Self::matched(&request, &options, &mut inputs)?;
         let checkpoints: Vec<_> = inputs.list.iter().map(|input| &*input.checkpoint).collect();
         let (io, io_reason) = options.io.resolve(&checkpoints);
         let mut need = Need::of(&inputs, &layout, io);
         need.outputs = beside.outputs as u64;
         need.block_delivered = beside.block;
         need.fixed += layout.tensors.len() as u64 * beside.tensor + (need.outputs - 1) * layout.new_headers();
+        need.fixed += request.document().map_or(0, merge::Document::memory);
         let budget = Budget::new(&need, (options.budget(), options.most()), options.threads()?)?;
         found.notes.extend(streamed(&inputs));
         let mut plan = Self {
@@ -199,11 +222,11 @@ impl Plan {
     fn count(&mut self) -> Result<()> {
         let mut rounded = 0;
         for plan in &self.layout.tensors {
-            if !plan.terms.is_empty() {
+            if plan.is_combined() {
                 self.counts.combined += 1;
                 self.counts.elements += plan.combined();
                 rounded += u64::from(plan.dtype != Float::F32.dtype());
-            } else if plan.from.input != 0 {
+            } else if plan.from.input != 0 && self.inputs.outline.is_none() {
                 self.counts.grafted += 1;
             } else if !self.inputs.is_kept(plan) {
                 self.counts.converted += 1;
@@ -246,7 +269,13 @@ impl Plan {
         };
         let tied: Vec<_> = self.inputs.origins.iter().map(|(origin, _)| vector_tied(origin)).collect();
         let spec = (env!("CARGO_PKG_VERSION"), NUMERIC_SPEC);
-        let id = json!([spec, self.request.verb(), self.recipe(), inputs, tied, self.layout.packed]);
+        // The document of a merge may be long.
+        let document = self.request.document().map(merge::Document::digest);
+        let recipe = if document.is_some() { self.rounding() } else { self.recipe() };
+        let mut id = json!([spec, self.request.verb(), recipe, inputs, tied, self.layout.packed]);
+        if let (Some(document), Some(list)) = (document, id.as_array_mut()) {
+            list.push(document.into());
+        }
         xxh3_128(id.to_string().as_bytes())
     }
 
@@ -255,9 +284,22 @@ impl Plan {
         xxh3_128(identity(&self.inputs.list[0]).to_string().as_bytes())
     }
 
+    /// How results are rounded, for the manifest of a merge.
+    fn rounding(&self) -> Value {
+        match self.options.rounding {
+            RoundingMode::Stochastic => json!({"rounding": "stochastic", "seed": self.options.seed}),
+            RoundingMode::Nearest => json!({"rounding": "nearest", "seed": null}),
+        }
+    }
+
     /// The options that decide the output's bytes, for the manifest.
     pub fn recipe(&self) -> Value {
         let options = &self.options;
+        if let Some(document) = self.request.document() {
+            let mut recipe = self.rounding();
+            recipe["document"] = document.recipe();
+            return recipe;
+        }
         let alpha = |alpha: &crate::plan::options::Alpha| json!({"text": alpha.text, "bits": format!("0x{:08x}", alpha.value.to_bits())});
         let alphas: Vec<Value> = self.inputs.origins.iter().filter_map(|(_, a)| a.as_ref().map(alpha)).collect();
         let rules: Vec<Value> = options
