@@ -1,5 +1,7 @@
 //! What a caller asks for.
 
+mod recipe;
+
 use crate::plan::alpha::Alpha;
 use crate::plan::merge::{Document, Shared};
 use crate::storage::place::Place;

@@ -1,6 +1,7 @@
 //! What is asked for in a merge: a document that says, tensor by tensor, which inputs are merged, how, and under which
 //! name. The caller makes it from a configuration; here it is checked and matched with the inputs.
 
+mod layout;
 mod matching;
 mod operands;
 mod parameters;
