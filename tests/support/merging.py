@@ -25,7 +25,7 @@ SHAPES: dict[str, tuple[int, ...]] = {"a.37": (37,), "b.64x48": (64, 48), "c.96x
 def write(folder: Path, tensors: Mapping[str, torch.Tensor], shards: int = 1, **config: Any) -> Path:
     """A checkpoint folder with a config, in one file or in shards."""
     folder.mkdir(parents=True)
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    whole = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "torch_dtype": "bfloat16", **config}))
     if shards == 1:
         save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
