@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from merge_formulas import Array
-
     from merging import Tensors
 
 # λ, normalize, weights: of both signs, one that adds up to 0 with another, one that is no power of two.
@@ -86,7 +85,11 @@ def test_differences(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_nearswap_and_ram(dtype: torch.dtype, tmp_path: Path) -> None:
     folders, inputs = models(tmp_path, 3, dtype=dtype, kept=0.4)
-    merge([folders[0], folders[3]], document("nearswap", [inputs[0], inputs[3]], base=1, shared={"t": 1e-4}), tmp_path / "near")
+    merge(
+        [folders[0], folders[3]],
+        document("nearswap", [inputs[0], inputs[3]], base=1, shared={"t": 1e-4}),
+        tmp_path / "near",
+    )
     for name, out in loaded(tmp_path / "near").items():
         same(out, formulas.nearswap(values(inputs[3][name]), values(inputs[0][name]), 1e-4))
     merge(folders, document("ram", inputs, base=3), tmp_path / "ram")
@@ -115,7 +118,9 @@ EDGES = [1.0, 1.05, 0.999, 0.0, 1e-9, 1 / 37, 0.29, -1.0]
 def test_densities_at_the_edges(method: str, density: float, tmp_path: Path) -> None:
     shapes = {f"n{n}": (n,) for n in (1, 2, 3, 99, 100, 101)}
     folders, inputs = models(tmp_path, 1, shapes=shapes)
-    doc = document(method, inputs, base=1, shared={"normalize": False}, each=[{"weight": 1.0, "density": density}, None])
+    doc = document(
+        method, inputs, base=1, shared={"normalize": False}, each=[{"weight": 1.0, "density": density}, None]
+    )
     merge(folders, doc, tmp_path / "out")
     for name, out in loaded(tmp_path / "out").items():
         x, b = arrays(inputs, name)
@@ -124,7 +129,9 @@ def test_densities_at_the_edges(method: str, density: float, tmp_path: Path) -> 
         elif density <= 0:
             mask = np.zeros_like(b, bool)
         else:
-            mask = formulas.largest(x - b, density) if method == "ties" else formulas.band(x - b, density, 0.01)
+            mask = (
+                formulas.largest(x - b, density) if method == "ties" else formulas.band(x - b, density, 0.01)
+            )
         same(out, formulas.family(b, [x], [1.0], [mask], election=method == "ties", normalize=False))
 
 
@@ -153,7 +160,7 @@ def test_equal_magnitudes_keep_the_number_and_are_fair(tmp_path: Path) -> None:
 
 
 def test_election(tmp_path: Path) -> None:
-    """Plus wins a tie; a weight below 0 with normalize turns back to the model's own change; 0 never agrees."""
+    """Plus wins a tie; normalize turns a weight below 0 back to the own change; 0 never agrees."""
     base = {"w": torch.zeros(4)}
     one, two = {"w": torch.tensor([1.0, -1.0, 2.0, 0.0])}, {"w": torch.tensor([-1.0, 1.0, 0.0, 0.0])}
     folders = [write(tmp_path / name, t) for name, t in (("1", one), ("2", two), ("b", base))]
@@ -161,12 +168,16 @@ def test_election(tmp_path: Path) -> None:
     merge(folders, document("ties", [one, two, base], base=2, each=each), tmp_path / "tie")
     assert loaded(tmp_path / "tie")["w"].tolist() == [1, 1, 2, 0]
     for normalize, factor in ((True, 1.0), (False, -0.5)):
-        doc = document("ties", [one, base], base=1, shared={"normalize": normalize}, each=[{"weight": -0.5}, None])
+        doc = document(
+            "ties", [one, base], base=1, shared={"normalize": normalize}, each=[{"weight": -0.5}, None]
+        )
         merge([folders[0], folders[2]], doc, tmp_path / f"{normalize}")
         assert loaded(tmp_path / f"{normalize}")["w"].tolist() == [factor * x for x in one["w"].tolist()]
 
 
-@pytest.mark.parametrize("method", ["ties", "task_arithmetic", "sce", "ram", "linear", "slerp", "breadcrumbs"])
+@pytest.mark.parametrize(
+    "method", ["ties", "task_arithmetic", "sce", "ram", "linear", "slerp", "breadcrumbs"]
+)
 def test_values_that_are_no_numbers_are_counted_and_stay(method: str, tmp_path: Path) -> None:
     base = {"w": torch.full((64,), 0.5)}
     model = {"w": base["w"] + torch.linspace(0.01, 0.02, 64)}

@@ -11,6 +11,7 @@ import torch
 
 import merge_formulas as formulas
 from merging import close, document, loaded, merge, models, values
+from quantised.chance import words
 from taskvec.errors import TaskvecError
 
 if TYPE_CHECKING:
@@ -86,6 +87,24 @@ def test_masks_are_independent(tmp_path: Path) -> None:
         assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5 / a.size**0.5
 
 
+@pytest.mark.parametrize("method", ["dare_linear", "della"])
+def test_masks_are_those_of_philox(method: str, tmp_path: Path) -> None:
+    """By position: word `i` of the tensor's key, below the chance to be kept as a share of 2³²."""
+    folders, inputs = models(tmp_path, 2, shapes=SHAPES)
+    each = [{"density": 0.53}, {"density": 0.3}]
+    kept = masks(folders, inputs, each, method, tmp_path, seed=7)
+    for place, model in enumerate(kept):
+        for name, mask in model.items():
+            random = words(7, f"mask\0{place}\0{name}", mask.size).reshape(mask.shape)
+            p = np.full(mask.shape, np.float32(each[place]["density"]))
+            if method == "della":
+                delta = np.abs(values(inputs[place][name]) - values(inputs[2][name]))
+                rank = delta.argsort(-1, kind="stable").argsort(-1).astype(np.float32)
+                share = rank / np.float32(mask.shape[-1] - 1) * np.float32(2)
+                p = share * np.float32(0.15) + np.float32(each[place]["density"] - 0.15)
+            assert np.array_equal(mask, random < np.ceil(p.astype(np.float64) * 2.0**32))
+
+
 def test_della_keeps_by_rank_in_the_row(tmp_path: Path) -> None:
     folders, inputs = models(tmp_path, 1, shapes={"w": (2000, 100)})
     density, epsilon = 0.5, 0.3
@@ -111,7 +130,7 @@ def test_density_1_draws_nothing_and_needs_no_valid_epsilon(tmp_path: Path) -> N
 def test_what_della_refuses(tmp_path: Path) -> None:
     folders, inputs = models(tmp_path, 1)
     doc = document("della", inputs, base=1, each=[{"weight": 1.0, "density": 0.85}, None])
-    with pytest.raises(TaskvecError, match="density is 0.85 and epsilon 0.15"):
+    with pytest.raises(TaskvecError, match=r"density is 0\.85 and epsilon 0\.15"):
         merge(folders, doc, tmp_path / "out")
     # The tensor `d.1` is a row of one element.
     doc = document("della", inputs, base=1, each=[{"weight": 1.0, "density": 0.5}, None])

@@ -1,4 +1,4 @@
-"""The same bytes however the work is done: threads, memory, reads, instruction sets, kills in either phase."""
+"""The same bytes however it is done: threads, memory, reads, instruction sets, kills in either phase."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def f32(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 def doc_of(kind: str, inputs: list[Tensors], **members: Any) -> dict[str, Any]:
     method, shared, each = KINDS[kind]
     base = None if kind == "karcher" else 2
-    return document(method, inputs, base=base, shared=shared, each=[each or None, each or None, None], **members)
+    return document(
+        method, inputs, base=base, shared=shared, each=[each or None, each or None, None], **members
+    )
 
 
 def least(made: Made, doc: Mapping[str, Any], tmp_path: Path, **options: Any) -> int:

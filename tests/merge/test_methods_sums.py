@@ -68,7 +68,9 @@ def test_nuslerp(size: float, rows: bool, based: bool, tmp_path: Path) -> None:
         folders, inputs = folders[:2], inputs[:2]
     each: list[dict[str, Any] | None] = [{"weight": 0.6}, {"weight": 0.2}]
     each += [None] if based else []
-    doc = document("nuslerp", inputs, base=2 if based else None, shared={"nuslerp_flatten": not rows}, each=each)
+    doc = document(
+        "nuslerp", inputs, base=2 if based else None, shared={"nuslerp_flatten": not rows}, each=each
+    )
     merge(folders, doc, tmp_path / "out")
 
     def one(x: Array, y: Array) -> Array:

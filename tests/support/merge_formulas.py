@@ -1,7 +1,7 @@
 """What each merge method computes, in numpy, written from the formulas of mergekit 0.1.5 and of the papers.
 
-Arrays are float32 where a value is a weight, float64 where it is a sum over a tensor. `b` is the base, `xs` the
-other models. Masks are given where they are drawn.
+Arrays are float32 where a value is a weight, float64 where it is a sum over a tensor. `b` is the base, `xs`
+are the other models. Masks are given where they are drawn.
 """
 
 from __future__ import annotations

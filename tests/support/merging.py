@@ -26,7 +26,9 @@ def write(folder: Path, tensors: Mapping[str, torch.Tensor], shards: int = 1, **
     """A checkpoint folder with a config, in one file or in shards."""
     folder.mkdir(parents=True)
     whole = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "torch_dtype": "bfloat16", **config}))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "llama", "torch_dtype": "bfloat16", **config})
+    )
     if shards == 1:
         save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
         return folder
@@ -103,8 +105,8 @@ def check(folders: Sequence[Path], doc: Mapping[str, Any], **options: Any) -> di
 
 def merge(folders: Sequence[Path], doc: Mapping[str, Any], out: Path, **options: Any) -> dict[str, Any]:
     """Writes the merge and returns the core's answer."""
-    given = Options(**{"sync": False, **options})
-    return json.loads(_core.merge(folders, json.dumps(doc), str(out), given, "card", None))
+    options.setdefault("sync", False)
+    return json.loads(_core.merge(folders, json.dumps(doc), str(out), Options(**options), "card", None))
 
 
 def loaded(out: Path) -> Tensors:

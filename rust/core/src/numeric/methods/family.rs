@@ -225,17 +225,11 @@ impl<'r> ReadyFamily<'r> {
     ) {
         out.clear();
         out.extend(rows[model + 1].iter().zip(&rows[0]).map(|(&x, &b)| x - b));
-        let drop = |d: &mut f32, kept: bool| *d = if kept { *d } else { 0.0_f32.copysign(*d) };
-        let mut drop_by = |kept: &dyn Fn(u32, u64) -> bool| {
-            for (d, index) in out.iter_mut().zip(first..) {
-                drop(d, kept(key(*d), index));
-            }
-        };
         match self.keep[model] {
             Keep::All => {}
-            Keep::Nothing => drop_by(&|_, _| false),
-            Keep::Largest(mark) => drop_by(&|key, index| mark.within_greatest(key, index)),
-            Keep::Band(low, high) => drop_by(&|key, index| {
+            Keep::Nothing => keep(out, first, |_, _| false),
+            Keep::Largest(mark) => keep(out, first, |key, index| mark.within_greatest(key, index)),
+            Keep::Band(low, high) => keep(out, first, |key, index| {
                 low.is_none_or(|mark| !mark.after(key, index)) && high.is_none_or(|mark| mark.after(key, index))
             }),
             Keep::Drawn(threshold) => {
@@ -314,6 +308,20 @@ impl<'r> ReadyFamily<'r> {
             }
             *sum = if self.family.normalize { mix / if below == 0.0 { 1.0 } else { below } } else { mix };
         }
+    }
+}
+
+/// A difference, or where it is dropped 0 of its sign.
+#[inline(always)]
+fn drop(d: &mut f32, kept: bool) {
+    *d = if kept { *d } else { 0.0_f32.copysign(*d) };
+}
+
+/// Drops the differences that are not kept, by key and index.
+#[inline(always)]
+fn keep(differences: &mut [f32], first: u64, kept: impl Fn(u32, u64) -> bool) {
+    for (d, index) in differences.iter_mut().zip(first..) {
+        drop(d, kept(key(*d), index));
     }
 }
 
