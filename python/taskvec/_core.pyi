@@ -92,6 +92,16 @@ def graft(
 ) -> str:
     """Writes the target with tensors of the donors to the folder `out`: a `taskvec/result/1`."""
 
+def merge(
+    inputs: Sequence[Place],
+    document: str,
+    out: str,
+    options: Options,
+    card: str,
+    progress: Progress | None,
+) -> str:
+    """Writes what a document makes of the inputs to the folder `out`: a `taskvec/result/1`."""
+
 def sweep_transfer(
     target: Place,
     minuend: Place,
@@ -179,6 +189,9 @@ def check_transfer(
     options: Options,
 ) -> str:
     """What `transfer` would do, from headers and configs alone: a `taskvec/plan/1`."""
+
+def check_merge(inputs: Sequence[Place], document: str, out: str | None, options: Options) -> str:
+    """What `merge` would do: a `taskvec/plan/1`."""
 
 def check_graft(
     target: Place, donors: Sequence[tuple[Place, Sequence[str]]], out: str | None, options: Options

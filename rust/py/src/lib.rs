@@ -14,6 +14,7 @@ mod extract;
 mod graft;
 mod job;
 mod live;
+mod merge;
 mod reading;
 mod sweep;
 mod transfer;
@@ -34,6 +35,8 @@ mod _core {
     use super::graft::{check_graft, graft};
     #[pymodule_export]
     use super::live::{Live, live_apply, live_read, live_transfer};
+    #[pymodule_export]
+    use super::merge::{check_merge, merge};
     #[pymodule_export]
     use super::reading::{diff, inspect, inspect_to, kind, verify};
     #[pymodule_export]

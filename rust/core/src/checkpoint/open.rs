@@ -34,6 +34,15 @@ impl Kind {
         })
     }
 
+    /// Its name in a sentence.
+    pub const fn with_article(self) -> &'static str {
+        match self {
+            Self::Checkpoint => "a checkpoint",
+            Self::Vector => "a vector",
+            Self::Adapter => "an adapter",
+        }
+    }
+
     /// Its name in results.
     pub const fn name(self) -> &'static str {
         match self {

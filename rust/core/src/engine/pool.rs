@@ -2,7 +2,7 @@
 
 use crate::control::Control;
 use crate::engine::window::packing::Palettes;
-use crate::engine::window::{Shared, Window, Worker};
+use crate::engine::window::{Measuring, Shared, Window, Worker};
 use crate::engine::{schedule, tied_heads};
 use crate::error::Result;
 use crate::numeric::simd::Isa;
@@ -24,7 +24,8 @@ pub fn open<'p: 'a, 'a>(
     let sources = schedule::sources(plans, windows, control)?;
     tied_heads::compare(plan, &sources, isa, control)?;
     let (permits, palettes) = (Permits::new(plan.budget.threads), Palettes::new(plan));
-    Ok(Shared { plans: plans.to_vec(), sources, isa, permits, palettes })
+    let measuring = Measuring::default();
+    Ok(Shared { plans: plans.to_vec(), sources, isa, permits, palettes, measuring, control })
 }
 
 /// Does `work` on every window, several at a time, and hands the outcomes to `commit` in the order of the windows.

@@ -11,6 +11,7 @@ use crate::numeric::simd::Isa;
 use crate::plan::Plan;
 use crate::plan::inputs::At;
 use crate::plan::matching::SameBytes;
+use crate::text::quote;
 
 /// Compares every head that a plan takes for tied with its embedding.
 pub fn compare(plan: &Plan, sources: &Sources, isa: Isa, control: &Control) -> Result<()> {
@@ -62,6 +63,13 @@ fn digest(plan: &Plan, at: At, control: &Control) -> Result<impl PartialEq> {
 
 fn differ(plan: &Plan, head: At, embedding: At) -> Error {
     let input = &plan.inputs.list[head.input as usize];
+    if plan.request.document().is_some() {
+        let (name, other) = (quote(&plan.inputs.tensor(head).name), &plan.inputs.list[embedding.input as usize].role);
+        return Error::Mismatch(format!(
+            "{}: tensor {name} is no float tensor and differs from that of {other}, so it cannot be merged; take it from one of them",
+            plan.inputs.path(head).display()
+        ));
+    }
     let (path, names) = (plan.inputs.path(head), [head, embedding].map(|at| &plan.inputs.tensor(at).name));
     let why = if !tied::is_head(names[0]) {
         "although it begins and ends alike, so it does not follow it; leave it out (--exclude) to copy it as it is"

@@ -8,6 +8,8 @@
 //! ```
 
 mod exceptions;
+mod measuring;
+mod merged;
 mod outcome;
 mod packet;
 pub mod packing;
@@ -20,6 +22,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use self::exceptions::{LookedUp, disordered};
+pub use self::measuring::Measuring;
 pub use self::outcome::{BlockRecord, Found, FrameRecord, Outcome, Rescaled};
 pub use self::packet::{Packet, Part};
 use self::packing::{Packing, Palettes};
@@ -28,6 +31,7 @@ use self::terms::Run;
 pub use self::terms::damaged;
 use crate::checkpoint::vector;
 use crate::codec::packed::unpack::Unpacker;
+use crate::control::Control;
 use crate::engine::gather::{self, Gather, Loaded, Slot, Sources};
 use crate::error::Result;
 use crate::format::blocks::{self, BLOCK};
@@ -91,6 +95,10 @@ pub struct Shared<'p, 's> {
     pub permits: Permits,
     /// Of a vector that is packed.
     pub palettes: Palettes,
+    /// Of a merge.
+    pub measuring: Measuring<'p>,
+    /// Whether the job is to stop.
+    pub control: &'s Control,
 }
 
 impl<'p> Shared<'p, '_> {
@@ -157,10 +165,11 @@ pub fn compute<'p>(
     let file = &shared.plan().layout.files[window.file];
     let (begin, end) = window.range(file);
     let packed = shared.plan().layout.packed;
-    if packed {
-        for tensor in shared.plan().layout.overlapping(file, begin, end) {
+    for tensor in shared.plan().layout.overlapping(file, begin, end) {
+        if packed {
             packing::find_palette(shared, tensor, worker)?;
         }
+        measuring::ensure(shared, tensor, worker)?;
     }
     load(
         shared,
@@ -176,6 +185,7 @@ pub fn compute<'p>(
             for &plan in wanted {
                 outputs[plan].bytes()[DIRECT_ALIGNMENT..][..header.len()].copy_from_slice(&header);
             }
+            outcomes.iter_mut().for_each(|outcome| merged::record(shared, window, outcome));
             let mut misfits = Vec::new();
             for piece in pieces {
                 let mut run = Run::new(shared, piece, terms, loaded, made, &mut tools.unpackers)?;
@@ -377,7 +387,7 @@ fn header_bytes<'a>(
         (_, Some(bytes)) => bytes.into(),
         (HeaderSource::New(Some(bytes)), None) if begin < file.data_start => bytes[part].into(),
         (HeaderSource::New(None), None) if begin < file.data_start => {
-            plan.layout.new_header(file, plan.inputs.output, plan.inputs.base())[part].to_vec().into()
+            plan.layout.new_header(file, &plan.inputs)[part].to_vec().into()
         }
         _ => Cow::Borrowed(&[]),
     }

@@ -1,5 +1,8 @@
 //! What arithmetic on weights needs to know from `config.json`, and the changes that are made to it: dtypes, and no quantisation.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -70,17 +73,35 @@ impl Config {
     /// The file with every `dtype` and `torch_dtype` set to `dtype`, at the top level and in sub-configs. All other
     /// bytes stay as they are. `None` if there is no config.
     pub fn with_dtype(&self, dtype: Float) -> Option<Vec<u8>> {
-        Some(config_edits::edited(self.raw.as_deref()?, &|key, _| match key {
+        Some(config_edits::edited(self.raw.as_deref()?, &|path, _| match last(path) {
             "dtype" | "torch_dtype" => Edit::Replace(config_edits::name(dtype)),
             _ => Edit::Keep,
         }))
+    }
+
+    /// The file with other values for some members, each with its path (keys with dots between them) and a JSON text; and
+    /// the first path that it does not have. `None` if there is no config.
+    pub fn with_members<'a>(&self, members: &'a [(String, String)]) -> Option<(Vec<u8>, Option<&'a str>)> {
+        let found = RefCell::new(HashSet::new());
+        let text = config_edits::edited(self.raw.as_deref()?, &|path, _| {
+            let path = path.join(".");
+            match members.iter().find(|(wanted, _)| *wanted == path) {
+                Some((_, value)) => {
+                    found.borrow_mut().insert(path);
+                    Edit::Replace(value.clone().into_bytes().into())
+                }
+                None => Edit::Keep,
+            }
+        });
+        let missing = members.iter().map(|(path, _)| path.as_str()).find(|path| !found.borrow().contains(*path));
+        Some((text, missing))
     }
 
     /// The file without anything that says that weights are quantised, at the top level and in sub-configs. Types are
     /// set to `dtype`; without one, only those that are no types of plain weights become bfloat16. All other bytes stay
     /// as they are. `None` if there is no config.
     pub fn unquantised(&self, dtype: Option<Float>) -> Option<Vec<u8>> {
-        Some(config_edits::edited(self.raw.as_deref()?, &|key, value| match key {
+        Some(config_edits::edited(self.raw.as_deref()?, &|path, value| match last(path) {
             "dtype" | "torch_dtype" => match dtype {
                 Some(dtype) => Edit::Replace(config_edits::name(dtype)),
                 None if value.starts_with(b"\"float8") => Edit::Replace(config_edits::name(Float::Bf16)),
@@ -91,6 +112,11 @@ impl Config {
             _ => Edit::Keep,
         }))
     }
+}
+
+/// The key at the end of a path.
+fn last(path: &[String]) -> &str {
+    path.last().map_or("", String::as_str)
 }
 
 /// Collects every object inside a value, including the value itself.

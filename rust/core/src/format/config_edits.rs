@@ -1,5 +1,6 @@
 //! Changes to members of a JSON text that leave every other byte as it is.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::numeric::dtype::Float;
@@ -9,24 +10,24 @@ pub enum Edit {
     /// It stays.
     Keep,
     /// Its value is replaced.
-    Replace(&'static [u8]),
+    Replace(Cow<'static, [u8]>),
     /// It is taken out.
     Remove,
 }
 
 /// The name of a type in a config, in quotes.
-pub const fn name(dtype: Float) -> &'static [u8] {
-    match dtype {
+pub const fn name(dtype: Float) -> Cow<'static, [u8]> {
+    Cow::Borrowed(match dtype {
         Float::Bf16 => b"\"bfloat16\"",
         Float::F16 => b"\"float16\"",
         Float::F32 => b"\"float32\"",
-    }
+    })
 }
 
 /// The text with the edits that `edit` wants for members of the config: those of the top level and of sub-configs, each
-/// with its key and its value. The text has been parsed before, so it is valid JSON and its depth is bounded.
-pub fn edited(text: &[u8], edit: &dyn Fn(&str, &[u8]) -> Edit) -> Vec<u8> {
-    let mut walk = Walk { text, edit, changes: Vec::new() };
+/// with its path (its key is the last of it) and its value. The text has been parsed before, so it is valid JSON and its depth is bounded.
+pub fn edited(text: &[u8], edit: &dyn Fn(&[String], &[u8]) -> Edit) -> Vec<u8> {
+    let mut walk = Walk { text, edit, path: Vec::new(), changes: Vec::new() };
     walk.value(skip_space(text, 0), true);
     // Changes inside a member that is taken out fall away with it.
     walk.changes.sort_by_key(|(range, _)| (range.start, std::cmp::Reverse(range.end)));
@@ -36,7 +37,7 @@ pub fn edited(text: &[u8], edit: &dyn Fn(&str, &[u8]) -> Edit) -> Vec<u8> {
             continue;
         }
         out.extend_from_slice(&text[done..range.start.max(done)]);
-        out.extend_from_slice(new);
+        out.extend_from_slice(&new);
         done = range.end;
     }
     out.extend_from_slice(&text[done..]);
@@ -45,9 +46,11 @@ pub fn edited(text: &[u8], edit: &dyn Fn(&str, &[u8]) -> Edit) -> Vec<u8> {
 
 struct Walk<'a> {
     text: &'a [u8],
-    edit: &'a dyn Fn(&str, &[u8]) -> Edit,
+    edit: &'a dyn Fn(&[String], &[u8]) -> Edit,
+    /// The keys of the objects around the present value.
+    path: Vec<String>,
     /// Ranges of the text, and what replaces them.
-    changes: Vec<(Range<usize>, &'static [u8])>,
+    changes: Vec<(Range<usize>, Cow<'static, [u8]>)>,
 }
 
 impl Walk<'_> {
@@ -77,6 +80,7 @@ impl Walk<'_> {
             }
             let sub_config = in_config && key.ends_with("_config") && key != "quantization_config";
             let begin = at;
+            self.path.push(key);
             at = self.value(begin, sub_config);
             let end = at;
             at = skip_space(text, at);
@@ -84,7 +88,8 @@ impl Walk<'_> {
             if !last {
                 at = skip_space(text, at + 1);
             }
-            let edit = if in_config && object { (self.edit)(&key, &text[begin..end]) } else { Edit::Keep };
+            let edit = if in_config && object { (self.edit)(&self.path, &text[begin..end]) } else { Edit::Keep };
+            self.path.pop();
             match edit {
                 Edit::Keep => kept = Some(end),
                 Edit::Replace(new) => {
@@ -92,8 +97,8 @@ impl Walk<'_> {
                     kept = Some(end);
                 }
                 // With the comma after it, or if it is the last one, with that before it.
-                Edit::Remove if !last => self.changes.push((start..at, b"")),
-                Edit::Remove => self.changes.push((kept.unwrap_or(start)..end, b"")),
+                Edit::Remove if !last => self.changes.push((start..at, Cow::Borrowed(b""))),
+                Edit::Remove => self.changes.push((kept.unwrap_or(start)..end, Cow::Borrowed(b""))),
             }
             if last {
                 break;
@@ -126,7 +131,8 @@ mod tests {
     use super::*;
 
     fn without(text: &str) -> String {
-        let edit = |key: &str, _: &[u8]| if key.starts_with('x') { Edit::Remove } else { Edit::Keep };
+        let last = |path: &[String]| path.last().is_some_and(|key| key.starts_with('x'));
+        let edit = |path: &[String], _: &[u8]| if last(path) { Edit::Remove } else { Edit::Keep };
         String::from_utf8_lossy(&edited(text.as_bytes(), &edit)).into_owned()
     }
 

@@ -10,10 +10,11 @@ pub mod dtype;
 #[cfg(target_arch = "x86_64")]
 mod fused;
 pub(crate) mod loops;
+pub mod methods;
 pub mod operand;
 pub mod philox;
 pub mod quantised;
-pub(crate) mod requantise;
+pub mod select;
 pub mod simd;
 pub mod sparse;
 #[cfg(target_arch = "x86_64")]

@@ -9,8 +9,9 @@ use crate::numeric::dtype::Float;
 use crate::numeric::fused;
 use crate::numeric::loops::{self, COLUMNS, DEPTH};
 use crate::numeric::operand::Bf16Term;
+use crate::numeric::quantised::encode::{self, Extent, Met};
 use crate::numeric::quantised::{self, Codes};
-use crate::numeric::requantise::{self, Extent, Met};
+
 use crate::numeric::sparse::Values;
 #[cfg(target_arch = "x86_64")]
 use crate::numeric::sparse_avx2;
@@ -185,7 +186,7 @@ instantiate! {
 }
 
 instantiate! {
-    requantise:
+    encode:
     extent(old: &[f32], new: &[f32]) -> Extent;
     encode(
         kind: Codes,

@@ -143,6 +143,9 @@ impl Effect {
                 // Where the plan could tell (both donors are the same file, or the vector says so), it has warned
                 // already.
                 (Some(0.0), _) if warnings.is_empty() => warnings.push(NOTHING.into()),
+                (None, Some(0.0)) if plan.request.document().is_some() => {
+                    warnings.push("the merge changes nothing: its result is the base, or the first model".into());
+                }
                 (None, Some(0.0)) => warnings.push("the vectors add up to 0 everywhere, so nothing changes".into()),
                 _ => {}
             }
@@ -151,7 +154,8 @@ impl Effect {
         let rounded = plan.options.requantise.is_none();
         if let Some(gain) = self.gain.filter(|gain| rounded && (gain - 1.0).abs() > GAIN_TOLERANCE) {
             warnings.push(format!(
-                "because of rounding, the effective gain along the vector is {gain:.3} instead of 1; use --rounding stochastic or --dtype f32 to preserve it"
+                "because of rounding, the effective gain along the {} is {gain:.3} instead of 1; use --rounding stochastic or --dtype f32 to preserve it",
+                if plan.request.document().is_some() { "change that the merge makes" } else { "vector" }
             ));
         }
         if let Some(share) = self.grid_noise {

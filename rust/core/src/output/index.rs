@@ -34,8 +34,13 @@ pub fn build(plan: &Plan) -> Result<Option<(String, Vec<u8>)>> {
         let metadata = if plan.layout.packed { json!({}) } else { json!({"total_size": total}) };
         return encoded("vector", &base.place, &new(plan, metadata)).map(Some);
     }
-    if plan.layout.unquantised && (base.index.is_some() || plan.layout.files.len() > 1) {
+    // Other tensors than those of the target's own index, or other sizes.
+    let anew = plan.layout.unquantised || plan.inputs.outline.is_some();
+    if anew && (base.index.is_some() || plan.layout.files.len() > 1) {
         return encoded("model", &base.place, &new(plan, json!({"total_size": total}))).map(Some);
+    }
+    if anew {
+        return Ok(None);
     }
     let Some(raw) = base.index_again("model")? else { return Ok(None) };
     if !plan.layout.converted {
@@ -86,7 +91,7 @@ struct Tensors<'a>(&'a Plan);
 impl Serialize for Tensors<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let Self(plan) = *self;
-        let name = |tensor: &TensorPlan| &plan.inputs.base().tensors[tensor.tensor as usize].name;
+        let name = |tensor: &TensorPlan| &plan.inputs.outlined(tensor.tensor).name;
         let of_file = |file: &'_ OutFile| plan.layout.tensors[file.tensors.0..file.tensors.1].iter().map(name);
         let files = plan.layout.files.iter();
         serializer.collect_map(files.flat_map(|file| of_file(file).map(|tensor| (tensor, &file.name))))

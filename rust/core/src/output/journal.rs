@@ -137,6 +137,12 @@ fn encode(outcome: &Outcome) -> Vec<u8> {
         bytes.extend(tensor.to_le_bytes());
         bytes.extend(count.to_le_bytes());
     }
+    bytes.extend((outcome.measured.len() as u32).to_le_bytes());
+    for (tensor, measured) in &outcome.measured {
+        bytes.extend(tensor.to_le_bytes());
+        bytes.extend((measured.len() as u32).to_le_bytes());
+        bytes.extend(measured);
+    }
     // The exceptions themselves are in the spool files; the digests tell whether they are still intact there. Frames are
     // in the weight files, as other blocks are.
     bytes.extend(xxh3_64(&outcome.found.index).to_le_bytes());
@@ -172,9 +178,18 @@ fn decode(payload: &[u8]) -> Option<Outcome> {
     let counts = (0..u32::from_le_bytes(take(&mut rest)?))
         .map(|_| Some((u32::from_le_bytes(take(&mut rest)?), u64::from_le_bytes(take(&mut rest)?))))
         .collect::<Option<_>>()?;
+    let measured = (0..u32::from_le_bytes(take(&mut rest)?))
+        .map(|_| {
+            let (tensor, length) = (u32::from_le_bytes(take(&mut rest)?), u32::from_le_bytes(take(&mut rest)?));
+            let (bytes, left) = rest.split_at_checked(length as usize)?;
+            rest = left;
+            Some((tensor, bytes.to_vec()))
+        })
+        .collect::<Option<_>>()?;
     let index = take::<8>(&mut rest)?.to_vec();
     let value = take::<8>(&mut rest)?.to_vec();
-    rest.is_empty().then_some(Outcome { blocks, found: Found { counts, index, value }, frames: Vec::new(), rescaled })
+    let found = Found { counts, index, value };
+    rest.is_empty().then_some(Outcome { blocks, found, frames: Vec::new(), rescaled, measured })
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {

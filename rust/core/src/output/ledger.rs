@@ -36,6 +36,8 @@ pub struct Ledger<'a> {
     rescale: Rescale,
     /// How many blocks are finished, counted over all files.
     pub blocks: u64,
+    /// What an earlier run measured of tensors of a merge.
+    pub measured: Vec<(u32, Vec<u8>)>,
 }
 
 /// What a job writes in the order of its windows, beside the blocks that each window writes itself.
@@ -110,8 +112,9 @@ impl<'a> Ledger<'a> {
         let stats = vec![Stats::default(); plan.layout.tensors.len()];
         let again = plan.options.requantise.is_some();
         let requantised = vec![Requantised::default(); if again { plan.layout.tensors.len() } else { 0 }];
+        let measured = Vec::new();
         let rescale = if again { Rescale::of(plan) } else { Rescale::default() };
-        let mut ledger = Self { plan, journal, ordered, digests, stats, requantised, rescale, blocks: 0 };
+        let mut ledger = Self { plan, journal, ordered, digests, stats, requantised, rescale, blocks: 0, measured };
         if going_on {
             ledger.recall(staging, control)?;
         }
@@ -132,13 +135,14 @@ impl<'a> Ledger<'a> {
             _ => self.sound_blocks(staging, &claimed, control)?,
         };
         let mut journal_end = 0;
-        let Self { plan, journal, ordered, digests, stats, requantised, blocks, .. } = self;
+        let Self { plan, journal, ordered, digests, stats, requantised, blocks, measured, .. } = self;
         journal.replay(|outcome, end| {
             let fits = *blocks + outcome.blocks.len() as u64 <= sound;
             if !fits || !ordered.recall(&outcome)? {
                 return Ok(false);
             }
             take_over(plan, digests, (stats, requantised), blocks, &outcome);
+            measured.extend(outcome.measured);
             journal_end = end;
             Ok(true)
         })?;

@@ -135,6 +135,8 @@ fn figures(plan: &Plan, sum: &Sum) -> Effect {
 /// The factor of a tensor to which at most one vector was applied; `None` if there were several.
 fn alpha(tensor: &TensorPlan) -> Option<f32> {
     match tensor.terms[..] {
+        // The request of a merge is the change that it computed.
+        _ if tensor.recipe.is_some() => None,
         [] => Some(1.0),
         [term] => Some(term.alpha),
         _ => None,

@@ -7,12 +7,13 @@ use std::io::{Read, Write};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::blocks::{self, BLOCK, FileDigest};
-use crate::format::config;
+use crate::format::config::{self, Config};
 use crate::format::index::index_name;
 use crate::output::index;
 use crate::output::manifest::FileEntry;
 use crate::output::staging::Staging;
 use crate::plan::Plan;
+use crate::plan::merge::Document;
 use crate::plan::output::Output;
 use crate::storage::place::Place;
 use crate::system::os;
@@ -70,10 +71,25 @@ fn rewritten(plan: &Plan, name: &str) -> Option<Vec<u8>> {
         return None;
     }
     let (config, dtype) = (&plan.inputs.base().config, plan.options.dtype);
+    if let Some(document) = plan.request.document() {
+        return of_merge(plan, document);
+    }
     if plan.layout.unquantised {
         return config.unquantised(dtype);
     }
     dtype.and_then(|dtype| config.with_dtype(dtype))
+}
+
+/// The new bytes of a merge's `config.json`; `None` if it stays as it is.
+fn of_merge(plan: &Plan, document: &Document) -> Option<Vec<u8>> {
+    let config = &plan.inputs.base().config;
+    let typed = match (plan.layout.unquantised, document.dtype) {
+        (true, dtype) => config.unquantised(dtype),
+        (false, Some(dtype)) => config.with_dtype(dtype),
+        (false, None) => config.raw.clone().filter(|_| !document.config_edits.is_empty()),
+    };
+    let typed = Config { raw: typed, ..Config::default() };
+    typed.with_members(&document.config_edits).map(|(text, _)| text)
 }
 
 /// Begins to download what [`build`] will copy.

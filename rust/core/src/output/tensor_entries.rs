@@ -21,7 +21,7 @@ struct Entry<'a> {
     dtype: &'static str,
     /// `combined`, `converted`, `copied` or `grafted`.
     action: &'static str,
-    /// The role of the input that a grafted tensor comes from.
+    /// The role of the input that a grafted tensor comes from, or one that a merge copies.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,6 +58,7 @@ impl Serialize for Tensors<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { plan, finished } = *self;
         let (base, packed) = (plan.inputs.base(), plan.layout.packed);
+        let merged = plan.inputs.outline.is_some();
         let scaled = plan.inputs.origins.iter().any(|(_, alpha)| alpha.is_some());
         let figures = |effect: Effect| {
             let Effect { norm_v, changed, nonfinite_inputs, overflowed, .. } = effect;
@@ -71,15 +72,16 @@ impl Serialize for Tensors<'_> {
         let tensors = plan.layout.tensors.iter().zip(finished.stats).zip(requantised);
         serializer.collect_seq(tensors.map(|((tensor, stats), again)| {
             Entry {
-                name: &base.tensors[tensor.tensor as usize].name,
+                name: &plan.inputs.outlined(tensor.tensor).name,
                 dtype: if tensor.requantised { base.dtype_name(tensor.tensor) } else { tensor.dtype.name() },
-                action: match (tensor.terms.is_empty(), plan.inputs.is_kept(tensor)) {
-                    _ if tensor.from.input != 0 => "grafted",
+                action: match (!tensor.is_combined(), plan.inputs.is_kept(tensor)) {
+                    _ if tensor.from.input != 0 && !merged => "grafted",
                     (false, _) => "combined",
                     (true, false) => "converted",
                     (true, true) => "copied",
                 },
-                from: (tensor.from.input != 0).then(|| &*plan.inputs.list[tensor.from.input as usize].role),
+                from: (if merged { !tensor.is_combined() } else { tensor.from.input != 0 })
+                    .then(|| &*plan.inputs.list[tensor.from.input as usize].role),
                 alpha: (scaled && !tensor.terms.is_empty()).then(|| {
                     let alphas = tensor.terms.iter().map(|term| term.alpha);
                     if packed { Alphas::Long(alphas.map(f64::from).collect()) } else { Alphas::Short(alphas.collect()) }

@@ -1,10 +1,14 @@
 //! How the memory budget is spent: `headers + workers × (input buffer + output buffers)`. It does not depend on the size
 //! of a tensor or a shard.
 
+use std::ops::Range;
+
+use crate::checkpoint::Tensor;
 use crate::codec::packed::frame;
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::numeric::dtype::Dtype;
+use crate::numeric::methods::measure::Measure;
 use crate::numeric::stats::Stats;
 use crate::plan::inputs::Inputs;
 use crate::plan::layout::{Action, Layout, Span, TensorPlan};
@@ -66,7 +70,7 @@ impl Need {
     pub fn of(inputs: &Inputs, layout: &Layout, io: Io) -> Self {
         let inputs_known: u64 = inputs.list.iter().map(|input| input.checkpoint.memory()).sum();
         let terms: u64 = layout.tensors.iter().map(|plan| plan.terms.memory()).sum();
-        let planned = layout.tensors.len() as u64 * PER_TENSOR + terms + layout.new_headers();
+        let planned = layout.tensors.len() as u64 * PER_TENSOR + terms + layout.new_headers() + outlined(inputs);
         let lanes = inputs.list.iter().filter(|input| input.checkpoint.place.streams()).count() as u64;
         // Of an output that is packed: the length of each frame, as a number and as text, in each file once.
         let frames = if layout.packed { layout.blocks() * PER_FRAME } else { 0 };
@@ -80,8 +84,9 @@ impl Need {
             for number in 0..file.blocks() {
                 let (mut block_in, mut waiting) = (0, 0);
                 for place in layout.overlapping(file, number * BLOCK, (number + 1) * BLOCK) {
-                    let share = in_block(inputs, &layout.tensors[place], layout.packed, number);
+                    let share = in_block(inputs, layout, &layout.tensors[place], number);
                     block_in += share.read;
+                    need.read += share.measured;
                     waiting += share.waiting;
                     need.packing = need.packing.max(share.packing);
                     need.made = need.made.max(share.made);
@@ -94,6 +99,12 @@ impl Need {
                 need.block_waiting = need.block_waiting.max(waiting);
             }
         }
+        // One tensor at a time is measured.
+        let measured = layout.tensors.iter().filter_map(|plan| {
+            let blocks = plan.bytes().div_ceil(BLOCK) + 1;
+            layout.recipe(plan).map(|recipe| Measure::bytes(recipe, plan.elements, blocks))
+        });
+        need.fixed += measured.max().unwrap_or(0);
         if io != Io::Mmap || lanes > 0 {
             // A long read starts at an aligned address, and may be extended to aligned offsets on both sides.
             let pads = need.block_in / LONG as u64 * 3 * DIRECT_ALIGNMENT as u64;
@@ -108,6 +119,8 @@ impl Need {
 struct Share {
     /// Read from the inputs.
     read: u64,
+    /// Read once more from the inputs, because a merge measures the tensor first.
+    measured: u64,
     /// Decoded values.
     made: u64,
     /// What unpacking needs.
@@ -153,7 +166,7 @@ fn add(share: &mut Share, inputs: &Inputs, plan: &TensorPlan, span: Span) {
 }
 
 /// What a tensor needs in one block.
-fn in_block(inputs: &Inputs, plan: &TensorPlan, packed: bool, number: u64) -> Share {
+fn in_block(inputs: &Inputs, layout: &Layout, plan: &TensorPlan, number: u64) -> Share {
     let begin = plan.begin.max(number * BLOCK) - plan.begin;
     let end = plan.bytes().min((number + 1) * BLOCK - plan.begin);
     let scaled = inputs.scaled(plan.from);
@@ -175,17 +188,30 @@ fn in_block(inputs: &Inputs, plan: &TensorPlan, packed: bool, number: u64) -> Sh
     let (from, to) = (begin * 8 / bits, ((end * 8).div_ceil(bits)).min(plan.elements));
     let part = |span: Span| Span { begin: span.begin.max(from), end: span.end.min(to), ..span };
     let mut share = Share::default();
+    if let Some(recipe) = layout.recipe(plan).filter(|_| from < to) {
+        let Range { start: begin, end } = layout.decoded(plan, from, to);
+        add(&mut share, inputs, plan, Span { begin, end, action: Action::Combine });
+        share.measured = share.read * recipe.passes(plan.elements);
+        share.packing = recipe.scratch() + Measure::partial(recipe, plan.elements);
+        return share;
+    }
     for span in plan.spans(inputs).into_iter().map(part).filter(|span| span.begin < span.end) {
         add(&mut share, inputs, plan, span);
     }
     let elements = to.saturating_sub(from);
-    if packed {
+    if layout.packed {
         share.waiting = frame::longest(elements);
         share.packing = frame::packer_bytes(elements);
     } else if inputs.output == Output::Vector && plan.dtype == Dtype::BF16 {
         share.waiting = elements * EXCEPTION;
     }
     share
+}
+
+/// Bytes of memory of the tensors of a merge's output.
+fn outlined(inputs: &Inputs) -> u64 {
+    let tensors = inputs.outline.iter().flat_map(|outline| &outline.tensors);
+    tensors.map(|tensor| size_of::<Tensor>() as u64 + tensor.name.share()).sum()
 }
 
 /// Threads and buffers that a budget allows.

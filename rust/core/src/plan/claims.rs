@@ -13,7 +13,7 @@ pub fn problems(claims: &[Claim], inputs: &Inputs, found: &Matching) -> Vec<Prob
     let concerns = |claim: &Claim| {
         !found.problems.is_empty()
             || found.matches.iter().any(|found| {
-                let tensor = &inputs.base().tensors[found.tensor as usize];
+                let tensor = inputs.outlined(found.tensor);
                 // How many of its leading elements come from another input.
                 let grafted = (found.from.input != 0).then(|| tensor.elements());
                 found.terms.iter().map(|term| term.elements).chain(grafted).any(|elements| match claim.row {

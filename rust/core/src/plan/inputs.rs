@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::numeric::dtype::Dtype;
 use crate::plan::adapters;
 use crate::plan::layout::TensorPlan;
+use crate::plan::merge::Outline;
 use crate::plan::options::{Alpha, Options, parse_pattern};
 use crate::plan::output::Output;
 pub use crate::plan::request::Request;
@@ -86,6 +87,8 @@ pub struct Inputs {
     pub output: Output,
     /// Inputs whose tensors are grafted, each with the patterns of their names.
     pub grafts: Vec<(u32, Vec<Regex>)>,
+    /// The tensors of the output, if they are not those of the first input: of a merge, once it is matched.
+    pub outline: Option<Arc<Outline>>,
 }
 
 /// A target, with a note about code that it names and does not have.
@@ -98,7 +101,7 @@ impl Inputs {
     /// Opens every input and reads all headers.
     pub fn open(request: &Request, options: &Options, control: &Control) -> Result<Self> {
         let (list, origins, grafts) = Default::default();
-        let mut inputs = Self { list, origins, output: Output::Checkpoint, grafts };
+        let mut inputs = Self { list, origins, output: Output::Checkpoint, grafts, outline: None };
         match request {
             Request::Extract { minuend, subtrahend } => {
                 inputs.output = Output::Vector;
@@ -138,6 +141,20 @@ impl Inputs {
                     let donor = inputs.push(format!("donor{number}"), Checkpoint::open_stored(place, control)?);
                     let patterns = patterns.iter().map(|text| parse_pattern("--take", text));
                     inputs.grafts.push((donor, patterns.collect::<Result<_>>()?));
+                }
+            }
+            Request::Merge { inputs: places, document } => {
+                for (number, place) in places.iter().enumerate() {
+                    let kind = Kind::of(place)?;
+                    if kind != Kind::Checkpoint {
+                        let what = format!("is {}, and a merge takes whole models only", kind.with_article());
+                        return Err(Error::corrupt(&place.root, what));
+                    }
+                    let model = Checkpoint::open(place, control)?;
+                    inputs.push(
+                        document.role(number),
+                        if number == document.sidecars { with_code(model) } else { model },
+                    );
                 }
             }
             Request::Read { target } => drop(inputs.push("target", Checkpoint::open(target, control)?)),
@@ -289,7 +306,15 @@ impl Inputs {
 
     /// The input that gives the output its layout.
     pub fn base(&self) -> &Checkpoint {
-        &self.list[0].checkpoint
+        let input = self.outline.as_ref().map_or(0, |outline| outline.input);
+        &self.list[input as usize].checkpoint
+    }
+
+    /// The name and the shape of a tensor of the output, by its index there: in a merge in the outline, else in the first
+    /// input.
+    pub fn outlined(&self, tensor: u32) -> &Tensor {
+        let tensors = self.outline.as_ref().map_or(&self.base().tensors, |outline| &outline.tensors);
+        &tensors[tensor as usize]
     }
 
     /// A tensor's header entry.

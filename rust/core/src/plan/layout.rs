@@ -1,7 +1,6 @@
 //! Where every byte of the output is placed: files, tensors, blocks. The layout is complete before any byte is
 //! computed.
 
-use crate::checkpoint::Checkpoint;
 use crate::checkpoint::vector::Encoding;
 use crate::codec::packed::FRAME;
 use crate::codec::scaled::{Codes, Scaled};
@@ -9,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::format::header::Header;
 use crate::numeric::dtype::{Dtype, Float};
+use crate::numeric::methods::Recipe;
 use crate::plan::inputs::{At, Inputs};
 use crate::plan::matching::{Match, vector_dtype};
 use crate::plan::options::Options;
@@ -72,8 +72,10 @@ pub struct TensorPlan {
     pub requantised: bool,
     /// Where it begins in its file. In a packed file every tensor begins with a block of its own.
     pub begin: u64,
-    /// The summands; empty if the tensor is only copied or converted.
+    /// The summands; empty if the tensor is only copied or converted. In a merge, all operands but the first.
     pub terms: Terms,
+    /// How it is merged, as an index in [`Layout::recipes`].
+    pub recipe: Option<u32>,
 }
 
 /// What is done to a span of elements.
@@ -110,8 +112,16 @@ impl TensorPlan {
         self.bytes().div_ceil(BLOCK)
     }
 
+    /// Whether it gets arithmetic.
+    pub fn is_combined(&self) -> bool {
+        self.recipe.is_some() || !self.terms.is_empty()
+    }
+
     /// The elements that get arithmetic: those of the longest term.
     pub fn combined(&self) -> u64 {
+        if self.recipe.is_some() {
+            return self.elements;
+        }
         self.terms.iter().map(|term| term.elements).max().unwrap_or(0)
     }
 
@@ -122,6 +132,9 @@ impl TensorPlan {
         if self.requantised {
             let action = if self.terms.is_empty() { Action::Copy } else { Action::Combine };
             return vec![Span { begin: 0, end: self.elements, action }];
+        }
+        if self.recipe.is_some() {
+            return vec![Span { begin: 0, end: self.elements, action: Action::Combine }];
         }
         let mut ends: Vec<u64> = self.terms.iter().map(|term| term.elements).collect();
         ends.sort_unstable();
@@ -154,6 +167,8 @@ pub struct Layout {
     pub unquantised: bool,
     /// Whether each block is packed to a frame. Then offsets in files are those of the dense form.
     pub packed: bool,
+    /// How tensors of a merge are merged.
+    pub recipes: Vec<Recipe>,
 }
 
 impl Layout {
@@ -176,23 +191,26 @@ impl Layout {
                 None => (dtype, elements),
             };
             let requantised = scaled.is_some();
-            tensors.push(TensorPlan { tensor, from, dtype, elements, requantised, begin: 0, terms });
+            tensors.push(TensorPlan { tensor, from, dtype, elements, requantised, begin: 0, terms, recipe: None });
         }
         let converted = tensors.iter().any(|plan: &TensorPlan| !inputs.is_kept(plan));
         let unquantised = base.is_quantised() && options.requantise.is_none();
         let packed = inputs.output == Output::Vector && options.encoding == Encoding::Packed;
-        let mut layout = Self { files: Vec::new(), tensors, converted, unquantised, packed };
-        layout.place(inputs.output, base, converted || inputs.output == Output::Vector);
+        let recipes = Vec::new();
+        let mut layout = Self { files: Vec::new(), tensors, converted, unquantised, packed, recipes };
+        layout.place(inputs, converted || inputs.output == Output::Vector);
         Ok(layout)
     }
 
     /// Gives every tensor its place and every file its header.
-    fn place(&mut self, output: Output, base: &Checkpoint, new_headers: bool) {
+    pub(super) fn place(&mut self, inputs: &Inputs, new_headers: bool) {
+        let (output, base) = (inputs.output, inputs.base());
         let mut start = 0;
         let mut first_block = 0;
-        let shard = |plan: &TensorPlan| base.tensors[plan.tensor as usize].shard;
-        // Weights that are no longer quantised grow, and some files would become too long to share.
-        let most = if self.unquantised { MOST } else { u64::MAX };
+        let shard = |plan: &TensorPlan| inputs.outlined(plan.tensor).shard;
+        // Weights that are no longer quantised grow, as do shards of a merge whose layers are repeated, and some files would
+        // become too long to share.
+        let most = if self.unquantised || inputs.outline.is_some() { MOST } else { u64::MAX };
         let cuts = cuts(&self.tensors, base.shards.len() as u32, shard, most);
         let renamed = cuts.len() > base.shards.len();
         for (number, end) in cuts {
@@ -205,7 +223,7 @@ impl Layout {
             let (header, data_start) = if self.packed {
                 (HeaderSource::Last, 0)
             } else if new_headers {
-                let bytes = new_header(output, base, plans);
+                let bytes = new_header(inputs, plans);
                 let len = bytes.len() as u64;
                 (HeaderSource::New((len > BLOCK).then_some(bytes)), len)
             } else {
@@ -245,8 +263,8 @@ impl Layout {
     }
 
     /// The new header of a file.
-    pub fn new_header(&self, file: &OutFile, output: Output, base: &Checkpoint) -> Vec<u8> {
-        new_header(output, base, &self.tensors[file.tensors.0..file.tensors.1])
+    pub fn new_header(&self, file: &OutFile, inputs: &Inputs) -> Vec<u8> {
+        new_header(inputs, &self.tensors[file.tensors.0..file.tensors.1])
     }
 
     /// Bytes of the headers that are held in memory, because they are not copied from a file.
@@ -285,9 +303,10 @@ impl Layout {
 }
 
 /// The header of a file with these tensors, and with what the first input's header says beside its own.
-fn new_header(output: Output, base: &Checkpoint, plans: &[TensorPlan]) -> Vec<u8> {
-    let tensor = |plan: &TensorPlan| &base.tensors[plan.tensor as usize];
-    let shapes: Vec<_> = plans.iter().map(|plan| output.shape(tensor(plan), plan.elements)).collect();
+fn new_header(inputs: &Inputs, plans: &[TensorPlan]) -> Vec<u8> {
+    let base = inputs.base();
+    let tensor = |plan: &TensorPlan| inputs.outlined(plan.tensor);
+    let shapes: Vec<_> = plans.iter().map(|plan| inputs.output.shape(tensor(plan), plan.elements)).collect();
     let entry = |(plan, shape)| -> (&str, Dtype, &[u64]) { (&tensor(plan).name, plan.dtype, shape) };
     let entries: Vec<_> = plans.iter().zip(shapes.iter().map(Vec::as_slice)).map(entry).collect();
     Header::write(&entries, plans.first().map_or(&[], |plan| &base.shard(tensor(plan)).metadata))
@@ -340,7 +359,8 @@ mod tests {
     fn shards_are_cut_only_where_they_are_too_long() {
         let plan = |tensor, elements| {
             let (dtype, terms) = (Dtype::BF16, Terms::default());
-            TensorPlan { tensor, from: At { input: 0, tensor }, dtype, elements, requantised: false, begin: 0, terms }
+            let from = At { input: 0, tensor };
+            TensorPlan { tensor, from, dtype, elements, requantised: false, begin: 0, terms, recipe: None }
         };
         // Of 20, 20, 60 and 20 bytes; the third alone is longer than 50.
         let tensors = [plan(0, 10), plan(1, 10), plan(2, 30), plan(3, 10)];

@@ -18,9 +18,8 @@ use std::collections::HashSet;
 use self::problems::{COUNT, EXAMPLES, Problem};
 pub use self::vectors::vector_dtype;
 use self::views::{Difference, View};
-use crate::checkpoint::{Tensor, Unread, tied};
+use crate::checkpoint::{Tensor, tied};
 use crate::error::Result;
-use crate::format::config;
 use crate::numeric::dtype::Kind;
 use crate::plan::inputs::{At, Inputs, Origin};
 use crate::plan::layers::{LayerFactor, Scheduled};
@@ -195,16 +194,7 @@ impl<'a> Matcher<'a> {
             if chosen && plain {
                 continue;
             }
-            self.found.problems.push(match unread {
-                Unread::Method(method) => Problem::of_file(
-                    input.checkpoint.place.path(config::FILE).display().to_string(),
-                    format!("the {} is quantised ({method}), a method that taskvec does not read; use the unquantised checkpoint", input.role),
-                ),
-                Unread::Weight { file, tensor, what } => {
-                    let tensor = Some(tensor.as_str().into());
-                    Problem { tensor, ..Problem::of_file(file.as_str(), what.as_str()) }
-                }
-            });
+            self.found.problems.push(Problem::unread(input, unread));
         }
     }
 

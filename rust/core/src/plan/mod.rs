@@ -12,6 +12,7 @@ pub mod inputs;
 pub mod layers;
 pub mod layout;
 pub mod matching;
+pub mod merge;
 pub mod operands;
 pub mod options;
 pub mod output;
@@ -20,24 +21,18 @@ pub mod sweep;
 pub mod terms;
 pub mod views;
 
-use serde_json::{Value, json};
-use xxhash_rust::xxh3::xxh3_128;
-
-use crate::NUMERIC_SPEC;
-use crate::checkpoint::shard::{OnDisk, Store};
 use crate::codec::derived::Made;
-use crate::codec::scaled::encode::Scales;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::format::blocks::BLOCK;
 use crate::numeric::dtype::Float;
 use crate::numeric::stats::Stats;
 use crate::plan::budget::{Budget, Need};
-use crate::plan::inputs::{Input, Inputs, Origin, Request};
+use crate::plan::inputs::{Inputs, Origin, Request};
 use crate::plan::layers::LayerFactor;
 use crate::plan::layout::Layout;
-use crate::plan::matching::SameBytes;
 use crate::plan::matching::problems::Problem;
+use crate::plan::matching::{Matching, SameBytes};
 use crate::plan::options::{Options, RoundingMode};
 use crate::plan::output::Output;
 use crate::source::Io;
@@ -159,21 +154,43 @@ impl Plan {
                     .into(),
             ));
         }
+        if request.document().is_some() {
+            merge::check_options(options)?;
+        }
         Inputs::open(request, options, control)
     }
 
-    fn build(request: Request, options: Options, inputs: Inputs, beside: Beside) -> Result<Self> {
-        let mut found = matching::match_inputs(&inputs, &options)?;
-        found.problems.extend(claims::problems(&options.claims, &inputs, &found));
+    /// Matches the inputs, and lays the output out unless there are problems.
+    fn matched(request: &Request, options: &Options, inputs: &mut Inputs) -> Result<(Matching, Layout)> {
+        let mut ways = None;
+        let mut found = match request.document() {
+            Some(document) => {
+                let (found, outline, how) = merge::match_inputs(document, inputs)?;
+                inputs.outline = Some(outline.into());
+                ways = Some(how);
+                found
+            }
+            None => matching::match_inputs(inputs, options)?,
+        };
+        found.problems.extend(claims::problems(&options.claims, inputs, &found));
         let matches = if found.problems.is_empty() { std::mem::take(&mut found.matches) } else { Vec::new() };
-        let layout = Layout::new(&inputs, matches, &options)?;
+        let layout = match ways {
+            Some(ways) => Layout::of_merge(inputs, matches, ways),
+            None => Layout::new(inputs, matches, options)?,
+        };
         allocator::give_back();
+        Ok((found, layout))
+    }
+
+    fn build(request: Request, options: Options, mut inputs: Inputs, beside: Beside) -> Result<Self> {
+        let (mut found, layout) = Self::matched(&request, &options, &mut inputs)?;
         let checkpoints: Vec<_> = inputs.list.iter().map(|input| &*input.checkpoint).collect();
         let (io, io_reason) = options.io.resolve(&checkpoints);
         let mut need = Need::of(&inputs, &layout, io);
         need.outputs = beside.outputs as u64;
         need.block_delivered = beside.block;
         need.fixed += layout.tensors.len() as u64 * beside.tensor + (need.outputs - 1) * layout.new_headers();
+        need.fixed += request.document().map_or(0, merge::Document::memory);
         let budget = Budget::new(&need, (options.budget(), options.most()), options.threads()?)?;
         found.notes.extend(streamed(&inputs));
         let mut plan = Self {
@@ -202,11 +219,11 @@ impl Plan {
     fn count(&mut self) -> Result<()> {
         let mut rounded = 0;
         for plan in &self.layout.tensors {
-            if !plan.terms.is_empty() {
+            if plan.is_combined() {
                 self.counts.combined += 1;
                 self.counts.elements += plan.combined();
                 rounded += u64::from(plan.dtype != Float::F32.dtype());
-            } else if plan.from.input != 0 {
+            } else if plan.from.input != 0 && self.inputs.outline.is_none() {
                 self.counts.grafted += 1;
             } else if !self.inputs.is_kept(plan) {
                 self.counts.converted += 1;
@@ -238,71 +255,6 @@ impl Plan {
             if first.message.starts_with(first.file.as_str()) { String::new() } else { format!("{}: ", first.file) };
         Err(Error::Mismatch(format!("{file}{tensor}{}{more}", first.message)))
     }
-
-    /// A digest of everything that decides the output's bytes. A run continues an interrupted one only if both have the
-    /// same.
-    pub fn id(&self) -> u128 {
-        let inputs: Vec<Value> = self.inputs.list.iter().map(identity).collect();
-        let vector_tied = |origin: &Origin| match origin {
-            Origin::Pair { .. } => None,
-            Origin::Vector { tied, .. } => *tied,
-        };
-        let tied: Vec<_> = self.inputs.origins.iter().map(|(origin, _)| vector_tied(origin)).collect();
-        let spec = (env!("CARGO_PKG_VERSION"), NUMERIC_SPEC);
-        let id = json!([spec, self.request.verb(), self.recipe(), inputs, tied, self.layout.packed]);
-        xxh3_128(id.to_string().as_bytes())
-    }
-
-    /// A digest of the first input's files as they are on the disk. It changes if somebody changes or replaces them.
-    pub fn base_id(&self) -> u128 {
-        xxh3_128(identity(&self.inputs.list[0]).to_string().as_bytes())
-    }
-
-    /// The options that decide the output's bytes, for the manifest.
-    pub fn recipe(&self) -> Value {
-        let options = &self.options;
-        let alpha = |alpha: &crate::plan::options::Alpha| json!({"text": alpha.text, "bits": format!("0x{:08x}", alpha.value.to_bits())});
-        let alphas: Vec<Value> = self.inputs.origins.iter().filter_map(|(_, a)| a.as_ref().map(alpha)).collect();
-        let rules: Vec<Value> = options
-            .alpha_rules
-            .iter()
-            .map(|rule| json!({"pattern": rule.pattern.as_str(), "alpha": alpha(&rule.alpha)}))
-            .collect();
-        let patterns = |list: &[regex::Regex]| list.iter().map(|p| p.as_str().to_owned()).collect::<Vec<_>>();
-        let stochastic = options.rounding == RoundingMode::Stochastic;
-        let mut recipe = json!({
-            "alpha": alphas,
-            "alpha_rules": rules,
-            "dtype": options.dtype.map(|float| float.dtype().name()),
-            "rounding": if stochastic { "stochastic" } else { "nearest" },
-            "seed": stochastic.then_some(options.seed),
-            "vocab": if options.vocab == crate::plan::options::Vocab::Common { "common" } else { "strict" },
-            "include": patterns(&options.include),
-            "exclude": patterns(&options.exclude),
-            "strip_prefix": options.prefixes,
-        });
-        // Only if given, so that the manifests of runs without it stay as they were.
-        if let Some(base) = &options.base {
-            recipe["base"] = base.as_str().into();
-        }
-        if !options.maps.is_empty() {
-            recipe["map"] = options.maps.iter().map(|pair| pair.text.as_str()).collect();
-        }
-        if let Some(scales) = options.requantise {
-            recipe["requantise"] = if scales == Scales::Keep { "keep" } else { "fresh" }.into();
-        }
-        if let Some(schedule) = &options.schedule {
-            recipe["schedule"] = schedule.text.as_str().into();
-        }
-        if !self.inputs.grafts.is_empty() {
-            let take = |(input, list): &(u32, Vec<regex::Regex>)| json!({"donor": self.inputs.list[*input as usize].role, "take": patterns(list)});
-            return json!({"grafts": self.inputs.grafts.iter().map(take).collect::<Vec<_>>()});
-        }
-        if let Request::Randomize { seed, .. } = self.request {
-            recipe["seed"] = seed.into();
-        }
-        recipe
-    }
 }
 
 /// A warning for each summand that is known to be 0 everywhere.
@@ -323,7 +275,7 @@ fn nothing(inputs: &Inputs) -> Vec<String> {
 
 /// A note on donors whose values are rounded to the grids of their formats.
 fn on_grids(inputs: &Inputs) -> Option<String> {
-    let scaled = |input: &&Input| {
+    let scaled = |input: &&inputs::Input| {
         let made = input.checkpoint.made.iter().flatten();
         made.filter(|made| matches!(made, Made::Scaled(_))).count() > 0
     };
@@ -346,40 +298,4 @@ fn streamed(inputs: &Inputs) -> Option<String> {
             roles.join(", ")
         )
     })
-}
-
-/// What distinguishes one state of an input from another: its files and its configuration.
-fn identity(input: &Input) -> Value {
-    let place = &input.checkpoint.place;
-    let shards: Vec<Value> = input
-        .checkpoint
-        .shards
-        .iter()
-        .map(|shard| {
-            let digest = format!("{:032x}", shard.header_digest);
-            match &shard.store {
-                Store::Disk(OnDisk { identity: i, .. }) => {
-                    json!([
-                        shard.name,
-                        i.device,
-                        i.inode,
-                        i.size,
-                        i.mtime_ns.to_string(),
-                        i.ctime_ns.to_string(),
-                        digest
-                    ])
-                }
-                // Also whether it is streamed: then its SHA-256 was not checked, and the manifest says so.
-                Store::Remote { remote, .. } => {
-                    let commit = place.origin.as_ref().map(|origin| &origin.commit);
-                    json!([shard.name, shard.size, commit, place.sha256(&shard.name), remote.streams(), digest])
-                }
-            }
-        })
-        .collect();
-    // The configuration says whether the output head is tied, and that decides bytes too.
-    let config = input.checkpoint.config.raw.as_deref().map(|raw| format!("{:032x}", xxh3_128(raw)));
-    // And the scale of an adapter's factors.
-    let adapter = input.checkpoint.adapter.as_ref().map(|adapter| format!("{:032x}", adapter.digest));
-    json!([input.role, shards, config, adapter])
 }

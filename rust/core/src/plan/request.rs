@@ -1,6 +1,9 @@
 //! What a caller asks for.
 
+mod recipe;
+
 use crate::plan::alpha::Alpha;
+use crate::plan::merge::{Document, Shared};
 use crate::storage::place::Place;
 
 /// What the caller asks for: the verb and its inputs.
@@ -57,6 +60,13 @@ pub enum Request {
         /// Checkpoints, each with the patterns of the tensors that are taken from it.
         donors: Vec<(Place, Vec<String>)>,
     },
+    /// Merge several checkpoints.
+    Merge {
+        /// The distinct models, a base among them.
+        inputs: Vec<Place>,
+        /// What becomes of them, tensor by tensor.
+        document: Shared,
+    },
     /// Read a checkpoint's own values, for a consumer that compares them or puts them back.
     Read {
         /// The checkpoint.
@@ -75,7 +85,16 @@ impl Request {
             Self::Combine { .. } => "combine",
             Self::Randomize { .. } => "randomize",
             Self::Graft { .. } => "graft",
+            Self::Merge { .. } => "merge",
             Self::Read { .. } => "read",
+        }
+    }
+
+    /// The document of a merge.
+    pub fn document(&self) -> Option<&Document> {
+        match self {
+            Self::Merge { document, .. } => Some(document),
+            _ => None,
         }
     }
 

@@ -30,6 +30,7 @@ pub fn diff(a: &Place, b: &Place, options: &Options, control: &Control) -> Resul
         origins: Vec::new(),
         output: Output::default(),
         grafts: Vec::new(),
+        outline: None,
     };
     let pairs = Pairs::new(&inputs);
     let (io, _) = options.io.resolve(&[&inputs.list[0].checkpoint, &inputs.list[1].checkpoint]);

@@ -42,6 +42,7 @@ pub fn run<'p>(drafts: &mut [Draft<'p>], isa: Isa, control: &Control) -> Result<
     arrivals::begin(&plans, &windows)?;
     sidecars::want(plan)?;
     let shared = pool::open(&plans, &windows, isa, control)?;
+    drafts.iter().for_each(|draft| shared.measuring.recall(&draft.ledger.measured));
     control.begin(Phase::Writing, plan.layout.bytes() * plans.len() as u64);
     control.add(resumed.iter().sum());
     let work = |window: Window, worker: &mut Worker<'p>| {

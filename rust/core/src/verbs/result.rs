@@ -83,7 +83,8 @@ impl<'a> Written<'a> {
         let mut warnings = sealed.effect.warnings(plan);
         warnings.extend(sealed.requantised.map(|again| again.warning(&sealed.effect)));
         let nothing = plan.counts.combined == 0 && plan.counts.grafted == 0;
-        if nothing && plan.inputs.output == Output::Checkpoint {
+        let merged = plan.inputs.outline.is_some();
+        if nothing && plan.inputs.output == Output::Checkpoint && !merged {
             warnings.push("no tensor was combined: the output is the target without any vector".into());
         }
         if !computed.synced {

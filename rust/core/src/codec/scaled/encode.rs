@@ -10,8 +10,8 @@
 
 use super::{Codes, Format, ScaleType, Scaled};
 use crate::numeric::convert::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
+use crate::numeric::quantised::encode::Extent;
 use crate::numeric::quantised::{e4m3, e8m0};
-use crate::numeric::requantise::Extent;
 use crate::numeric::simd::{self, Isa};
 use crate::numeric::stats::Stats;
 

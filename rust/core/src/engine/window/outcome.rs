@@ -70,4 +70,6 @@ pub struct Outcome {
     pub frames: Vec<u8>,
     /// Scales that change, of weights that are quantised again.
     pub rescaled: Vec<Rescaled>,
+    /// What was measured of tensors of a merge that begin here and go on in the next window.
+    pub measured: Vec<(u32, Vec<u8>)>,
 }

@@ -46,7 +46,8 @@ pub(super) struct Piece<'p> {
     pub end: u64,
     /// The file offset of `first`.
     pub at: u64,
-    /// The elements that are decoded: its own, and where values are quantised again, those of the same blocks.
+    /// The elements that are decoded: its own, and where values are quantised again, those of the same blocks, or in a
+    /// merge by rows those of the same rows.
     pub decoded: Range<u64>,
     /// How it is quantised again. Then it has all elements of its tensor in the window, and elements are codes.
     pub into: Option<&'p Scaled>,
@@ -140,7 +141,7 @@ impl<'p> Collect<'_, 'p, '_> {
     }
 
     /// Adds the pieces that a tensor has in one block in a plan, and in those that have the same terms for it.
-    fn tensor(
+    pub fn tensor(
         &mut self,
         plan: usize,
         tensor: usize,
@@ -162,8 +163,8 @@ impl<'p> Collect<'_, 'p, '_> {
             if start >= stop {
                 continue;
             }
-            let work = self.work(self.plans[plan], tensor, span, start..stop, window_end)?;
-            let decoded = start..stop;
+            let decoded = self.plans[plan].layout.decoded(this, start, stop);
+            let work = self.work(self.plans[plan], tensor, span, decoded.clone(), window_end)?;
             self.pieces.push(Piece {
                 block,
                 plan,

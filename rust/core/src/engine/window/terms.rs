@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::exceptions::Exact;
+use super::merged::Merged;
 use super::pieces::{Piece, TermSlots, Work};
 use super::side::{Side, Sides, tiles};
 use super::{Shared, Variant, requantise};
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::numeric::add::add;
 use crate::numeric::combine::combine;
 use crate::numeric::dtype::Float;
+use crate::numeric::methods::measure::{Partial, Probe};
 use crate::numeric::operand::{Exceptions, Rounding, Term};
 use crate::numeric::philox;
 use crate::numeric::simd::Isa;
@@ -35,6 +37,7 @@ pub(super) struct Run<'v> {
 }
 
 enum Values<'v> {
+    Merge(Box<Merged<'v>>),
     Copy(&'v [u8]),
     Sum { target: Side<'v>, terms: Vec<Sides<'v>> },
     Vector { terms: Vec<Sides<'v>> },
@@ -84,10 +87,17 @@ impl<'v> Run<'v> {
                 alpha: term.alpha,
             })
         };
-        let mut all = |mine: &Range<usize>| terms[mine.clone()].iter().map(&mut term).collect::<Result<_>>();
+        let mut all = |mine: &Range<usize>| terms[mine.clone()].iter().map(&mut term).collect::<Result<Vec<_>>>();
         let values = match (&piece.work, target) {
             (Work::Copy(own), _) => Values::Copy(loaded.bytes(*own)),
-            (Work::Combine { terms, .. }, Some(target)) => Values::Sum { target, terms: all(terms)? },
+            (Work::Combine { terms, .. }, Some(target)) => match plan.layout.recipe(this) {
+                Some(recipe) => {
+                    let others = all(terms)?.into_iter().map(|term| term.minuend);
+                    let operands = std::iter::once(target).chain(others).collect();
+                    Values::Merge(Merged::new(shared, piece, recipe, operands)?.into())
+                }
+                None => Values::Sum { target, terms: all(terms)? },
+            },
             (Work::Add(mine) | Work::Combine { terms: mine, .. }, _) => Values::Vector { terms: all(mine)? },
         };
         let rounding = rounding(plan, piece, plan.options.rounding);
@@ -142,6 +152,13 @@ impl<'v> Run<'v> {
         noise2
     }
 
+    /// Adds the piece to what is measured of its tensor.
+    pub fn measure(&mut self, piece: &Piece, probe: &Probe, partial: &mut Partial) {
+        if let Values::Merge(merged) = &mut self.values {
+            merged.measure(piece, probe, partial);
+        }
+    }
+
     /// Takes another factor for every term, and another rounding.
     pub fn vary(&mut self, plan: &Plan, piece: &Piece, variant: Variant) {
         self.rounding = rounding(plan, piece, variant.rounding);
@@ -178,7 +195,7 @@ impl<'v> Run<'v> {
         let kept = match &self.values {
             Values::Copy(bytes) => Some(*bytes),
             Values::Sum { target, .. } => target.whole(self.to),
-            Values::Vector { .. } => None,
+            Values::Vector { .. } | Values::Merge(_) => None,
         };
         match kept {
             Some(bytes) => out.copy_from_slice(&bytes[bytes.len() - out.len()..]),
@@ -198,8 +215,9 @@ impl<'v> Run<'v> {
         mut stats: Option<&mut Stats>,
     ) {
         let (isa, first, size) = (self.isa, self.first, self.to.size());
-        let in_tiles = match &self.values {
+        let in_tiles = match &mut self.values {
             Values::Copy(_) => return,
+            Values::Merge(merged) => return merged.elements((from, to), self.to, &self.rounding, out, stats),
             Values::Sum { target, terms } => target.in_tiles() || terms.iter().any(Sides::in_tiles),
             Values::Vector { terms } => terms.iter().any(Sides::in_tiles),
         };
@@ -211,7 +229,7 @@ impl<'v> Run<'v> {
                 stats.noise2 += noise(isa, terms, first, begin, end);
             }
             match &mut self.values {
-                Values::Copy(_) => {}
+                Values::Copy(_) | Values::Merge(_) => {}
                 Values::Vector { terms } => {
                     let terms: Vec<Term> = terms.iter_mut().map(|term| term.part(isa, first, begin, end)).collect();
                     add(isa, &terms, begin, self.to, out, misfits, stats);
@@ -248,7 +266,11 @@ fn rounding(plan: &Plan, piece: &Piece, mode: RoundingMode) -> Rounding {
     match mode {
         RoundingMode::Nearest => Rounding::Nearest,
         RoundingMode::Stochastic => {
-            let name = &plan.inputs.tensor(plan.layout.tensors[piece.tensor].from).name;
+            let this = &plan.layout.tensors[piece.tensor];
+            // A tied head is rounded as the embedding is; a tensor of a merge has a name of its own.
+            let merged = plan.inputs.outline.is_some();
+            let name =
+                if merged { &plan.inputs.outlined(this.tensor).name } else { &plan.inputs.tensor(this.from).name };
             Rounding::Stochastic { key: philox::key(plan.options.seed, name) }
         }
     }

@@ -6,6 +6,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::checkpoint::Unread;
+use crate::format::config;
+use crate::plan::inputs::Input;
 use crate::text::{Name, quote, thousands};
 
 /// One reason why the inputs do not fit together.
@@ -37,6 +40,23 @@ impl Problem {
     /// A problem with a whole file or folder.
     pub fn of_file(file: impl Into<Name>, message: impl Into<Name>) -> Self {
         Self { file: file.into(), tensor: None, message: message.into(), many: None }
+    }
+
+    /// A problem with an input whose quantised weights are not read.
+    pub fn unread(input: &Input, unread: &Unread) -> Self {
+        match unread {
+            Unread::Method(method) => Self::of_file(
+                input.checkpoint.place.path(config::FILE).display().to_string(),
+                format!(
+                    "the {} is quantised ({method}), a method that taskvec does not read; use the unquantised checkpoint",
+                    input.role
+                ),
+            ),
+            Unread::Weight { file, tensor, what } => {
+                let tensor = Some(tensor.as_str().into());
+                Self { tensor, ..Self::of_file(file.as_str(), what.as_str()) }
+            }
+        }
     }
 
     fn folder(&self) -> &str {

@@ -3,5 +3,6 @@
 mod float;
 mod fused;
 mod kernel;
+mod methods;
 mod others;
 mod values;

@@ -1,6 +1,8 @@
 //! Codes of four and eight bits as f32, times their scales. Plain safe Rust, written once; simd.rs compiles it per
 //! instruction set.
 
+pub(crate) mod encode;
+
 /// A format of codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Codes {

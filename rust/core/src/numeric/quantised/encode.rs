@@ -1,6 +1,6 @@
 //! Values back to codes, over one block. Plain safe Rust, written once; simd.rs compiles it per instruction set.
 
-use super::quantised::Codes;
+use super::Codes;
 
 /// Lanes of a search for extremes: eight of a 256-bit vector, twice.
 const LANES: usize = 16;

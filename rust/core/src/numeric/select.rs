@@ -1,0 +1,376 @@
+//! The element of a given rank in a tensor that is read block by block: exact, whatever the number of blocks.
+//!
+//! ```text
+//! key of an element = the bits of its magnitude; keys are in the order of magnitudes, and NaN is the greatest
+//! high:    count the keys by their upper 16 bits; the bin that holds the rank is known then
+//! low:     count the keys of that bin by their lower 16 bits; left out if all of them are 0
+//! count:   how many keys of each block equal the one found; left out unless the rank cuts through equal keys
+//! locate:  in the block where the cut is, the element at which it is
+//! ```
+//!
+//! Equal keys are in the order of their elements, so a rank always means one element.
+
+/// Bins of the upper 16 bits: the sign is 0.
+const HIGH: usize = 1 << 15;
+/// Bins of the lower 16 bits.
+const LOW: usize = 1 << 16;
+
+/// The key of a value: its magnitude, as an integer of the same order.
+#[inline(always)]
+pub fn key(value: f32) -> u32 {
+    value.to_bits() & 0x7FFF_FFFF
+}
+
+/// A place in the order of all elements of a tensor by key, then by index: just before the element `index` among those
+/// with this key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    /// A key.
+    pub key: u32,
+    /// The index of an element, or [`u64::MAX`]: after all elements with this key.
+    pub index: u64,
+}
+
+impl Mark {
+    /// Whether an element is among the greatest that the mark counts off, where the first of equal ones come first.
+    #[inline(always)]
+    pub fn within_greatest(self, key: u32, index: u64) -> bool {
+        key > self.key || (key == self.key && index < self.index)
+    }
+
+    /// Whether an element comes before the mark in ascending order.
+    #[inline(always)]
+    pub fn after(self, key: u32, index: u64) -> bool {
+        key < self.key || (key == self.key && index < self.index)
+    }
+}
+
+/// Which element is looked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Position {
+    /// The mark is before the element that has so many before it in ascending order.
+    Ascending(u64),
+    /// The mark counts off so many of the greatest elements; at least 1.
+    Greatest(u64),
+    /// As `Greatest`, for this share of the elements whose key is not 0. The product is cut to a whole number, in f32.
+    GreatestOfNonzero(f32),
+}
+
+/// A rank that is being found.
+#[derive(Clone, Debug)]
+pub struct Rank {
+    /// The row of keys that it is a rank of.
+    pub row: usize,
+    position: Position,
+    state: State,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    High,
+    /// The upper bits, and the position among the keys that have them.
+    Low(u32, Position),
+    /// The key, and how many elements with it are before the mark.
+    Count(u32, u64),
+    /// The same within this block.
+    Locate(u32, u64, usize),
+    Found(Mark),
+}
+
+/// What finds ranks: each step needs a pass over all blocks, or over one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Count by upper bits.
+    High,
+    /// Count by lower bits.
+    Low,
+    /// Count equal keys by block.
+    Count,
+    /// Find an element in this block.
+    Locate(usize),
+}
+
+/// Counts of keys in one block, or in a whole tensor.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    counts: Vec<u64>,
+    /// For each bin of upper bits, all lower bits that any of its keys has.
+    lower: Vec<u16>,
+    /// Keys that are 0, or in the step `count` those that equal the one that was found.
+    zeros: u64,
+}
+
+impl Table {
+    /// The most bytes that the table of a rank takes.
+    pub const BYTES: u64 = (LOW * size_of::<u64>()) as u64;
+}
+
+impl Rank {
+    /// A rank of the keys in a row.
+    pub const fn new(row: usize, position: Position) -> Self {
+        Self { row, position, state: State::High }
+    }
+
+    /// The step that it needs next; `None` if it is found.
+    pub const fn step(&self) -> Option<Step> {
+        match self.state {
+            State::High => Some(Step::High),
+            State::Low(..) => Some(Step::Low),
+            State::Count(..) => Some(Step::Count),
+            State::Locate(_, _, block) => Some(Step::Locate(block)),
+            State::Found(_) => None,
+        }
+    }
+
+    /// The mark, once it is found.
+    pub fn mark(&self) -> Mark {
+        match self.state {
+            State::Found(mark) => mark,
+            _ => Mark::default(),
+        }
+    }
+
+    /// Counts the keys of some elements for the step that the rank needs: in a table, or if they are those that equal
+    /// the found one, as a number.
+    pub fn count(&self, keys: &[u32], table: &mut Table) {
+        match self.state {
+            State::High => {
+                table.counts.resize(HIGH, 0);
+                table.lower.resize(HIGH, 0);
+                for &key in keys {
+                    table.counts[(key >> 16) as usize] += 1;
+                    table.lower[(key >> 16) as usize] |= key as u16;
+                    table.zeros += u64::from(key == 0);
+                }
+            }
+            State::Low(high, _) => {
+                table.counts.resize(LOW, 0);
+                for &key in keys.iter().filter(|&&key| key >> 16 == high) {
+                    table.counts[key as usize & 0xFFFF] += 1;
+                }
+            }
+            State::Count(wanted, _) => {
+                table.zeros += keys.iter().map(|&key| u64::from(key == wanted)).sum::<u64>();
+            }
+            State::Locate(..) | State::Found(_) => {}
+        }
+    }
+
+    /// The element at which the mark is, in the block where it is. `passed` is how many equal keys came before these
+    /// elements in the block; they are added to it. `first` is the index of the first element.
+    pub fn locate(&self, keys: &[u32], first: u64, passed: &mut u64) -> Option<u64> {
+        let State::Locate(wanted, before, _) = self.state else { return None };
+        for (index, _) in (first..).zip(keys).filter(|&(_, &key)| key == wanted) {
+            if *passed == before {
+                return Some(index);
+            }
+            *passed += 1;
+        }
+        None
+    }
+
+    /// Takes the table of all blocks, of which there are so many elements, and goes on to the next step.
+    pub fn take(&mut self, table: &Table) {
+        let upper = matches!(self.state, State::High);
+        let (prefix, position) = match self.state {
+            State::High => (0, self.position),
+            State::Low(high, position) => (high << 16, position),
+            _ => return,
+        };
+        let position = match position {
+            Position::GreatestOfNonzero(share) => {
+                let nonzero = table.counts.iter().sum::<u64>() - table.zeros;
+                let wanted = (nonzero as f32 * share) as u64;
+                if wanted == 0 {
+                    // None is kept: no key is greater than this.
+                    self.state = State::Found(Mark { key: u32::MAX, index: 0 });
+                    return;
+                }
+                Position::Greatest(wanted)
+            }
+            position => position,
+        };
+        let (bin, rest) = find(&table.counts, position);
+        let inside = table.counts[bin];
+        if upper && table.lower[bin] != 0 {
+            let rest = if let Position::Ascending(_) = position {
+                Position::Ascending(rest)
+            } else {
+                Position::Greatest(rest)
+            };
+            self.state = State::Low(bin as u32, rest);
+            return;
+        }
+        let key = if upper { (bin as u32) << 16 } else { prefix | bin as u32 };
+        self.state = match rest {
+            // Which zeros are kept makes no difference.
+            0 => State::Found(Mark { key, index: 0 }),
+            _ if key == 0 => State::Found(Mark { key, index: 0 }),
+            rest if rest == inside => State::Found(Mark { key, index: u64::MAX }),
+            rest => State::Count(key, rest),
+        };
+    }
+
+    /// Takes the number of equal keys of every block, in order.
+    pub fn take_counts(&mut self, counts: impl Iterator<Item = u64>) {
+        let State::Count(key, mut rest) = self.state else { return };
+        for (block, count) in counts.enumerate() {
+            if rest < count {
+                self.state = State::Locate(key, rest, block);
+                return;
+            }
+            rest -= count;
+        }
+    }
+
+    /// Takes the element at which the mark is.
+    pub fn take_index(&mut self, index: u64) {
+        if let State::Locate(key, ..) = self.state {
+            self.state = State::Found(Mark { key, index });
+        }
+    }
+}
+
+impl Table {
+    /// Adds the counts of another block.
+    pub fn add(&mut self, other: &Self) {
+        if self.counts.len() < other.counts.len() {
+            self.counts.resize(other.counts.len(), 0);
+            self.lower.resize(other.lower.len(), 0);
+        }
+        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.lower.iter_mut().zip(&other.lower) {
+            *mine |= theirs;
+        }
+        self.zeros += other.zeros;
+    }
+
+    /// How many keys equal the one that was found, in [`Step::Count`].
+    pub const fn equal(&self) -> u64 {
+        self.zeros
+    }
+}
+
+/// The bin that holds a position, and how many of its elements come before the mark in the position's own order.
+fn find(counts: &[u64], position: Position) -> (usize, u64) {
+    let search = |bins: &mut dyn Iterator<Item = (usize, u64)>, mut rest: u64, inclusive: bool| {
+        let mut last = (0, 0);
+        for (bin, count) in bins.filter(|&(_, count)| count > 0) {
+            if rest < count || (inclusive && rest == count) {
+                return (bin, rest);
+            }
+            rest -= count;
+            last = (bin, count);
+        }
+        last
+    };
+    let mut bins = counts.iter().copied().enumerate();
+    match position {
+        Position::Ascending(before) => search(&mut bins, before, false),
+        Position::Greatest(kept) => search(&mut bins.rev(), kept, true),
+        Position::GreatestOfNonzero(_) => (0, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The mark that the steps find, with blocks of so many elements, and how many passes that took.
+    fn found(keys: &[u32], block: usize, position: Position) -> (Mark, usize) {
+        let mut rank = Rank::new(0, position);
+        let mut passes = 0;
+        while let Some(step) = rank.step() {
+            passes += 1;
+            let tables = keys.chunks(block).map(|keys| {
+                let mut table = Table::default();
+                rank.count(keys, &mut table);
+                table
+            });
+            match step {
+                Step::High | Step::Low => {
+                    let mut all = Table::default();
+                    tables.for_each(|table| all.add(&table));
+                    rank.take(&all);
+                }
+                Step::Count => {
+                    let counts: Vec<u64> = tables.map(|table| table.equal()).collect();
+                    rank.take_counts(counts.into_iter());
+                }
+                Step::Locate(number) => {
+                    let keys = keys.chunks(block).nth(number).unwrap_or_default();
+                    let index = rank.locate(keys, (number * block) as u64, &mut 0);
+                    rank.take_index(index.unwrap_or(u64::MAX - 1));
+                }
+            }
+        }
+        (rank.mark(), passes)
+    }
+
+    fn sample(kind: u32) -> Vec<u32> {
+        let mut state = 0x9E37_79B9_u32;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state
+        };
+        (0..1000)
+            .map(|_| match kind {
+                0 => next() & 0x7FFF_FFFF,
+                1 => (next() % 5) << 16,
+                2 => 0x3F80_0000 | (next() % 7),
+                _ => (next() % 3).saturating_sub(1) << 20 | (next() % 2),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn marks_are_those_of_a_sort() {
+        for kind in 0..4 {
+            let keys = sample(kind);
+            let mut order: Vec<(u32, u64)> = keys.iter().copied().zip(0..).collect();
+            order.sort_unstable();
+            let mut greatest = order.clone();
+            greatest.sort_by_key(|&(key, index)| (std::cmp::Reverse(key), index));
+            for wanted in [1, 2, 17, 250, 500, 999, 1000_usize] {
+                let (mark, passes) = found(&keys, 128, Position::Greatest(wanted as u64));
+                assert!(passes <= 4);
+                let mut kept: Vec<_> = order
+                    .iter()
+                    .copied()
+                    .filter(|&(key, index)| mark.within_greatest(key, index) && key != 0)
+                    .collect();
+                kept.sort_by_key(|&(key, index)| (std::cmp::Reverse(key), index));
+                let right: Vec<_> = greatest[..wanted].iter().copied().filter(|&(key, _)| key != 0).collect();
+                assert_eq!(kept, right, "kind {kind}, greatest {wanted}");
+            }
+            for before in [0, 1, 100, 333, 999_usize] {
+                let (mark, _) = found(&keys, 128, Position::Ascending(before as u64));
+                let nonzero =
+                    |list: &[(u32, u64)]| list.iter().copied().filter(|&(key, _)| key != 0).collect::<Vec<_>>();
+                let below: Vec<_> = order.iter().copied().filter(|&(key, index)| mark.after(key, index)).collect();
+                assert_eq!(nonzero(&below), nonzero(&order[..before]), "kind {kind}, ascending {before}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_without_lower_bits_take_one_pass_less() {
+        let keys: Vec<u32> = (1..=100).map(|key| key << 16).collect();
+        assert_eq!(found(&keys, 10, Position::Greatest(30)), (Mark { key: 71 << 16, index: u64::MAX }, 1));
+        assert_eq!(found(&[3 << 16; 10], 4, Position::Greatest(6)), (Mark { key: 3 << 16, index: 6 }, 3));
+    }
+
+    #[test]
+    fn a_share_is_of_what_is_not_zero() {
+        let mut keys = vec![0; 90];
+        keys.extend((1..=10).map(|key| key << 16));
+        let (mark, _) = found(&keys, 64, Position::GreatestOfNonzero(0.5));
+        assert_eq!(keys.iter().zip(0..).filter(|&(&key, index)| mark.within_greatest(key, index)).count(), 5);
+        let (mark, _) = found(&keys, 64, Position::GreatestOfNonzero(0.05));
+        assert!(!keys.iter().zip(0..).any(|(&key, index)| mark.within_greatest(key, index)));
+    }
+}
