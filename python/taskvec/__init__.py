@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .check_result import CheckResult
     from .dry_run import check
     from .live.inject import transferred
+    from .merging.run import MergeGroup, explain_merge, merge
     from .results import Applied, DiffResult, InspectResult, SweepResult, VerifyResult, WriteResult
     from .upload import PushResult, push
     from .vector import Vector
@@ -40,6 +41,7 @@ _HOMES = {
     "check_result": ("CheckResult",),
     "dry_run": ("check",),
     "live.inject": ("transferred",),
+    "merging.run": ("MergeGroup", "explain_merge", "merge"),
     "results": ("Applied", "DiffResult", "InspectResult", "SweepResult", "VerifyResult", "WriteResult"),
     "upload": ("PushResult", "push"),
     "vector": ("Vector",),
@@ -81,6 +83,7 @@ __all__ = [
     "CorruptError",
     "DiffResult",
     "InspectResult",
+    "MergeGroup",
     "MismatchError",
     "PushResult",
     "StorageError",
@@ -97,9 +100,11 @@ __all__ = [
     "convert",
     "diff",
     "dry_run",
+    "explain_merge",
     "extract",
     "graft",
     "inspect",
+    "merge",
     "push",
     "randomize",
     "study",

@@ -80,6 +80,25 @@ def graft_card(target: Ref, donors: list[tuple[Ref, list[str]]], options: Option
     return Card(_whole(front, body), notes)
 
 
+def recipe_card(method: str, text: str, inputs: list[tuple[str, Ref]], options: Options) -> Card:
+    """The card of a checkpoint that a file with a recipe describes; `text` is that of the file."""
+    front, notes = _front([ref for _, ref in inputs], ["taskvec", "merge"], relation="merge")
+    seed = ["--seed", str(options.seed)] if options.seed else []
+    body = [
+        f"# Merge with {method}",
+        "",
+        "Made by taskvec from this recipe, in mergekit's format:",
+        "",
+        *("    " + _printable(line) for line in text.splitlines()),
+        "",
+        *_code(["taskvec", "merge", "RECIPE.yml", *_recipe(options, []), *seed, "-o", "OUT"]),
+        *_inputs([(f"model {at}", ref) for at, (_, ref) in enumerate(inputs, 1)]),
+        "The arithmetic is done in float32, and each result is rounded once. `taskvec.json` records what",
+        "each tensor was made of, and a digest of every file, which `taskvec verify` checks.",
+    ]
+    return Card(_whole(front, body), notes)
+
+
 def vector_card(minuend: Ref, subtrahend: Ref, options: Options) -> Card:
     """The card of a vector written by `extract`."""
     front, notes = _front([minuend, subtrahend], ["taskvec", "task-vector", "task-arithmetic"])

@@ -30,6 +30,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable
 
     from .inputs.refs import Folder, Ref
@@ -147,6 +148,15 @@ def graft(
     with opened(target, [one for one, _ in wanted], opts) as inputs:
         taken = [(ref, list(patterns)) for ref, (_, patterns) in zip(inputs.donors, wanted, strict=True)]
         return _merge(inputs, _core.check_graft(inputs.target, taken, where, inputs.options))
+
+
+def merge(
+    config: str | os.PathLike[str], out: str | os.PathLike[str], **options: Unpack[Keywords]
+) -> CheckResult:
+    """Plans what `taskvec.merge` would do."""
+    from .merging.run import plan  # Reading YAML takes time to import.
+
+    return plan(config, out, **options)
 
 
 def check(

@@ -14,6 +14,7 @@ from ..records import briefly
 from . import flags, render
 from .console import print_inspected, put, show, split
 from .flags import with_options
+from .merge_command import merge
 from .outcome import only_alphas, show_plan, warn, write
 from .progress_bar import Bar, Documents
 from .study_commands import report, study
@@ -261,5 +262,6 @@ def demo(out: str, overwrite: bool) -> int:
         return 0 if mission.run(out, overwrite=overwrite, say=put, progress=bar) else 1
 
 
+cli.add_command(merge)
 cli.add_command(study)
 cli.add_command(report)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from ...errors import StorageError, UsageError
+from ...inputs.yaml_lines import Lines, parse, spelled
 from .sections import NAME, ArmChoice, Benchmark, Donors, Primary, Published, Study, Vllm, VllmBackend
-from .yaml_lines import Lines, parse, spelled
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -41,7 +41,7 @@ def load(study: str | Path) -> tuple[Study, str]:
             raise
         raise UsageError(f"{str(study)!r} cannot be a path: {error}; name a study file") from None
     lines = Lines(str(path))
-    content = parse(text, lines)
+    content = parse(text, lines, "a study is a mapping of keys to values, beginning with 'schema:'")
     try:
         read = Study.model_validate(content)
     except ValidationError as error:

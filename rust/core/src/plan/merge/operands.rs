@@ -92,8 +92,9 @@ impl Method {
     /// The fewest and the most models that it takes, beside a base.
     const fn models(self) -> (usize, usize) {
         match self {
-            Self::Linear | Self::Karcher | Self::Multislerp => (1, usize::MAX),
-            Self::Passthrough | Self::Slerp | Self::Nearswap => (1, 1),
+            // Slices may take each layer from another model.
+            Self::Linear | Self::Karcher | Self::Multislerp | Self::Passthrough => (1, usize::MAX),
+            Self::Slerp | Self::Nearswap => (1, 1),
             Self::Nuslerp => (2, 2),
             Self::ModelStock => (2, usize::MAX),
             _ => (0, usize::MAX),

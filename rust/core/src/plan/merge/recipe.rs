@@ -64,6 +64,9 @@ impl Document {
                     .collect::<Result<_>>()?,
                 normalize: setting.flag("normalize", true)?,
             },
+            Method::Passthrough if models.len() > 1 => {
+                return Ok(Treatment::Refuse("passthrough takes it from one model, but several have it".into()));
+            }
             Method::Passthrough => match setting.of(only, "scale")? {
                 Some(scale) => Formula::Scaled(setting.narrow("scale", scale)?),
                 None => return Ok(Treatment::Copy(only)),

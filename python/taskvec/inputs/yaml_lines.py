@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import yaml
 
-from ...errors import UsageError
+from ..errors import UsageError
 
 Place = tuple[int | str, ...]
 """Keys and list positions from the top of the file."""
@@ -41,22 +41,39 @@ class Lines:
         return self._lines[self.known(place)]
 
 
-def parse(text: str, lines: Lines) -> dict[str, Any]:
-    """The mapping in a YAML file; `UsageError` if it is malformed or holds a key twice."""
+def parse(text: str, lines: Lines, what: str) -> dict[str, Any]:
+    """The mapping in a YAML file; `UsageError` if it is malformed or holds a key twice.
+
+    `what` says in an error what the file should be.
+    """
+    content = _read(text, lines, several=False)
+    if not isinstance(content, dict):
+        raise UsageError(f"{lines.file}:1: {what}")
+    return cast("dict[str, Any]", content)
+
+
+def parse_all(text: str, lines: Lines) -> list[Any]:
+    """The documents of a YAML file, whose places begin with their number; see `parse`."""
+    return cast("list[Any]", _read(text, lines, several=True))
+
+
+def _read(text: str, lines: Lines, *, several: bool) -> Any:
     try:
+        # Very deep nesting raises RecursionError.
+        if several:
+            roots = list(yaml.compose_all(text, yaml.SafeLoader))
+            for at, root in enumerate(roots):
+                lines.note((at,), root)
+            return [_value(root, (at,), lines) for at, root in enumerate(roots)]
         root = yaml.compose(text, yaml.SafeLoader)
-        # Very deep nesting raises RecursionError here.
-        content = None if root is None else _value(root, (), lines)
+        return None if root is None else _value(root, (), lines)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError(f"{lines.file}:{line}: not valid YAML: {error.problem or error}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{lines.file}: not valid YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
-        raise UsageError(f"{lines.file}: nested too deeply for a study") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"{lines.file}:1: a study is a mapping of keys to values, beginning with 'schema:'")
-    return cast("dict[str, Any]", content)
+        raise UsageError(f"{lines.file}: nested too deeply") from None
 
 
 def spelled(text: str) -> str | None:
