@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +14,12 @@ import torch
 
 import merge_formulas as formulas
 from hostile import PARTIAL, sums
-from merging import close, document, loaded, merge, models, values
+from merging import close, document, loaded, merge, models, started, values
 from taskvec import verify
 from taskvec.errors import UsageError
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
@@ -123,32 +121,6 @@ def test_windows_of_a_large_tensor_agree_with_numpy(
             close(out, right, np.abs(np.stack([b, *xs])).max(0) + 1e-6, 1e-6)
 
 
-SCRIPT = """
-import json, sys
-from taskvec import _core
-from taskvec.options import Options
-folders, document, out, options = json.loads(sys.stdin.read())
-print(_core.merge(folders, json.dumps(document), out, Options(**options), "card", None))
-"""
-
-
-def started(made: Made, doc: Mapping[str, Any], out: Path, **options: Any) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TASKVEC_SIMD": "scalar"},
-    )
-    assert process.stdin
-    job = [[str(folder) for folder in made[0]], doc, str(out), {"sync": False, **options}]
-    process.stdin.write(json.dumps(job))
-    process.stdin.close()
-    process.stdin = None
-    return process
-
-
 def kill_when(process: subprocess.Popen[str], out: Path, size: int) -> None:
     """kill −9 once the journal has this length: 32 bytes are its head, so nothing is written then."""
     journal, deadline = out / PARTIAL / "journal", time.monotonic() + 60
@@ -170,9 +142,9 @@ def test_killed_in_either_phase(kind: str, f32: Made, tmp_path: Path) -> None:
     wanted = sums(tmp_path / "straight")
     # The first tensor of the file has several windows: killed while it is measured, then while it is written.
     out = tmp_path / "out"
-    kill_when(started(f32, doc, out, **slow), out, 32)
-    kill_when(started(f32, doc, out, **slow), out, 33)
-    kill_when(started(f32, doc, out, **slow), out, 1200)
+    kill_when(started(f32[0], doc, out, **slow), out, 32)
+    kill_when(started(f32[0], doc, out, **slow), out, 33)
+    kill_when(started(f32[0], doc, out, **slow), out, 1200)
     done = merge(f32[0], doc, out, threads=2)
     assert done["engine"]["resumed_bytes"] > 0
     assert sums(out) == wanted
@@ -180,7 +152,7 @@ def test_killed_in_either_phase(kind: str, f32: Made, tmp_path: Path) -> None:
 
 def test_another_document_starts_anew(f32: Made, tmp_path: Path) -> None:
     doc, out = doc_of("ties", f32[1]), tmp_path / "out"
-    kill_when(started(f32, doc, out, threads=1, memory=least(f32, doc, tmp_path)), out, 300)
+    kill_when(started(f32[0], doc, out, threads=1, memory=least(f32, doc, tmp_path)), out, 300)
     other = doc_of("ties", f32[1], seed=1)
     assert merge(f32[0], other, out)["engine"]["resumed_bytes"] == 0
 

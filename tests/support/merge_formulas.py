@@ -150,13 +150,15 @@ def ram(b: Array, xs: Sequence[Array], epsilon: float, boost: tuple[float, float
     count = moved.sum(0)
     total = np.zeros_like(b)
     for delta, mine in zip(deltas, moved, strict=True):
-        factor = F(1)
+        factor, alone = F(1), count == 1
         if boost:
             r, alpha = boost
             shared, unique = (mine & (count > 1)).sum(), (mine & (count == 1)).sum()
-            factor = F(1 + r * min(max(shared / max(unique, epsilon), 0), alpha))
-        total = total + np.where(mine, delta * factor, F(0))
-    return np.where(count > 0, b + total / np.maximum(count, 1).astype(F), b)
+            quotient = F(shared) / max(F(unique), F(epsilon))
+            factor = F(1) + F(r) * np.clip(quotient, F(0), F(alpha))
+        part = np.where(alone, delta * factor, delta / np.maximum(count, 1).astype(F))
+        total = total + np.where(mine, part, F(0))
+    return b + total
 
 
 def multislerp(vectors: Sequence[Array], weights: Sequence[float], eps: float) -> Array:

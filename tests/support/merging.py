@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,3 +126,32 @@ def close(ours: torch.Tensor, right: Array, scale: Array, relative: float) -> No
     assert ours.shape == right.shape
     error = np.abs(values(ours).astype(np.float64) - right.astype(np.float64))
     assert (error <= relative * np.abs(scale) + 1e-30).all(), (error / np.abs(scale)).max()
+
+
+_SCRIPT = """
+import json, sys
+from taskvec import _core
+from taskvec.options import Options
+folders, document, out, options = json.loads(sys.stdin.read())
+print(_core.merge(folders, json.dumps(document), out, Options(**options), "card", None))
+"""
+
+
+def started(
+    folders: Sequence[Path], doc: Mapping[str, Any], out: Path, **options: Any
+) -> subprocess.Popen[str]:
+    """A merge in a process of its own, at a quarter of the usual speed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SCRIPT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TASKVEC_SIMD": "scalar"},
+    )
+    assert process.stdin
+    job = [[str(folder) for folder in folders], doc, str(out), {"sync": False, **options}]
+    process.stdin.write(json.dumps(job))
+    process.stdin.close()
+    process.stdin = None
+    return process

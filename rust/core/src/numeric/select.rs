@@ -8,12 +8,15 @@
 //! locate:  in the block where the cut is, the element at which it is
 //! ```
 //!
-//! Equal keys are in the order of their elements, so a rank always means one element.
+//! Equal keys are in the order of their elements, so a rank always means one element. In a small tensor all keys are taken
+//! together instead, and sorted as far as that is needed.
 
 /// Bins of the upper 16 bits: the sign is 0.
 const HIGH: usize = 1 << 15;
 /// Bins of the lower 16 bits.
 const LOW: usize = 1 << 16;
+/// A tensor of so many elements is small: its keys take no more memory than a table.
+const SMALL: u64 = 1 << 16;
 
 /// The key of a value: its magnitude, as an integer of the same order.
 #[inline(always)]
@@ -67,6 +70,7 @@ pub struct Rank {
 
 #[derive(Clone, Debug)]
 enum State {
+    Whole,
     High,
     /// The upper bits, and the position among the keys that have them.
     Low(u32, Position),
@@ -80,6 +84,8 @@ enum State {
 /// What finds ranks: each step needs a pass over all blocks, or over one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Take all keys.
+    Whole,
     /// Count by upper bits.
     High,
     /// Count by lower bits.
@@ -93,6 +99,8 @@ pub enum Step {
 /// Counts of keys in one block, or in a whole tensor.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
+    /// All keys, in the step `whole`.
+    keys: Vec<u32>,
     counts: Vec<u64>,
     /// For each bin of upper bits, all lower bits that any of its keys has.
     lower: Vec<u16>,
@@ -106,14 +114,15 @@ impl Table {
 }
 
 impl Rank {
-    /// A rank of the keys in a row.
-    pub const fn new(row: usize, position: Position) -> Self {
-        Self { row, position, state: State::High }
+    /// A rank of the keys in a row of so many elements.
+    pub const fn new(row: usize, position: Position, elements: u64) -> Self {
+        Self { row, position, state: if elements > SMALL { State::High } else { State::Whole } }
     }
 
     /// The step that it needs next; `None` if it is found.
     pub const fn step(&self) -> Option<Step> {
         match self.state {
+            State::Whole => Some(Step::Whole),
             State::High => Some(Step::High),
             State::Low(..) => Some(Step::Low),
             State::Count(..) => Some(Step::Count),
@@ -134,6 +143,7 @@ impl Rank {
     /// the found one, as a number.
     pub fn count(&self, keys: &[u32], table: &mut Table) {
         match self.state {
+            State::Whole => table.keys.extend(keys),
             State::High => {
                 table.counts.resize(HIGH, 0);
                 table.lower.resize(HIGH, 0);
@@ -169,7 +179,33 @@ impl Rank {
         None
     }
 
-    /// Takes the table of all blocks, of which there are so many elements, and goes on to the next step.
+    /// Takes all keys, block by block.
+    pub fn take_whole<'t>(&mut self, blocks: impl Iterator<Item = &'t Table>) {
+        let keys: Vec<u32> = blocks.flat_map(|table| table.keys.iter().copied()).collect();
+        let (greatest, count) = match self.position {
+            Position::Ascending(before) => (false, before),
+            Position::Greatest(kept) => (true, kept),
+            Position::GreatestOfNonzero(share) => {
+                let nonzero = keys.iter().filter(|&&key| key != 0).count();
+                (true, (nonzero as f32 * share) as u64)
+            }
+        };
+        // In the order of the position; equal keys by index.
+        let turned = |key: u32| if greatest { !key } else { key };
+        let mut order: Vec<u64> =
+            keys.iter().zip(0_u64..).map(|(&key, index)| u64::from(turned(key)) << 32 | index).collect();
+        // The first element after the mark.
+        let mark = match order.get(count as usize) {
+            Some(_) => {
+                let (_, &mut found, _) = order.select_nth_unstable(count as usize);
+                Mark { key: turned((found >> 32) as u32), index: found & 0xFFFF_FFFF }
+            }
+            None => Mark { key: 0, index: u64::MAX },
+        };
+        self.state = State::Found(mark);
+    }
+
+    /// Takes the table of all blocks, and goes on to the next step.
     pub fn take(&mut self, table: &Table) {
         let upper = matches!(self.state, State::High);
         let (prefix, position) = match self.state {
@@ -279,8 +315,8 @@ mod tests {
     use super::*;
 
     /// The mark that the steps find, with blocks of so many elements, and how many passes that took.
-    fn found(keys: &[u32], block: usize, position: Position) -> (Mark, usize) {
-        let mut rank = Rank::new(0, position);
+    fn found(keys: &[u32], block: usize, position: Position, elements: u64) -> (Mark, usize) {
+        let mut rank = Rank::new(0, position, elements);
         let mut passes = 0;
         while let Some(step) = rank.step() {
             passes += 1;
@@ -290,6 +326,10 @@ mod tests {
                 table
             });
             match step {
+                Step::Whole => {
+                    let tables: Vec<Table> = tables.collect();
+                    rank.take_whole(tables.iter());
+                }
                 Step::High | Step::Low => {
                     let mut all = Table::default();
                     tables.for_each(|table| all.add(&table));
@@ -327,30 +367,28 @@ mod tests {
             .collect()
     }
 
+    /// A tensor is taken for a large one, and for the small one that it is.
+    const SIZES: [u64; 2] = [u64::MAX, 1000];
+
     #[test]
     fn marks_are_those_of_a_sort() {
-        for kind in 0..4 {
+        for (kind, size) in (0..4).flat_map(|kind| SIZES.map(|size| (kind, size))) {
             let keys = sample(kind);
             let mut order: Vec<(u32, u64)> = keys.iter().copied().zip(0..).collect();
             order.sort_unstable();
             let mut greatest = order.clone();
             greatest.sort_by_key(|&(key, index)| (std::cmp::Reverse(key), index));
+            let nonzero = |list: &[(u32, u64)]| list.iter().copied().filter(|&(key, _)| key != 0).collect::<Vec<_>>();
             for wanted in [1, 2, 17, 250, 500, 999, 1000_usize] {
-                let (mark, passes) = found(&keys, 128, Position::Greatest(wanted as u64));
-                assert!(passes <= 4);
-                let mut kept: Vec<_> = order
-                    .iter()
-                    .copied()
-                    .filter(|&(key, index)| mark.within_greatest(key, index) && key != 0)
-                    .collect();
+                let (mark, passes) = found(&keys, 128, Position::Greatest(wanted as u64), size);
+                assert!(passes <= if size == 1000 { 1 } else { 4 });
+                let mut kept = nonzero(&order);
+                kept.retain(|&(key, index)| mark.within_greatest(key, index));
                 kept.sort_by_key(|&(key, index)| (std::cmp::Reverse(key), index));
-                let right: Vec<_> = greatest[..wanted].iter().copied().filter(|&(key, _)| key != 0).collect();
-                assert_eq!(kept, right, "kind {kind}, greatest {wanted}");
+                assert_eq!(kept, nonzero(&greatest[..wanted]), "kind {kind}, greatest {wanted}");
             }
             for before in [0, 1, 100, 333, 999_usize] {
-                let (mark, _) = found(&keys, 128, Position::Ascending(before as u64));
-                let nonzero =
-                    |list: &[(u32, u64)]| list.iter().copied().filter(|&(key, _)| key != 0).collect::<Vec<_>>();
+                let (mark, _) = found(&keys, 128, Position::Ascending(before as u64), size);
                 let below: Vec<_> = order.iter().copied().filter(|&(key, index)| mark.after(key, index)).collect();
                 assert_eq!(nonzero(&below), nonzero(&order[..before]), "kind {kind}, ascending {before}");
             }
@@ -360,17 +398,21 @@ mod tests {
     #[test]
     fn keys_without_lower_bits_take_one_pass_less() {
         let keys: Vec<u32> = (1..=100).map(|key| key << 16).collect();
-        assert_eq!(found(&keys, 10, Position::Greatest(30)), (Mark { key: 71 << 16, index: u64::MAX }, 1));
-        assert_eq!(found(&[3 << 16; 10], 4, Position::Greatest(6)), (Mark { key: 3 << 16, index: 6 }, 3));
+        let large = u64::MAX;
+        assert_eq!(found(&keys, 10, Position::Greatest(30), large), (Mark { key: 71 << 16, index: u64::MAX }, 1));
+        assert_eq!(found(&[3 << 16; 10], 4, Position::Greatest(6), large), (Mark { key: 3 << 16, index: 6 }, 3));
     }
 
     #[test]
     fn a_share_is_of_what_is_not_zero() {
         let mut keys = vec![0; 90];
         keys.extend((1..=10).map(|key| key << 16));
-        let (mark, _) = found(&keys, 64, Position::GreatestOfNonzero(0.5));
-        assert_eq!(keys.iter().zip(0..).filter(|&(&key, index)| mark.within_greatest(key, index)).count(), 5);
-        let (mark, _) = found(&keys, 64, Position::GreatestOfNonzero(0.05));
-        assert!(!keys.iter().zip(0..).any(|(&key, index)| mark.within_greatest(key, index)));
+        for size in SIZES {
+            for (share, kept) in [(0.5, 5), (0.05, 0)] {
+                let (mark, _) = found(&keys, 64, Position::GreatestOfNonzero(share), size);
+                let within = keys.iter().zip(0..).filter(|&(&key, index)| mark.within_greatest(key, index));
+                assert_eq!(within.count(), kept);
+            }
+        }
     }
 }

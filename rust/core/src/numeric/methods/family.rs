@@ -102,13 +102,16 @@ impl Family {
             match member.sparse {
                 Sparse::Largest { density } => {
                     let kept = ((density * elements as f64) as u64).max(1);
-                    ranks.push(Rank::new(row, Position::Greatest(kept)));
+                    ranks.push(Rank::new(row, Position::Greatest(kept), elements));
                 }
                 Sparse::Band { density, gamma } => {
                     let (from, end) = band(density, gamma, elements);
                     let inside = |&at: &u64| at > 0 && at < elements && from < end;
                     ranks.extend(
-                        [from, end].iter().filter(|at| inside(at)).map(|&at| Rank::new(row, Position::Ascending(at))),
+                        [from, end]
+                            .iter()
+                            .filter(|at| inside(at))
+                            .map(|&at| Rank::new(row, Position::Ascending(at), elements)),
                     );
                 }
                 _ => {}

@@ -80,8 +80,10 @@ pub struct Measure {
     blocks: usize,
     ranks: Vec<Rank>,
     pass: Option<Pass>,
-    /// Of the present pass: tables of all blocks by rank, equal keys by block and rank, sums by block.
+    /// Of the present pass: tables of all blocks by rank, all keys by block and rank, equal keys by block and rank, sums by
+    /// block.
     tables: Vec<Table>,
+    whole: Vec<Vec<Table>>,
     equal: Vec<Vec<u64>>,
     sums: Vec<Vec<f64>>,
     done: usize,
@@ -91,8 +93,8 @@ impl Measure {
     /// Begins with a tensor of so many elements in so many blocks.
     pub fn new(recipe: &Recipe, elements: u64, blocks: usize) -> Self {
         let ranks = recipe.ranks(elements);
-        let (tables, equal, sums) = Default::default();
-        let mut measure = Self { elements, blocks, ranks, pass: None, tables, equal, sums, done: 0 };
+        let (tables, whole, equal, sums) = Default::default();
+        let mut measure = Self { elements, blocks, ranks, pass: None, tables, whole, equal, sums, done: 0 };
         measure.next(recipe);
         measure
     }
@@ -141,11 +143,11 @@ impl Measure {
     pub fn take(&mut self, recipe: &Recipe, block: usize, partial: Partial) -> bool {
         match &self.pass {
             Some(Pass::Count(step, ranks)) => {
-                for ((number, rank), table) in ranks.iter().enumerate().zip(&partial.tables) {
-                    if *step == Step::Count {
-                        self.equal[number][block] = table.equal();
-                    } else {
-                        self.tables[*rank].add(table);
+                for ((number, rank), table) in ranks.iter().enumerate().zip(partial.tables) {
+                    match step {
+                        Step::Count => self.equal[number][block] = table.equal(),
+                        Step::Whole => self.whole[number][block] = table,
+                        _ => self.tables[*rank].add(&table),
                     }
                 }
             }
@@ -170,13 +172,13 @@ impl Measure {
     fn end(&mut self) {
         let Some(Pass::Count(step, ranks)) = self.pass.take() else { return };
         for (number, rank) in ranks.into_iter().enumerate() {
-            if step == Step::Count {
-                self.ranks[rank].take_counts(self.equal[number].iter().copied());
-            } else {
-                self.ranks[rank].take(&self.tables[rank]);
+            match step {
+                Step::Count => self.ranks[rank].take_counts(self.equal[number].iter().copied()),
+                Step::Whole => self.ranks[rank].take_whole(self.whole[number].iter()),
+                _ => self.ranks[rank].take(&self.tables[rank]),
             }
         }
-        (self.tables, self.equal) = Default::default();
+        (self.tables, self.whole, self.equal) = Default::default();
     }
 
     /// Chooses the next pass: first what ranks need, then sums.
@@ -185,13 +187,13 @@ impl Measure {
         let needs = |step: Step| -> Vec<usize> {
             (0..self.ranks.len()).filter(|&rank| self.ranks[rank].step() == Some(step)).collect()
         };
-        for step in [Step::High, Step::Low, Step::Count] {
+        for step in [Step::Whole, Step::High, Step::Low, Step::Count] {
             let ranks = needs(step);
             if !ranks.is_empty() {
-                if step == Step::Count {
-                    self.equal = vec![vec![0; self.blocks]; ranks.len()];
-                } else {
-                    self.tables = vec![Table::default(); self.ranks.len()];
+                match step {
+                    Step::Count => self.equal = vec![vec![0; self.blocks]; ranks.len()],
+                    Step::Whole => self.whole = vec![vec![Table::default(); self.blocks]; ranks.len()],
+                    _ => self.tables = vec![Table::default(); self.ranks.len()],
                 }
                 self.pass = Some(Pass::Count(step, ranks));
                 return;

@@ -113,7 +113,7 @@ impl Recipe {
     pub fn ranks(&self, elements: u64) -> Vec<Rank> {
         match &self.formula {
             Formula::Family(family) => family.ranks(elements),
-            Formula::Sce { share } if *share < 1.0 => vec![sce::rank(*share)],
+            Formula::Sce { share } if *share < 1.0 => vec![sce::rank(*share, elements)],
             _ => Vec::new(),
         }
     }

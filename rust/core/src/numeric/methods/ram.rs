@@ -1,5 +1,5 @@
-//! RAM: an element that one model moved gets its whole difference, one that several moved their mean. RAM+ multiplies the
-//! differences of each model by a factor.
+//! RAM (Reinforced Agent Merging, arXiv 2601.13572): an element that one model moved gets its whole difference, one that
+//! several moved their mean. RAM+ multiplies whole differences by a factor of their model.
 
 use super::sums::sum;
 
@@ -17,7 +17,11 @@ pub struct Boost {
 /// The factor of every model, from the numbers of elements that it moved with others, and alone.
 pub(super) fn factors(boost: Option<Boost>, models: usize, sums: &[f64]) -> Vec<f32> {
     let Some(Boost { r, alpha, epsilon }) = boost.filter(|_| !sums.is_empty()) else { return vec![1.0; models] };
-    let factor = |pair: &[f64; 2]| (1.0 + r * (pair[0] / pair[1].max(epsilon)).clamp(0.0, alpha)) as f32;
+    let [r, alpha, epsilon] = [r, alpha, epsilon].map(|parameter| parameter as f32);
+    let factor = |&[shared, unique]: &[f64; 2]| {
+        let quotient = shared as f32 / (unique as f32).max(epsilon);
+        1.0 + r * quotient.clamp(0.0, alpha)
+    };
     sums.as_chunks().0.iter().map(factor).collect()
 }
 
@@ -35,19 +39,21 @@ pub(super) fn measure(epsilon: f32, rows: &[Vec<f32>], within: std::ops::Range<u
     }
 }
 
-/// `out = b + Σ λᵢδᵢ[|δᵢ| > ε] / count`, and the base where no model moved.
+/// `out = b + Σ δᵢ[|δᵢ| > ε]·fᵢ`, where fᵢ is λᵢ if no other model moved the element, and a division by the number of those
+/// that did otherwise.
 pub(super) fn compute(epsilon: f32, factors: &[f32], rows: &[Vec<f32>], out: &mut [f32]) {
     let (base, models) = (&rows[0], &rows[1..]);
     for (i, (out, &b)) in out.iter_mut().zip(base).enumerate() {
-        let (mut sum, mut count) = (0.0, 0.0_f32);
+        // A NaN counts as moved: it must not vanish.
+        let moved = |difference: f32| difference.abs() > epsilon || difference.is_nan();
+        let count = models.iter().filter(|row| moved(row[i] - b)).count() as f32;
+        let mut sum = 0.0;
         for (row, &factor) in models.iter().zip(factors) {
             let difference = row[i] - b;
-            // A NaN counts as moved: it must not vanish.
-            if difference.abs() > epsilon || difference.is_nan() {
-                sum += difference * factor;
-                count += 1.0;
+            if moved(difference) {
+                sum += if count > 1.0 { difference / count } else { difference * factor };
             }
         }
-        *out = if count > 0.0 { b + sum / count } else { b };
+        *out = b + sum;
     }
 }

@@ -6,8 +6,8 @@ use super::sums::sum;
 use crate::numeric::select::{Mark, Position, Rank, key};
 
 /// The rank of the smallest variance that is kept.
-pub(super) const fn rank(share: f32) -> Rank {
-    Rank::new(0, Position::GreatestOfNonzero(share))
+pub(super) const fn rank(share: f32, elements: u64) -> Rank {
+    Rank::new(0, Position::GreatestOfNonzero(share), elements)
 }
 
 /// The keys of the variances of the models' differences: population variance in f64, rounded to f32.

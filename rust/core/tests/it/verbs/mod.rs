@@ -3,4 +3,5 @@
 mod job;
 mod live;
 mod lora;
+mod merge;
 mod sweep;
