@@ -169,7 +169,7 @@ def test_nothing_on_a_page_leads_nowhere(page: Path) -> None:
         ("```\ntaskvec transfer a b c -o d --rounding up\n```\n", "is not one of 'nearest', 'stochastic'"),
         ("```\ntaskvec study run mini -o RUN --memory 1GB\n```\n", "No such option '--memory'"),
         ("```\ntaskvec demo --fast\n```\n", "No such option '--fast'"),
-        ("```\ntaskvec merge a b\n```\n", "no command merge"),
+        ("```\ntaskvec mix a b\n```\n", "no command mix"),
         ("`taskvec push OUT ORG/NAME [--public]`", "no option --public"),
         ("`--dtyp bf16`", "no option --dtyp"),
         ("```\ntaskvec inspect a && curl b\n```\n", "what curl is"),

@@ -12,7 +12,7 @@ import taskvec._core as _core
 
 from ..card import recipe_card
 from ..check_result import CheckResult
-from ..errors import StorageError, UsageError
+from ..errors import CorruptError, StorageError, UsageError
 from ..fit.merge import opened
 from ..inputs.yaml_lines import Lines, parse_all
 from ..options import Keywords, make_options, output_path
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from ..results import WriteResult
     from .recipe import Document
 
-_LARGEST = 10_000_000
+# A manifest has a line for every tensor.
+_LARGEST = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,10 @@ def _tell(answer: Json, found: _Opened) -> None:
 @contextmanager
 def _opened(config: str | os.PathLike[str], options: Options, progress: object) -> Generator[_Opened]:
     text = _read(Path(config))
+    if text.lstrip().startswith("{") and (found := _manifest(text)) is not None:
+        with _repeated(found, str(config), options, progress) as again:
+            yield again
+        return
     document = _document(text, str(config))
     names = model_names(document)
     leader = base_of(document) or document.slices[0].sources[0].model
@@ -137,6 +142,54 @@ def _opened(config: str | os.PathLike[str], options: Options, progress: object) 
 
 
 _LONG = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
+
+
+def _manifest(text: str) -> Json | None:
+    """The manifest in a text; None if it is something else, such as YAML in braces."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    is_one = isinstance(found, dict) and str(cast("Json", found).get("schema")).startswith(
+        "taskvec/manifest/"
+    )
+    return cast("Json", found) if is_one else None
+
+
+@contextmanager
+def _repeated(manifest: Json, name: str, options: Options, progress: object) -> Generator[_Opened]:
+    """The merge that an output's manifest describes; models are found by name, as in a card's command."""
+    if manifest.get("verb") != "merge":
+        raise UsageError(
+            f"{name} is the manifest of {manifest.get('verb')}, not of merge; give a merge's, or YAML"
+        )
+    try:
+        recipe = manifest["recipe"]
+        document: Json = recipe["document"]
+        origins: dict[str, str] = {one["role"]: _ref(one) for one in manifest["inputs"]}
+        models = (at for at in range(len(origins)) if at != document["base"])
+        order = {at: f"model {number}" for number, at in enumerate(models, 1)}
+        names: list[str] = [origins[order.get(at, "base")] for at in range(len(origins))]
+        options = replace(options, rounding=recipe["rounding"], seed=recipe["seed"] or 0)
+        leader = names[int(document["sidecars_from"])]
+    except (KeyError, TypeError, IndexError, AttributeError):
+        raise CorruptError(f"{name} is not a manifest as taskvec writes it; write the output again") from None
+    if len(set(names)) != len(names):
+        raise UsageError(
+            f"{name}: two of its models have the same name; merge with the recipe, which has paths"
+        )
+    others = [one for one in names if one != leader]
+    with opened(leader, others, options, progress) as inputs:
+        refs = dict(zip([leader, *others], [inputs.target, *inputs.donors], strict=True))
+        text = f"# that of {Path(name).parent.name}/taskvec.json"
+        yield _Opened(Asked(document, names), [refs[one] for one in names], inputs, text)
+
+
+def _ref(entry: Json) -> str:
+    """The model that a manifest names, as in a command."""
+    if "repo" not in entry:
+        return entry["name"]
+    return f"{entry['repo']}@{entry['commit']}" + (f":{entry['subfolder']}" if "subfolder" in entry else "")
 
 
 def _read(path: Path) -> str:
