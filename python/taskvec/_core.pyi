@@ -100,7 +100,55 @@ def merge(
     card: str,
     progress: Progress | None,
 ) -> str:
-    """Writes what a document makes of the inputs to the folder `out`: a `taskvec/result/1`."""
+    """Writes what a document makes of the inputs to the folder `out`: a `taskvec/result/1`.
+
+    `inputs` are the distinct models in the order of the configuration; a base that is not among its models
+    is the last. In the plan, the manifest and messages their roles are `base`, and `model N` for input N
+    (from 1). `document` is a JSON object. All of its members are required, and no other is allowed:
+
+    - `method`: a name of docs/merge-methods.md.
+    - `base`: the place of the base among the inputs, or null.
+    - `work_dtype`, `out_dtype`: `"bfloat16"`, `"float16"`, `"float32"` or null. Arithmetic is float32
+      always. A float tensor is written as `out_dtype`, else as `work_dtype`, else in the common type of the
+      inputs that take part in it (F32 if they differ; quantised ones count as BF16).
+    - `seed`: of what is drawn, 0 to 2⁶⁴ − 1.
+    - `settings`: sets of parameters, `{"shared": {…}, "each": [{…} or null for each input]}`. Values are
+      numbers and booleans. What is left out has the method's default; `each` of a base that has no
+      parameters is ignored.
+    - `tensors`: one for each tensor of the output, in any order, `{"name": …, "from": […], "settings":
+      place}`. `from` has for each input `true` (the same name), a name, or null (it takes no part).
+    - `sidecars_from`: the input whose other files are copied, and whose shards and order the output has as
+      far as it has the tensors. It must not be streamed.
+    - `config_edits`: null, or members of `config.json` with other values. A key is a path with dots, and
+      has to be there already.
+
+    | method | inputs | shared | each |
+    |---|---|---|---|
+    | linear | 1+, a base is one of them | normalize (true) | weight |
+    | passthrough | 1 | | scale (none) |
+    | task_arithmetic | base + 0+ | normalize (false), lambda (1) | weight |
+    | ties, dare_*, della*, breadcrumbs* | base + 0+ | normalize, rescale, lambda (1) | weight, density (1) |
+    | slerp, nearswap | base + 1 | t | |
+    | model_stock | base + 2+ | filter_wise (false) | |
+    | ram | base + 0+ | epsilon (1e-5) | |
+    | ramplus_tl | base + 0+ | epsilon (1e-5), r (0.1), alpha (0.2) | |
+    | karcher | 1+, a base is one of them | max_iter (10), tol (1e-5) | |
+    | multislerp | 1+, and a base or none | normalize_weights (true), eps (1e-8) | weight |
+    | nuslerp | 2, and a base or none | nuslerp_flatten (true), nuslerp_row_wise (false) | weight |
+    | sce | base + 0+ | select_topk (1) | |
+
+    `normalize` is true by default for ties and della, `rescale` for dare_* and della*. `each` also has
+    epsilon (0.15) of della*, and gamma (0.01) of breadcrumbs*.
+
+    Options other than those of how the work is done, `rounding` and `seed` (of rounding) have to be at
+    their defaults. The manifest has the document as `recipe.document`.
+
+    Errors: `UsageError` for a document of another form, or parameters that do not exist or make no sense;
+    `MismatchError` for tensors whose shapes or types differ, that an input lacks, or that need a base or a
+    second model which takes no part in them; `CorruptError` for an adapter or a vector as an input. Of two
+    inputs of slerp, of nearswap (the base) and of nuslerp (without a base), the only one that has a tensor
+    is copied.
+    """
 
 def sweep_transfer(
     target: Place,

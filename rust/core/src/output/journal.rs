@@ -15,7 +15,7 @@ use crate::engine::window::{BlockRecord, Found, FrameRecord, Outcome, Rescaled};
 use crate::error::{Error, Result};
 use crate::numeric::stats::Stats;
 
-const MAGIC: &[u8; 16] = b"taskvec journal4";
+const MAGIC: &[u8; 16] = b"taskvec journal3";
 const START: u64 = 32;
 /// Far more than any record has. A larger length can only come from a torn record.
 const MAX_RECORD: u32 = 1 << 30;
@@ -137,16 +137,15 @@ fn encode(outcome: &Outcome) -> Vec<u8> {
         bytes.extend(tensor.to_le_bytes());
         bytes.extend(count.to_le_bytes());
     }
-    bytes.extend((outcome.measured.len() as u32).to_le_bytes());
+    // The exceptions themselves are in the spool files; the digests tell whether they are still intact there. Frames are
+    // in the weight files, as other blocks are.
+    bytes.extend(xxh3_64(&outcome.found.index).to_le_bytes());
+    bytes.extend(xxh3_64(&outcome.found.value).to_le_bytes());
     for (tensor, measured) in &outcome.measured {
         bytes.extend(tensor.to_le_bytes());
         bytes.extend((measured.len() as u32).to_le_bytes());
         bytes.extend(measured);
     }
-    // The exceptions themselves are in the spool files; the digests tell whether they are still intact there. Frames are
-    // in the weight files, as other blocks are.
-    bytes.extend(xxh3_64(&outcome.found.index).to_le_bytes());
-    bytes.extend(xxh3_64(&outcome.found.value).to_le_bytes());
     bytes
 }
 
@@ -178,18 +177,17 @@ fn decode(payload: &[u8]) -> Option<Outcome> {
     let counts = (0..u32::from_le_bytes(take(&mut rest)?))
         .map(|_| Some((u32::from_le_bytes(take(&mut rest)?), u64::from_le_bytes(take(&mut rest)?))))
         .collect::<Option<_>>()?;
-    let measured = (0..u32::from_le_bytes(take(&mut rest)?))
-        .map(|_| {
-            let (tensor, length) = (u32::from_le_bytes(take(&mut rest)?), u32::from_le_bytes(take(&mut rest)?));
-            let (bytes, left) = rest.split_at_checked(length as usize)?;
-            rest = left;
-            Some((tensor, bytes.to_vec()))
-        })
-        .collect::<Option<_>>()?;
     let index = take::<8>(&mut rest)?.to_vec();
     let value = take::<8>(&mut rest)?.to_vec();
     let found = Found { counts, index, value };
-    rest.is_empty().then_some(Outcome { blocks, found, frames: Vec::new(), rescaled, measured })
+    let mut measured = Vec::new();
+    while !rest.is_empty() {
+        let (tensor, length) = (u32::from_le_bytes(take(&mut rest)?), u32::from_le_bytes(take(&mut rest)?));
+        let (bytes, left) = rest.split_at_checked(length as usize)?;
+        rest = left;
+        measured.push((tensor, bytes.to_vec()));
+    }
+    Some(Outcome { blocks, found, frames: Vec::new(), rescaled, measured })
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {

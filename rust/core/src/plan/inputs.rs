@@ -144,6 +144,13 @@ impl Inputs {
                 }
             }
             Request::Merge { inputs: places, document } => {
+                if places[document.sidecars].streams() {
+                    let what = format!(
+                        "the {} gives the merge its other files, so it cannot be streamed",
+                        document.role(document.sidecars)
+                    );
+                    return Err(Error::Usage(what));
+                }
                 for (number, place) in places.iter().enumerate() {
                     let kind = Kind::of(place)?;
                     if kind != Kind::Checkpoint {

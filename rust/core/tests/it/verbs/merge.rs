@@ -84,6 +84,8 @@ fn types_and_options() {
     assert!(refused(Options { dtype: Some(Float::F32), ..Options::default() }).contains("a merge takes no --dtype"));
     assert!(refused(Options { base: Some("x".into()), ..Options::default() }).contains("a merge takes no --base"));
     assert!(refused(Options { memory: Some(1), ..Options::default() }).contains("is too little"));
+    let streamed = plan(places(&family.remotes([true; 3])), document, Options::default());
+    assert!(streamed.unwrap_err().to_string().contains("the base gives the merge its other files"));
     // Without a type for the output, mixed inputs give F32.
     let open = document.replace("\"bfloat16\"", "null");
     let plan = plan(family.here(), &open, Options::default()).unwrap();
