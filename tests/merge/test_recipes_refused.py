@@ -47,7 +47,7 @@ WRONG = {
     f"{HEAD}tokenizer: {{}}": "r.yml:4: a tokenizer would have to be built",
     f"{HEAD}tokenizer: {{source: base}}\ntokenizer_source: base": "exclude each other",
     f"{HEAD}chat_template: chatml": "r.yml:4: the chat template is copied",
-    f"{HEAD}parameters: {{wieght: 1}}": "r.yml:4: there is no parameter 'wieght'; did you mean 'weight'",
+    f"{HEAD}parameters: {{weights: 1}}": "r.yml:4: there is no parameter 'weights'; did you mean 'weight'",
     f"{HEAD}parameters: {{density: 1.5}}": "r.yml:4: density is 1.5, but has to be from 0 to 1",
     f"{HEAD}parameters: {{density: half}}": "r.yml:4: density is 'half', which is not a number",
     f"{HEAD}parameters: {{normalize: maybe}}": "r.yml:4: normalize is 'maybe', which is not true or false",
