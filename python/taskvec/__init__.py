@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .algebra import combine, convert, randomize
     from .check_result import CheckResult
     from .dry_run import check
+    from .jobs.job import Job, open_job, plan
+    from .jobs.results import JobPlan, JobStatus, PartResult
     from .live.inject import transferred
     from .results import Applied, DiffResult, InspectResult, SweepResult, VerifyResult, WriteResult
     from .upload import PushResult, push
@@ -39,6 +41,8 @@ _HOMES = {
     "algebra": ("combine", "convert", "randomize"),
     "check_result": ("CheckResult",),
     "dry_run": ("check",),
+    "jobs.job": ("Job", "open_job", "plan"),
+    "jobs.results": ("JobPlan", "JobStatus", "PartResult"),
     "live.inject": ("transferred",),
     "results": ("Applied", "DiffResult", "InspectResult", "SweepResult", "VerifyResult", "WriteResult"),
     "upload": ("PushResult", "push"),
@@ -81,7 +85,11 @@ __all__ = [
     "CorruptError",
     "DiffResult",
     "InspectResult",
+    "Job",
+    "JobPlan",
+    "JobStatus",
     "MismatchError",
+    "PartResult",
     "PushResult",
     "StorageError",
     "SweepResult",
@@ -100,6 +108,8 @@ __all__ = [
     "extract",
     "graft",
     "inspect",
+    "open_job",
+    "plan",
     "push",
     "randomize",
     "study",

@@ -15,6 +15,7 @@ pub mod matching;
 pub mod operands;
 pub mod options;
 pub mod output;
+pub mod parts;
 pub mod request;
 pub mod sweep;
 pub mod terms;
@@ -240,10 +241,6 @@ impl Plan {
     /// same.
     pub fn id(&self) -> u128 {
         let inputs: Vec<Value> = self.inputs.list.iter().map(identity).collect();
-        let vector_tied = |origin: &Origin| match origin {
-            Origin::Pair { .. } => None,
-            Origin::Vector { tied, .. } => *tied,
-        };
         let tied: Vec<_> = self.inputs.origins.iter().map(|(origin, _)| vector_tied(origin)).collect();
         let spec = (env!("CARGO_PKG_VERSION"), NUMERIC_SPEC);
         let id = json!([spec, self.request.verb(), self.recipe(), inputs, tied, self.layout.packed]);
@@ -316,6 +313,14 @@ fn nothing(inputs: &Inputs) -> Vec<String> {
         .map(|(origin, _)| &inputs.list[input(origin) as usize])
         .map(|input| format!("{} ({}) is 0 everywhere and adds nothing", input.role, input.checkpoint.label))
         .collect()
+}
+
+/// Whether the donors of a vector tied their output head, as far as its description says.
+fn vector_tied(origin: &Origin) -> Option<bool> {
+    match origin {
+        Origin::Pair { .. } => None,
+        Origin::Vector { tied, .. } => *tied,
+    }
 }
 
 /// A note on what cannot be verified about streamed inputs.
