@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "python" / "taskvec"
 # From the bottom; a name is a folder or a file.
 PACKAGE_WINGS = (
     "start", "errors", "records", "text", "options", "results", "check_result", "hub", "inputs", "card",
-    "fit", "live", "vector", "verbs", "algebra", "merging", "dry_run", "advice", "upload", "study", "cli",
+    "fit", "live", "vector", "verbs", "jobs", "algebra", "merging", "dry_run", "advice", "upload", "study",
+    "cli",
     "__main__",
 )  # fmt: skip
 STUDY = PACKAGE / "study"

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .algebra import combine, convert, randomize
     from .check_result import CheckResult
     from .dry_run import check
+    from .jobs.job import Job, open_job, plan
+    from .jobs.results import JobPlan, JobStatus, PartResult
     from .live.inject import transferred
     from .merging.run import MergeGroup, explain_merge, merge
     from .results import Applied, DiffResult, InspectResult, SweepResult, VerifyResult, WriteResult
@@ -40,6 +42,8 @@ _HOMES = {
     "algebra": ("combine", "convert", "randomize"),
     "check_result": ("CheckResult",),
     "dry_run": ("check",),
+    "jobs.job": ("Job", "open_job", "plan"),
+    "jobs.results": ("JobPlan", "JobStatus", "PartResult"),
     "live.inject": ("transferred",),
     "merging.run": ("MergeGroup", "explain_merge", "merge"),
     "results": ("Applied", "DiffResult", "InspectResult", "SweepResult", "VerifyResult", "WriteResult"),
@@ -83,8 +87,12 @@ __all__ = [
     "CorruptError",
     "DiffResult",
     "InspectResult",
+    "Job",
+    "JobPlan",
+    "JobStatus",
     "MergeGroup",
     "MismatchError",
+    "PartResult",
     "PushResult",
     "StorageError",
     "SweepResult",
@@ -105,6 +113,8 @@ __all__ = [
     "graft",
     "inspect",
     "merge",
+    "open_job",
+    "plan",
     "push",
     "randomize",
     "study",

@@ -44,6 +44,25 @@ class Remote(Protocol):
 Progress = Callable[[str, int, int], None]
 """Called with (phase, bytes done, bytes in all) some ten times a second, on the calling thread."""
 
+class Request(Protocol):
+    """What a job in parts is asked to do: `taskvec.jobs.asked.Request`."""
+
+    @property
+    def verb(self) -> str:
+        """Its name on the command line."""
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """The inputs, the target first if there is one."""
+
+    @property
+    def alphas(self) -> Sequence[tuple[str, float]]:
+        """One; for `apply` one for each vector."""
+
+    @property
+    def takes(self) -> Sequence[Sequence[str]]:
+        """Of a graft, what is taken from each donor."""
+
 Variant = tuple[tuple[str, float], str]
 """One output of a sweep: its alpha and its card."""
 
@@ -276,6 +295,32 @@ def check_sweep_apply(
 
 def check_extract(minuend: Place, subtrahend: Place, out: str | None, options: Options) -> str:
     """What `extract` would do, from headers and configs alone: a `taskvec/plan/1`."""
+
+def job_plan(
+    job: str, request: Request, out: str, parts: int, options: Options, card: str, asked: str
+) -> str:
+    """Plans a job in so many parts, in the folder `job`: a `taskvec/job-plan/1`.
+
+    `asked` is JSON text that the plan keeps.
+    """
+
+def job_asked(job: str) -> tuple[str, int]:
+    """What `job_plan` was given to keep, and how many parts there are."""
+
+def job_status(job: str) -> str:
+    """What is done of a job: a `taskvec/job-status/1`."""
+
+def job_already(job: str, part: int) -> str | None:
+    """The result of a part that is done: a `taskvec/part-result/1`; None if it has to be run."""
+
+def job_run(job: str, part: int, request: Request, options: Options, progress: Progress | None) -> str:
+    """Runs one part: a `taskvec/part-result/1`."""
+
+def job_committed(job: str) -> str | None:
+    """What the commit returned, a `taskvec/result/1`; None if the job is not committed."""
+
+def job_commit(job: str, verify: bool, request: Request, options: Options, progress: Progress | None) -> str:
+    """Makes the output from all parts: a `taskvec/result/1`."""
 
 class Live:
     """A job whose windows are handed to Python instead of written; opened by the `live_` functions."""

@@ -94,7 +94,7 @@ def apply(
     alphas = spread_alphas(alpha, len(names))
     with opened(target, names, opts, progress) as inputs:
         base, added, opts = inputs.target, inputs.donors, inputs.options
-        card = _apply_card(inputs, alphas)
+        card = apply_card(inputs, alphas)
         answer = _core.apply(base, added, where, alphas, opts, card.text, progress)
         return _merged(json.loads(answer), inputs, card)
 
@@ -116,7 +116,7 @@ def transfer(
     opts, where, scale = make_options(options), output_path(out), parse_alpha(alpha)
     with opened(target, (minuend, subtrahend), opts, progress) as inputs:
         base, (first, second), opts = inputs.target, inputs.donors, inputs.options
-        card = _transfer_card(inputs, scale)
+        card = transfer_card(inputs, scale)
         answer = _core.transfer(base, first, second, where, scale, opts, card.text, progress)
         return _merged(json.loads(answer), inputs, card)
 
@@ -140,7 +140,7 @@ def sweep_apply(
     opts, where = make_options(options), output_path(out)
     names, wanted = vector_list(vectors), alpha_list(alphas)
     with opened(target, names, opts, progress) as inputs:
-        cards = [_apply_card(inputs, [alpha] * len(names)) for alpha in wanted]
+        cards = [apply_card(inputs, [alpha] * len(names)) for alpha in wanted]
         base, added, opts = inputs.target, inputs.donors, inputs.options
         answer = _core.sweep_apply(base, added, where, _variants(wanted, cards), opts, progress)
         return _swept(inputs, cards, answer)
@@ -159,7 +159,7 @@ def sweep_transfer(
     """Writes what `transfer` does for each of several α, from one read of the inputs; see `sweep_apply`."""
     opts, where, wanted = make_options(options), output_path(out), alpha_list(alphas)
     with opened(target, (minuend, subtrahend), opts, progress) as inputs:
-        cards = [_transfer_card(inputs, alpha) for alpha in wanted]
+        cards = [transfer_card(inputs, alpha) for alpha in wanted]
         base, (first, second), opts = inputs.target, inputs.donors, inputs.options
         answer = _core.sweep_transfer(base, first, second, where, _variants(wanted, cards), opts, progress)
         return _swept(inputs, cards, answer)
@@ -228,7 +228,8 @@ def verify(
         return VerifyResult.from_json(json.loads(_core.verify(session.whole(out).path, opts, progress)))
 
 
-def _apply_card(inputs: Inputs, alphas: list[tuple[str, float]]) -> Card:
+def apply_card(inputs: Inputs, alphas: list[tuple[str, float]]) -> Card:
+    """The card of what `apply` writes with an α for each vector."""
     target, vectors = inputs.target, inputs.donors
     command = ["taskvec", "apply", target.pinned, *(one.pinned for one in vectors)]
     for text, _ in alphas:
@@ -238,7 +239,8 @@ def _apply_card(inputs: Inputs, alphas: list[tuple[str, float]]) -> Card:
     return merge_card(target, named, command, formula, inputs.options)
 
 
-def _transfer_card(inputs: Inputs, alpha: tuple[str, float]) -> Card:
+def transfer_card(inputs: Inputs, alpha: tuple[str, float]) -> Card:
+    """The card of what `transfer` writes with this α."""
     target, (minuend, subtrahend), text = inputs.target, inputs.donors, alpha[0]
     command = ["taskvec", "transfer", target.pinned, minuend.pinned, subtrahend.pinned, "--alpha", text]
     formula = f"target + ({text})·(minuend − subtrahend)"

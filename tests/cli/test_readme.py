@@ -16,6 +16,7 @@ import pytest
 from hubserver import WRITER, Hub
 from made_family import write_family
 from manual import PAGES, ROOT, blocks, commands, faults, lines, names, recipes
+from parted import family as several_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +72,11 @@ def run(folder: Path, *words: str, **environment: str) -> str:
 def models(tmp_path: Path) -> Path:
     """The folder that a reader of the pages is in."""
     write_family(tmp_path, seed=0)
+    # One in several files, for jobs in parts.
+    for name, made in zip(
+        ("large", "large-grpo", "large-sft"), several_files(tmp_path / "made"), strict=True
+    ):
+        made.rename(tmp_path / name)
     run(tmp_path, "-m", "taskvec", "extract", "instruct", "base", "-o", "other-skill")
     return tmp_path
 

@@ -14,6 +14,7 @@ from ..records import briefly
 from . import flags, render
 from .console import print_inspected, put, show, split
 from .flags import with_options
+from .job_commands import commit, plan, run, status
 from .merge_command import merge
 from .outcome import only_alphas, show_plan, warn, write
 from .progress_bar import Bar, Documents
@@ -263,5 +264,7 @@ def demo(out: str, overwrite: bool) -> int:
 
 
 cli.add_command(merge)
+for one in (plan, run, status, commit):
+    cli.add_command(one)
 cli.add_command(study)
 cli.add_command(report)

@@ -180,7 +180,7 @@ STREAM: Group = (
 )
 """How models on the Hub are read."""
 
-OUTPUT: Group = (
+JOB_OUTPUT: Group = (
     option("-o", "--out", required=True, metavar="DIR", help="The folder to write."),
     option(
         "--no-sync",
@@ -192,6 +192,11 @@ OUTPUT: Group = (
         "--sha256", is_flag=True, help="Put SHA-256 digests of inputs and output in the manifest (slower)."
     ),
     option("--overwrite", is_flag=True, help="Replace the output folder if there is one."),
+)
+"""Where an output is written, and how; a job in parts needs no more."""
+
+OUTPUT: Group = (
+    *JOB_OUTPUT,
     option(
         "--resume/--no-resume",
         default=True,
@@ -204,6 +209,14 @@ OUTPUT: Group = (
 
 NOT_PLANNED: Group = OUTPUT[:-1]
 """The same for a verb that has no dry run."""
+
+JOB: Group = (
+    option(
+        "--parts", type=int, required=True, metavar="N", help="How many parts; at most one for each file."
+    ),
+    option("--job", required=True, metavar="JOB", help="The folder of the job, which all machines see."),
+)
+"""What a plan of parts needs."""
 
 TAKE: Group = (
     option(

@@ -21,7 +21,7 @@ from .console import put, say
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-_WRITING = ("extract", "apply", "transfer", "merge", "push")
+_WRITING = ("extract", "apply", "transfer", "merge", "push", "run", "commit")
 _STUDY_RUN = ["study", "run"]
 _INTERNAL = 70
 # The environment variable by which a shell asks what a line could go on with.

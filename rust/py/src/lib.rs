@@ -13,6 +13,7 @@ mod apply;
 mod extract;
 mod graft;
 mod job;
+mod jobs;
 mod live;
 mod merge;
 mod reading;
@@ -33,6 +34,8 @@ mod _core {
     use super::extract::{check_extract, extract};
     #[pymodule_export]
     use super::graft::{check_graft, graft};
+    #[pymodule_export]
+    use super::jobs::{job_already, job_asked, job_commit, job_committed, job_plan, job_run, job_status};
     #[pymodule_export]
     use super::live::{Live, live_apply, live_read, live_transfer};
     #[pymodule_export]

@@ -20,6 +20,7 @@ mod terms;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 
 use self::exceptions::{LookedUp, disordered};
 pub use self::measuring::Measuring;
@@ -63,13 +64,18 @@ impl Window {
         (begin, (begin + self.blocks * BLOCK).min(file.len))
     }
 
-    /// The windows of a plan, in order, for outputs of which so many blocks are done: from the first block that one of
-    /// them still needs. An output needs a window as a whole or not at all.
-    pub fn from(plan: &Plan, done: &[u64]) -> Vec<Self> {
+    /// All windows of a plan, in order.
+    pub fn all(plan: &Plan) -> Vec<Self> {
+        Self::from(plan, 0..plan.layout.files.len(), &[])
+    }
+
+    /// The windows of some files of a plan, in order, for outputs that are done up to these blocks: from the first block
+    /// that one of them still needs. An output needs a window as a whole or not at all.
+    pub fn from(plan: &Plan, files: Range<usize>, done: &[u64]) -> Vec<Self> {
         let size = plan.budget.window_blocks;
         let first = done.iter().copied().min().unwrap_or(0);
         let mut windows = Vec::new();
-        for (place, file) in plan.layout.files.iter().enumerate() {
+        for (place, file) in files.clone().zip(&plan.layout.files[files]) {
             let end = file.first_block + file.blocks();
             let mut block = file.first_block.max(first);
             while block < end {

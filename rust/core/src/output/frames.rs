@@ -1,5 +1,7 @@
-//! The files of a packed vector. Frames are written in their order, behind a space that the header gets at the end, when
+//! The files of a packed vector, or some of them. Frames are written in their order, behind a space that the header gets at the end, when
 //! the length of every frame is known.
+
+use std::ops::Range;
 
 use crate::checkpoint::Tensor;
 use crate::codec::packed::frame::longest;
@@ -22,8 +24,10 @@ use crate::system::os::DIRECT_ALIGNMENT;
 /// The files that are being written.
 pub struct Frames<'a> {
     plan: &'a Plan,
+    /// The files that are written, as indices in the layout.
+    range: Range<usize>,
     files: Vec<File>,
-    /// What was written of every block, by its number.
+    /// What was written of every block of these files, in order.
     records: Vec<FrameRecord>,
     /// The exceptions that were found; their values are in the frames.
     pub tally: Tally,
@@ -44,21 +48,21 @@ const PART: u64 = 1 << 20;
 
 impl<'a> Frames<'a> {
     /// Creates the files, or opens those of an earlier run.
-    pub fn open(plan: &'a Plan, staging: &Staging) -> Result<Self> {
+    pub fn open(plan: &'a Plan, range: Range<usize>, staging: &Staging) -> Result<Self> {
         let open = |file: usize| {
             let header = longest_header(plan, file)?;
             let sink = Sink::open(&staging.path(&plan.layout.files[file].name), 0)?;
             Ok(File { sink, header, len: header })
         };
-        let files = (0..plan.layout.files.len()).map(open).collect::<Result<_>>()?;
+        let files = range.clone().map(open).collect::<Result<_>>()?;
         let buffer = Buffer::new(PART as usize + DIRECT_ALIGNMENT);
-        Ok(Self { plan, files, records: Vec::new(), tally: Tally::default(), buffer })
+        Ok(Self { plan, range, files, records: Vec::new(), tally: Tally::default(), buffer })
     }
 
     /// Adds the frames of the next window.
     pub fn append(&mut self, outcome: &Outcome) -> Result<()> {
         let mut rest = &outcome.frames[..];
-        let file = self.plan.layout.file_of(self.records.len() as u64);
+        let file = self.current();
         for block in &outcome.blocks {
             let (frame, after) = rest.split_at(block.frame.bytes as usize);
             rest = after;
@@ -67,10 +71,20 @@ impl<'a> Frames<'a> {
         }
         self.tally.add(&outcome.found.counts);
         // The next window may be of another file.
-        if self.plan.layout.file_of(self.records.len() as u64) != file {
+        if self.current() != file {
             self.flush(file)?;
         }
         Ok(())
+    }
+
+    /// The number of the block that comes next.
+    fn next(&self) -> u64 {
+        self.plan.layout.first_block(self.range.start) + self.records.len() as u64
+    }
+
+    /// The file that the next block belongs to, as an index in `files`; one past the last at the end.
+    fn current(&self) -> usize {
+        self.plan.layout.file_of(self.next()) - self.range.start
     }
 
     fn write(&mut self, file: usize, mut bytes: &[u8]) -> Result<()> {
@@ -100,8 +114,8 @@ impl<'a> Frames<'a> {
     /// Takes over the frames of an earlier run's window, if the files still hold them; returns whether they do.
     pub fn recall(&mut self, outcome: &Outcome) -> Result<bool> {
         let mut ends: Vec<u64> = self.files.iter().map(|file| file.len).collect();
-        for (block, record) in (self.records.len() as u64..).zip(&outcome.blocks) {
-            let file = self.plan.layout.file_of(block);
+        for (block, record) in (self.next()..).zip(&outcome.blocks) {
+            let file = self.plan.layout.file_of(block) - self.range.start;
             let mut frame = vec![0; record.frame.bytes as usize];
             let read = self.files[file].sink.read(ends[file], &mut frame);
             if !read || blocks::block(&frame) != record.digest {
@@ -119,7 +133,7 @@ impl<'a> Frames<'a> {
 
     /// Goes on behind what was taken over: the start of the part that is not full is read again.
     pub fn go_on(&mut self) -> Result<()> {
-        let file = self.plan.layout.file_of(self.records.len() as u64);
+        let file = self.current();
         let Some(File { sink, len, .. }) = self.files.get(file) else { return Ok(()) };
         let filled = *len % PART;
         // The space for the header has not been written, and need not be there.
@@ -130,7 +144,7 @@ impl<'a> Frames<'a> {
     /// Writes the headers, and waits for the disk with `sync`. Returns whether the disk has everything.
     pub fn finish(&mut self, sync: bool) -> Result<bool> {
         let mut synced = true;
-        for (file, File { sink, header, len }) in self.files.iter().enumerate() {
+        for (file, File { sink, header, len }) in self.range.clone().zip(&self.files) {
             let entries = entries(self.plan, file, |place, plan| {
                 let from = self.first_frame(file, plan) as usize;
                 let records = &self.records[from..from + plan.frames() as usize];
@@ -150,9 +164,10 @@ impl<'a> Frames<'a> {
         Ok(synced)
     }
 
-    /// The number of a tensor's first frame.
+    /// The place of a tensor's first frame in `records`.
     fn first_frame(&self, file: usize, plan: &TensorPlan) -> u64 {
-        self.plan.layout.files[file].first_block + plan.begin / BLOCK
+        let first = self.plan.layout.first_block(self.range.start);
+        self.plan.layout.files[file].first_block - first + plan.begin / BLOCK
     }
 
     /// Whether writes bypassed the page cache.

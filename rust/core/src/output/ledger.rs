@@ -2,6 +2,7 @@
 //! also recorded in the journal, so that a second run can continue from there.
 
 use std::fs::File;
+use std::ops::Range;
 
 use crate::codec::scaled::encode::Requantised;
 use crate::control::{Control, Phase};
@@ -23,6 +24,8 @@ use crate::system::parallel;
 /// The state of a job that a second run can continue from.
 pub struct Ledger<'a> {
     plan: &'a Plan,
+    /// The files of the layout that are written.
+    files: Range<usize>,
     journal: Journal,
     /// What is written in the order of the windows.
     pub ordered: Ordered<'a>,
@@ -34,7 +37,7 @@ pub struct Ledger<'a> {
     pub requantised: Vec<Requantised>,
     /// Scales that may change.
     rescale: Rescale,
-    /// How many blocks are finished, counted over all files.
+    /// The number of the first block that is not finished, counted over all files of the layout.
     pub blocks: u64,
     /// What an earlier run measured of tensors of a merge.
     pub measured: Vec<(u32, Vec<u8>)>,
@@ -88,13 +91,18 @@ impl Ordered<'_> {
 }
 
 impl<'a> Ledger<'a> {
-    /// Continues the journal of an earlier run, or starts a new one.
+    /// Continues the journal of an earlier run, or starts a new one, for these files of the layout. `id` is that of the
+    /// plan.
     ///
     /// Every block in the journal is read again and compared, because a power cut may have lost its bytes.
-    pub fn open(plan: &'a Plan, staging: &Staging, resume: bool, control: &Control) -> Result<Self> {
+    pub fn open(
+        (plan, id): (&'a Plan, u128),
+        files: Range<usize>,
+        staging: &Staging,
+        control: &Control,
+    ) -> Result<Self> {
         let path = staging.journal();
-        let id = plan.id();
-        let earlier = if resume { Journal::open(&path, id)? } else { None };
+        let earlier = if plan.options.resume { Journal::open(&path, id)? } else { None };
         let going_on = earlier.is_some();
         let journal = match earlier {
             Some(journal) => journal,
@@ -105,7 +113,7 @@ impl<'a> Ledger<'a> {
         };
         let ordered = match plan.inputs.output {
             Output::Checkpoint => Ordered::Nothing,
-            Output::Vector if plan.layout.packed => Ordered::Frames(Frames::open(plan, staging)?),
+            Output::Vector if plan.layout.packed => Ordered::Frames(Frames::open(plan, files.clone(), staging)?),
             Output::Vector => Ordered::Exceptions(Spool::open(staging.scratch())?),
         };
         let digests = vec![FileDigest::default(); plan.layout.files.len()];
@@ -114,7 +122,8 @@ impl<'a> Ledger<'a> {
         let requantised = vec![Requantised::default(); if again { plan.layout.tensors.len() } else { 0 }];
         let measured = Vec::new();
         let rescale = if again { Rescale::of(plan) } else { Rescale::default() };
-        let mut ledger = Self { plan, journal, ordered, digests, stats, requantised, rescale, blocks: 0, measured };
+        let blocks = plan.layout.first_block(files.start);
+        let mut ledger = Self { plan, files, journal, ordered, digests, stats, requantised, rescale, blocks, measured };
         if going_on {
             ledger.recall(staging, control)?;
         }
@@ -128,7 +137,8 @@ impl<'a> Ledger<'a> {
             claimed.extend(outcome.blocks.iter().map(|block| block.digest));
             Ok(true)
         })?;
-        claimed.truncate(usize::try_from(self.plan.layout.blocks()).unwrap_or(usize::MAX));
+        let (first, end) = [self.files.start, self.files.end].map(|file| self.plan.layout.first_block(file)).into();
+        claimed.truncate(usize::try_from(end - first).unwrap_or(usize::MAX));
         // Frames are compared when they are taken over.
         let sound = match self.ordered {
             Ordered::Frames(_) => claimed.len() as u64,
@@ -137,7 +147,7 @@ impl<'a> Ledger<'a> {
         let mut journal_end = 0;
         let Self { plan, journal, ordered, digests, stats, requantised, blocks, measured, .. } = self;
         journal.replay(|outcome, end| {
-            let fits = *blocks + outcome.blocks.len() as u64 <= sound;
+            let fits = *blocks + outcome.blocks.len() as u64 <= first + sound;
             if !fits || !ordered.recall(&outcome)? {
                 return Ok(false);
             }
@@ -150,12 +160,14 @@ impl<'a> Ledger<'a> {
         self.ordered.go_on()
     }
 
-    /// How many blocks, counted from the first, hold the bytes that the journal claims.
+    /// How many blocks, counted from the first of the files, hold the bytes that the journal claims.
     fn sound_blocks(&self, staging: &Staging, claimed: &[u128], control: &Control) -> Result<u64> {
         let layout = &self.plan.layout;
         control.begin(Phase::Resuming, claimed.len() as u64 * BLOCK);
         let mut sound = 0;
-        let check = |block: u64, buffer: &mut Vec<u8>| -> Result<bool> {
+        let first = layout.first_block(self.files.start);
+        let check = |at: u64, buffer: &mut Vec<u8>| -> Result<bool> {
+            let block = first + at;
             let number = layout.file_of(block);
             let file = &layout.files[number];
             let (begin, end) = Window { file: 0, block, blocks: 1 }.range(file);
@@ -167,7 +179,7 @@ impl<'a> Ledger<'a> {
             if read {
                 self.rescale.undo(self.plan, number, begin, buffer)?;
             }
-            Ok(read && blocks::block(buffer) == claimed[block as usize])
+            Ok(read && blocks::block(buffer) == claimed[at as usize])
         };
         let mut torn = false;
         parallel::ordered(control, self.plan.budget.threads, claimed.len() as u64, Vec::new, check, |_, good| {
@@ -181,7 +193,8 @@ impl<'a> Ledger<'a> {
     /// Writes the scales of weights that are quantised again, once all windows are done.
     pub fn rescale(&mut self, staging: &Staging, sinks: &[Sink], control: &Control) -> Result<()> {
         if !self.requantised.is_empty() {
-            self.digests = self.rescale.finish(self.plan, staging, sinks, &mut self.journal, control)?;
+            let to = (self.files.clone(), staging, sinks);
+            self.digests = self.rescale.finish(self.plan, to, &mut self.journal, control)?;
         }
         Ok(())
     }

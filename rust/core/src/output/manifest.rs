@@ -19,7 +19,7 @@ use crate::plan::layout::TensorPlan;
 use crate::plan::output::Output;
 
 /// One file of the output.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FileEntry {
     /// Path below the output, with `/`.
     pub name: String,
@@ -73,8 +73,15 @@ pub struct Finished<'a> {
     /// SHA-256 of the inputs' shards, by input and shard. `None` if not requested; an entry is `None` if it was not
     /// computed.
     pub input_sha256: Option<&'a [Vec<Option<String>>]>,
-    /// The total number of exceptions, and the number for each tensor that has any (`extract` only).
-    pub exceptions: (u64, &'a [(u32, u64)]),
+    /// The number of exceptions of each tensor that has any (of a vector only).
+    pub exceptions: &'a [(u32, u64)],
+}
+
+impl Finished<'_> {
+    /// The number of exceptions of all tensors.
+    pub fn all_exceptions(&self) -> u64 {
+        self.exceptions.iter().map(|(_, count)| count).sum()
+    }
 }
 
 /// Figures of a whole run.
@@ -160,8 +167,8 @@ pub fn write(plan: &Plan, finished: &Finished, mut out: impl Write) -> std::io::
         vector: of_vector.then(|| Vector {
             encoding: plan.options.encoding.name(),
             tied: described.tied,
-            exceptions: finished.exceptions.0,
-            exceptions_by_tensor: ByTensor { plan, counts: finished.exceptions.1 },
+            exceptions: finished.all_exceptions(),
+            exceptions_by_tensor: ByTensor { plan, counts: finished.exceptions },
         }),
         config: described.config.filter(|_| of_vector),
         files: finished.files,

@@ -10,6 +10,7 @@ pub(crate) mod index;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 pub mod manifest;
+pub(crate) mod parts;
 pub(crate) mod rescale;
 pub(crate) mod seal;
 pub(crate) mod sidecars;

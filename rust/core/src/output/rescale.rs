@@ -37,11 +37,11 @@ struct Range {
 impl Range {
     /// Writes those scales of a window that change, in ascending order: with those between them, because where blocks
     /// are small, there are many.
-    fn change(&self, plan: &Plan, sinks: &[Sink], changed: &[Rescaled]) -> Result<()> {
+    fn change(&self, plan: &Plan, sink: &Sink, changed: &[Rescaled]) -> Result<()> {
         let [first, .., last] = changed else {
             return changed.iter().try_for_each(|only| {
                 let bytes = &only.bytes[..self.size as usize];
-                sinks[self.file].write_small(self.begin + only.index * self.size, bytes)
+                sink.write_small(self.begin + only.index * self.size, bytes)
             });
         };
         let begin = self.begin + first.index * self.size;
@@ -51,7 +51,7 @@ impl Range {
             let place = ((scale.index - first.index) * self.size) as usize;
             bytes[place..][..self.size as usize].copy_from_slice(&scale.bytes[..self.size as usize]);
         }
-        sinks[self.file].write_small(begin, &bytes)
+        sink.write_small(begin, &bytes)
     }
 }
 
@@ -101,22 +101,22 @@ impl Rescale {
         Ok(())
     }
 
-    /// Writes all scales, and returns the digests of all files.
+    /// Writes all scales of these files, which have a sink each, and returns the digests of the files; those of others
+    /// are empty. A weight is never in another part than its scales.
     pub fn finish(
         &self,
         plan: &Plan,
-        staging: &Staging,
-        sinks: &[Sink],
+        (files, staging, sinks): (std::ops::Range<usize>, &Staging, &[Sink]),
         journal: &mut Journal,
         control: &Control,
     ) -> Result<Vec<FileDigest>> {
         let mut buffer = vec![0; BLOCK as usize];
-        for range in &self.ranges {
+        for range in self.ranges.iter().filter(|range| files.contains(&range.file)) {
             for from in (range.begin..range.end).step_by(BLOCK as usize) {
                 control.check()?;
                 let bytes = &mut buffer[..(range.end - from).min(BLOCK) as usize];
                 read(plan.inputs.base(), range.file, from, bytes)?;
-                sinks[range.file].write_small(from, bytes)?;
+                sinks[range.file - files.start].write_small(from, bytes)?;
             }
         }
         let mut digests = vec![FileDigest::default(); plan.layout.files.len()];
@@ -125,11 +125,12 @@ impl Rescale {
             for changed in outcome.rescaled.chunk_by(|a, b| a.tensor == b.tensor) {
                 let tensor = changed[0].tensor;
                 let Ok(at) = self.by_tensor.binary_search_by_key(&tensor, |(known, _)| *known) else { continue };
-                self.ranges[self.by_tensor[at].1 as usize].change(plan, sinks, changed)?;
+                let range = &self.ranges[self.by_tensor[at].1 as usize];
+                range.change(plan, &sinks[range.file - files.start], changed)?;
             }
             Ok(true)
         })?;
-        let mut block = 0;
+        let mut block = plan.layout.first_block(files.start);
         journal.replay(|outcome, _| {
             for record in outcome.blocks {
                 let number = plan.layout.file_of(block);

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use crate::checkpoint::Checkpoint;
 use crate::checkpoint::shard::Shard;
 use crate::control::{Control, Phase};
 use crate::error::{Error, Result};
@@ -13,6 +14,10 @@ use crate::output::effect::{Again, Effect};
 use crate::output::ledger::Ordered;
 use crate::output::manifest::{self, FileEntry, Finished};
 use crate::output::sidecars;
+use crate::output::staging::Staging;
+use crate::output::tally::Tally;
+use crate::plan::Plan;
+use crate::plan::inputs::Input;
 use crate::storage::place::Place;
 use crate::system::parallel::ordered;
 
@@ -30,54 +35,62 @@ pub struct Sealed {
     pub written: u64,
 }
 
-/// Seals the folders of a job, whose weights are all written.
+/// Seals the folders of a job, whose weights are all written. `cards` are the texts of their `README.md`.
 ///
 /// # Errors
 /// A weight file is not what was planned, an input changed while it was read, or the disk fails.
-pub fn seal(drafts: &mut [Draft], control: &Control) -> Result<Vec<Sealed>> {
+pub fn seal(drafts: &mut [Draft], cards: &[&str], control: &Control) -> Result<Vec<Sealed>> {
     let mut files = Vec::with_capacity(drafts.len());
-    for draft in &mut *drafts {
+    for (draft, card) in drafts.iter_mut().zip(cards) {
         let mut mine = weights(draft, control)?;
-        let Draft { plan, staging, card, .. } = *draft;
-        mine.extend(sidecars::build(plan, staging, card, plan.options.sync, control)?);
+        mine.extend(sidecars::build(draft.plan, draft.staging, card, draft.plan.options.sync, control)?);
         files.push(mine);
     }
     let plan = drafts[0].plan;
-    let input_sha256 = if plan.options.sha256 { Some(sha256(drafts, &mut files, control)?) } else { None };
+    let input_sha256 = if plan.options.sha256 {
+        let mut outputs: Vec<_> = drafts.iter().map(|draft| draft.staging).zip(&mut files).collect();
+        Some(sha256(plan, |_| true, &mut outputs, control)?)
+    } else {
+        None
+    };
     for input in &plan.inputs.list {
         input.checkpoint.unchanged()?;
     }
-    drafts.iter().zip(files).map(|(draft, files)| finish(draft, files, input_sha256.as_deref())).collect()
+    let finish = |(draft, files): (&Draft, Vec<FileEntry>)| {
+        let Draft { plan, staging, ledger, .. } = draft;
+        let exceptions = ledger.ordered.exceptions().map_or(&[][..], Tally::counts);
+        let (stats, requantised, input_sha256) = (&ledger.stats, &ledger.requantised, input_sha256.as_deref());
+        finish(plan, staging, &Finished { stats, requantised, files: &files, input_sha256, exceptions })
+    };
+    drafts.iter().zip(files).map(finish).collect()
 }
 
-/// Writes the manifest.
-fn finish(draft: &Draft, files: Vec<FileEntry>, input_sha256: Option<&[Vec<Option<String>>]>) -> Result<Sealed> {
-    let Draft { plan, staging, ledger, .. } = draft;
-    let written = files.iter().map(|file| file.size).sum();
-    let (exceptions, counts) = match ledger.ordered.exceptions() {
-        Some(tally) => (tally.total(), tally.counts()),
-        None => (0, &[][..]),
-    };
-    let finished = Finished {
-        stats: &ledger.stats,
-        requantised: &ledger.requantised,
-        files: &files,
-        input_sha256,
-        exceptions: (exceptions, counts),
-    };
+/// Writes the manifest of a staged folder that has all its other files.
+///
+/// # Errors
+/// The disk fails.
+pub fn finish(plan: &Plan, staging: &Staging, finished: &Finished) -> Result<Sealed> {
     let name = plan.inputs.output.manifest();
-    staging.write_with(name, |out| manifest::write(plan, &finished, out))?;
-    let mut order: Vec<String> = files.into_iter().map(|file| file.name).collect();
+    staging.write_with(name, |out| manifest::write(plan, finished, out))?;
+    let mut order: Vec<String> = finished.files.iter().map(|file| file.name.clone()).collect();
     order.push(name.to_owned());
-    let requantised = manifest::again(plan, &ledger.stats, &ledger.requantised);
-    Ok(Sealed { order, effect: manifest::total(plan, &ledger.stats), requantised, exceptions, written })
+    Ok(Sealed {
+        order,
+        effect: manifest::total(plan, finished.stats),
+        requantised: manifest::again(plan, finished.stats, finished.requantised),
+        exceptions: finished.all_exceptions(),
+        written: finished.files.iter().map(|file| file.size).sum(),
+    })
 }
 
-/// The entries of the weight files, exceptions included. Each header is read again and its tensors are counted.
-fn weights(draft: &mut Draft, control: &Control) -> Result<Vec<FileEntry>> {
-    let Draft { plan, staging, ledger, .. } = draft;
+/// The entries of a draft's weight files, exceptions included. Each header is read again and its tensors are counted.
+///
+/// # Errors
+/// A file is not what was planned, or the disk fails.
+pub fn weights(draft: &mut Draft, control: &Control) -> Result<Vec<FileEntry>> {
+    let Draft { plan, files: range, staging, ledger } = draft;
     let mut files = Vec::new();
-    for (file, digest) in plan.layout.files.iter().zip(&ledger.digests) {
+    for (file, digest) in plan.layout.files[range.clone()].iter().zip(&ledger.digests[range.clone()]) {
         let path = staging.path(&file.name);
         let open = std::fs::File::open(&path).map_err(Error::io(&path, "open"))?;
         let (header, _) = Header::read(&open, &path)?;
@@ -108,22 +121,33 @@ fn weights(draft: &mut Draft, control: &Control) -> Result<Vec<FileEntry>> {
     Ok(files)
 }
 
-/// Computes SHA-256 in a separate pass: of every file of all outputs, into its entry, and of every input shard on this
-/// machine. A downloaded shard is skipped if it was checked against the Hub's SHA-256 when it arrived.
-fn sha256(drafts: &[Draft], files: &mut [Vec<FileEntry>], control: &Control) -> Result<Vec<Vec<Option<String>>>> {
-    let plan = drafts[0].plan;
-    let checkpoints = || plan.inputs.list.iter().map(|input| &input.checkpoint);
-    let unknown = |shard: &Shard, place: &Place| {
+/// Computes SHA-256 in a separate pass: of every file of the outputs, into its entry, and of the wanted ones among the
+/// input shards on this machine, which are counted over all inputs. A downloaded shard is skipped if it was checked
+/// against the Hub's SHA-256 when it arrived.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn sha256(
+    plan: &Plan,
+    wanted: impl Fn(usize) -> bool,
+    outputs: &mut [(&Staging, &mut Vec<FileEntry>)],
+    control: &Control,
+) -> Result<Vec<Vec<Option<String>>>> {
+    let mut number = 0;
+    let mut unknown = |shard: &Shard, place: &Place| {
+        number += 1;
         let checked = place.remote.is_some() && place.sha256(&shard.name).is_some();
-        shard.on_disk().filter(|_| !checked).map(|disk| disk.path.clone())
+        shard.on_disk().filter(|_| !checked && wanted(number - 1)).map(|disk| disk.path.clone())
     };
-    let inputs: Vec<Vec<_>> =
-        checkpoints().map(|c| c.shards.iter().map(|shard| unknown(shard, &c.place)).collect()).collect();
-    let of_draft = |(draft, files): (&Draft, &Vec<FileEntry>)| -> Vec<PathBuf> {
-        files.iter().map(|file| draft.staging.path(&file.name)).collect()
+    let mut of_input = |input: &Input| -> Vec<Option<PathBuf>> {
+        let Checkpoint { place, shards, .. } = &*input.checkpoint;
+        shards.iter().map(|shard| unknown(shard, place)).collect()
     };
-    let outputs = drafts.iter().zip(&*files).flat_map(of_draft);
-    let paths: Vec<_> = inputs.iter().flatten().flatten().cloned().chain(outputs).collect();
+    let inputs: Vec<Vec<_>> = plan.inputs.list.iter().map(&mut of_input).collect();
+    let of_output = |(staging, files): &(&Staging, &mut Vec<FileEntry>)| -> Vec<PathBuf> {
+        files.iter().map(|file| staging.path(&file.name)).collect()
+    };
+    let paths: Vec<_> = inputs.iter().flatten().flatten().cloned().chain(outputs.iter().flat_map(of_output)).collect();
     let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum();
     control.begin(Phase::Hashing, bytes);
     let mut sums = Vec::with_capacity(paths.len());
@@ -142,7 +166,7 @@ fn sha256(drafts: &[Draft], files: &mut [Vec<FileEntry>], control: &Control) -> 
     let mut sums = sums.into_iter();
     let mut found = |path: Option<PathBuf>| path.and_then(|_| sums.next());
     let inputs = inputs.into_iter().map(|paths| paths.into_iter().map(&mut found).collect()).collect();
-    for (file, sum) in files.iter_mut().flatten().zip(sums) {
+    for (file, sum) in outputs.iter_mut().flat_map(|(_, files)| files.iter_mut()).zip(sums) {
         file.sha256 = Some(sum);
     }
     Ok(inputs)

@@ -1,18 +1,24 @@
 //! The folder in which an output is built, and the renames that move it into place. No file that a loader would open
 //! appears in the output before all of them are complete.
 
+mod apart;
+mod joined;
+
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{clutter, vector};
 use crate::error::{Error, Result};
 use crate::output::manifest;
+pub use crate::output::staging::apart::{apart_from_inputs, job_apart};
+pub use crate::output::staging::joined::Reservation;
 use crate::plan::output::MANIFEST;
+use crate::system::files::try_lock;
 use crate::system::os;
 
 /// The staging folder. It is inside the output folder, so that renames stay on one file system.
@@ -31,6 +37,8 @@ pub struct Staging {
     sync: bool,
     /// The lock file. The lock ends when the file is closed, by us or by the system if the process dies.
     lock: File,
+    /// The journal, elsewhere, if others write to the folder at the same time: see [`Staging::join`].
+    own_journal: Option<PathBuf>,
 }
 
 /// Written when only renames are left to do, so that the next run can finish an interrupted commit.
@@ -49,17 +57,15 @@ impl Staging {
     /// there.
     pub fn open(out: &Path, inputs: &[&Path], overwrite: bool, sync: bool, plan: u128) -> Result<Self> {
         apart_from_inputs(out, inputs)?;
+        require_new(out, overwrite, plan)?;
+        let staging = Self::lock(out, sync, false)?;
+        joined::not_reserved(&staging.folder)?;
+        Ok(staging)
+    }
+
+    /// Creates or reopens the folder and locks it: for this run alone, or shared with others that share it.
+    fn lock(out: &Path, sync: bool, shared: bool) -> Result<Self> {
         let folder = out.join(PARTIAL);
-        if out.exists() && !overwrite && read_commit(&folder, plan).is_none() {
-            let content = |name: &OsStr| name != PARTIAL && !clutter::is_of_the_system(&name.to_string_lossy());
-            let mut entries = fs::read_dir(out).map_err(Error::io(out, "list"))?.flatten();
-            if entries.any(|entry| content(&entry.file_name())) {
-                return Err(Error::Usage(format!(
-                    "{} exists and is not empty; choose another folder or add --overwrite",
-                    out.display()
-                )));
-            }
-        }
         if folder.is_symlink() {
             // The folder that the link points to is not ours, so it must not be cleared.
             return Err(Error::Usage(format!("{} is a link; remove it, or choose another folder", folder.display())));
@@ -71,15 +77,12 @@ impl Staging {
             let mut options = File::options();
             options.write(true).create(true).truncate(false).open(&path).map_err(Error::io(&path, "create"))
         });
-        let locked = opened.and_then(|lock| match lock.try_lock() {
-            Err(TryLockError::Error(error)) if !locks_are_not_offered(&error) => Err(Error::io(&path, "lock")(error)),
-            // Some network file systems have no locks. Continuing without one is better than failing: two runs in one
-            // folder are rare.
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(lock)),
-            Err(TryLockError::WouldBlock) => Ok(None),
+        let locked = opened.and_then(|lock| {
+            let got = try_lock(&lock, shared).map_err(Error::io(&path, "lock"))?;
+            Ok(got.then_some(lock))
         });
         match locked {
-            Ok(Some(lock)) => Ok(Self { out: out.to_owned(), folder, made, sync, lock }),
+            Ok(Some(lock)) => Ok(Self { out: out.to_owned(), folder, made, sync, lock, own_journal: None }),
             Ok(None) => {
                 let busy = io::Error::new(
                     io::ErrorKind::ResourceBusy,
@@ -108,7 +111,7 @@ impl Staging {
 
     /// The path of the journal.
     pub fn journal(&self) -> PathBuf {
-        self.folder.join(JOURNAL)
+        self.own_journal.clone().unwrap_or_else(|| self.folder.join(JOURNAL))
     }
 
     /// Whether an earlier run of this plan was interrupted during its renames.
@@ -116,9 +119,11 @@ impl Staging {
         read_commit(&self.folder, plan).is_some()
     }
 
-    /// Removes what an earlier run of another plan left, except for the lock.
+    /// Removes what an earlier run of another plan left, except for the lock; nothing if others write here too.
     pub fn clear(&self) -> Result<()> {
-        self.clear_but_lock()?;
+        if self.own_journal.is_none() {
+            self.clear_but_lock()?;
+        }
         let files = self.folder.join("files");
         fs::create_dir_all(&files).map_err(Error::io(&files, "create"))
     }
@@ -284,6 +289,20 @@ impl Staging {
     }
 }
 
+/// Refuses an output that exists and may not be overwritten, unless this plan's own commit was interrupted there.
+fn require_new(out: &Path, overwrite: bool, plan: u128) -> Result<()> {
+    if !out.exists() || overwrite || read_commit(&out.join(PARTIAL), plan).is_some() {
+        return Ok(());
+    }
+    let content = |name: &OsStr| name != PARTIAL && !clutter::is_of_the_system(&name.to_string_lossy());
+    let mut entries = fs::read_dir(out).map_err(Error::io(out, "list"))?.flatten();
+    if entries.any(|entry| content(&entry.file_name())) {
+        let out = out.display();
+        return Err(Error::Usage(format!("{out} exists and is not empty; choose another folder or add --overwrite")));
+    }
+    Ok(())
+}
+
 /// Whether a run of this job has moved this output into place and has not removed its staging folder yet.
 pub fn is_committed(out: &Path, job: u128) -> bool {
     parse_commit(&out.join(PARTIAL)).is_some_and(|commit| commit.job == hex(job))
@@ -293,15 +312,6 @@ pub fn is_committed(out: &Path, job: u128) -> bool {
 pub fn is_in_place(out: &Path) -> bool {
     let folder = out.join(PARTIAL);
     out.join(MANIFEST).exists() && !folder.join(JOURNAL).exists() && !folder.join(COMMIT).exists()
-}
-
-/// Whether locking failed because the file system has no locks. NFS without its lock service answers ENOLCK.
-fn locks_are_not_offered(error: &io::Error) -> bool {
-    #[cfg(unix)]
-    if error.raw_os_error() == Some(libc::ENOLCK) {
-        return true;
-    }
-    os::not_offered(error)
 }
 
 fn hex(id: u128) -> String {
@@ -314,45 +324,4 @@ fn parse_commit(folder: &Path) -> Option<Commit> {
 
 fn read_commit(folder: &Path, plan: u128) -> Option<Vec<String>> {
     parse_commit(folder).filter(|commit| commit.plan == hex(plan)).map(|commit| commit.files)
-}
-
-/// Refuses an output that is, is inside or contains an input, because writing it could destroy what is being read.
-pub fn apart_from_inputs(out: &Path, inputs: &[&Path]) -> Result<()> {
-    if out.exists() && !out.is_dir() {
-        return Err(Error::Usage(format!("{} is a file, but the output has to be a folder", out.display())));
-    }
-    let ours = resolve(out)?;
-    for input in inputs {
-        let theirs = resolve(input)?;
-        let relation = match (ours.starts_with(&theirs), theirs.starts_with(&ours)) {
-            (true, true) => "is",
-            (true, false) => "is inside",
-            (false, true) => "contains",
-            (false, false) => continue,
-        };
-        return Err(Error::Usage(format!(
-            "{} {relation} the input {}; choose another folder",
-            out.display(),
-            input.display()
-        )));
-    }
-    Ok(())
-}
-
-/// The real path, also of a file that does not exist yet. It is resolved part by part, because `..` after a link leads
-/// to the parent of the link's target, and after a folder that does not exist yet to the parent of that folder.
-fn resolve(path: &Path) -> Result<PathBuf> {
-    let whole = std::path::absolute(path).map_err(Error::io(path, "resolve"))?;
-    let mut real = PathBuf::new();
-    for part in whole.components() {
-        match part {
-            Component::ParentDir => drop(real.pop()),
-            Component::Normal(name) => {
-                real.push(name);
-                real = real.canonicalize().unwrap_or(real);
-            }
-            part => real.push(part),
-        }
-    }
-    Ok(real)
 }

@@ -1,6 +1,8 @@
 //! Where every byte of the output is placed: files, tensors, blocks. The layout is complete before any byte is
 //! computed.
 
+use std::ops::Range;
+
 use crate::checkpoint::vector::Encoding;
 use crate::codec::packed::FRAME;
 use crate::codec::scaled::{Codes, Scaled};
@@ -257,9 +259,27 @@ impl Layout {
         self.files.last().map_or(0, |file| file.first_block + file.blocks())
     }
 
+    /// The number of the first block of a file; with one past the last file, the number of all blocks.
+    pub fn first_block(&self, file: usize) -> u64 {
+        self.files.get(file).map_or_else(|| self.blocks(), |file| file.first_block)
+    }
+
     /// The number of bytes in all files.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.len).sum()
+        self.bytes_of(0..self.files.len())
+    }
+
+    /// The number of bytes in some of the files.
+    pub fn bytes_of(&self, files: Range<usize>) -> u64 {
+        self.files[files].iter().map(|file| file.len).sum()
+    }
+
+    /// The tensors of some of the files, as indices in [`Layout::tensors`].
+    pub fn tensors_of(&self, files: Range<usize>) -> Range<usize> {
+        let (begin, end) = self.files[files]
+            .iter()
+            .fold((usize::MAX, 0), |(begin, end), file| (begin.min(file.tensors.0), end.max(file.tensors.1)));
+        begin.min(end)..end
     }
 
     /// The new header of a file.
@@ -293,7 +313,7 @@ impl Layout {
     }
 
     /// The tensors of a file that have bytes in `[begin, end)`, as indices in [`Layout::tensors`].
-    pub fn overlapping(&self, file: &OutFile, begin: u64, end: u64) -> std::ops::Range<usize> {
+    pub fn overlapping(&self, file: &OutFile, begin: u64, end: u64) -> Range<usize> {
         let (first, last) = file.tensors;
         let plans = &self.tensors[first..last];
         let from = plans.partition_point(|plan| plan.begin + plan.bytes() <= begin);

@@ -16,6 +16,7 @@ pub mod merge;
 pub mod operands;
 pub mod options;
 pub mod output;
+pub mod parts;
 pub mod request;
 pub mod sweep;
 pub mod terms;

@@ -1,6 +1,6 @@
 //! What a caller asks for.
 
-mod recipe;
+pub(in crate::plan) mod recipe;
 
 use crate::plan::alpha::Alpha;
 use crate::plan::merge::{Document, Shared};

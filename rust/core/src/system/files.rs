@@ -1,11 +1,13 @@
 //! Opening and reading input files that are not trusted: only regular files, without blocking, and with a limit on
 //! size.
 
-use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Read};
-use std::path::Path;
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
+use crate::system::os;
 
 /// Identifies a file and its state, to detect whether it was changed or replaced. A field is 0 if the platform does not
 /// tell it.
@@ -91,6 +93,62 @@ pub fn read_whole(path: &Path, cap: u64) -> Result<Vec<u8>> {
         return Err(Error::corrupt(path, format!("is longer than the {cap} bytes allowed; put the real file there")));
     }
     Ok(bytes)
+}
+
+/// Writes a small file that appears whole or not at all, and replaces a file of that name.
+pub fn write_whole(path: &Path, bytes: &[u8], sync: bool) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let (made, mut file) = create_new(folder, &format!(".{name}."), ".new")?;
+    let written = file.write_all(bytes).map_err(Error::io(path, "write")).and_then(|()| {
+        if sync {
+            os::sync_file(&file).map_err(Error::io(path, "sync"))?;
+        }
+        drop(file);
+        os::rename(&made, path, sync).map_err(Error::io(path, "put in place"))
+    });
+    if written.is_err() {
+        // Best effort: the error is what matters.
+        let _ = fs::remove_file(&made);
+        return written;
+    }
+    if sync { os::sync_folder(folder).map_err(Error::io(folder, "sync")) } else { Ok(()) }
+}
+
+/// Creates a file with a name that no other process uses, on whatever machine it is.
+pub fn create_new(folder: &Path, before: &str, after: &str) -> Result<(PathBuf, File)> {
+    loop {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let path = folder.join(format!("{before}{}-{now}{after}", std::process::id()));
+        match File::options().read(true).write(true).create_new(true).open(&path) {
+            // Somebody else took the name in the same nanosecond.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::io(&path, "create")(error)),
+            Ok(file) => return Ok((path, file)),
+        }
+    }
+}
+
+/// Locks a file, for this process alone or shared; returns false if another process has it.
+///
+/// Some network file systems have no locks. Continuing without one is better than failing: two runs in one folder are
+/// rare.
+pub fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
+    match if shared { file.try_lock_shared() } else { file.try_lock() } {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) if locks_are_not_offered(&error) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Whether locking failed because the file system has no locks. NFS without its lock service answers ENOLCK.
+fn locks_are_not_offered(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(libc::ENOLCK) {
+        return true;
+    }
+    os::not_offered(error)
 }
 
 /// Fills `buffer` from byte `offset` on. The file's own position does not matter, and on Unix it does not change.

@@ -128,7 +128,7 @@ fn survey<'p>(plan: &'p Plan, variants: &[Variant], control: &Control) -> Result
         let (begin, end) = range(window);
         plan.layout.overlapping(&plan.layout.files[window.file], begin, end).any(|place| touched(&tensors[place]))
     };
-    let windows: Vec<Window> = Window::from(plan, &[]).into_iter().filter(needed).collect();
+    let windows: Vec<Window> = Window::all(plan).into_iter().filter(needed).collect();
     arrivals::begin(&[plan], &windows)?;
     let shared = pool::open(&[plan], &windows, Isa::from_env()?, control)?;
     let size = |window: &Window| range(window).1 - range(window).0;

@@ -135,7 +135,7 @@ struct Job<'a> {
 impl<'p> Job<'p> {
     fn run(&self, empty: Receiver<Packet>, fill: &Sender<Packet>) -> Result<Value> {
         let Self { plan, control, .. } = *self;
-        let windows: Vec<Window> = Window::from(plan, &[]).into_iter().filter(|&window| self.needs(window)).collect();
+        let windows: Vec<Window> = Window::all(plan).into_iter().filter(|&window| self.needs(window)).collect();
         arrivals::begin(&[plan], &windows)?;
         let shared = pool::open(&[plan], &windows, Isa::from_env()?, control)?;
         let empty = Mutex::new(empty);

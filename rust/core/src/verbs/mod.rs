@@ -7,6 +7,7 @@ pub mod diff;
 pub mod inspect;
 pub mod live;
 pub(crate) mod part;
+pub mod parts;
 pub(crate) mod result;
 pub mod verify;
 pub mod write;

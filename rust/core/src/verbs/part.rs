@@ -25,25 +25,29 @@ pub struct Computed {
 }
 
 /// Computes and writes the windows that a draft still needs, records them in the journals in order, and waits until the
-/// disk has them. The drafts have the same inputs, and what a window reads is loaded once for all of them.
+/// disk has them. The drafts have the same inputs and files, and what a window reads is loaded once for all of them.
 ///
 /// # Errors
 /// Whatever stops the job. The windows that are in the journals by then need not be computed again.
 pub fn run<'p>(drafts: &mut [Draft<'p>], isa: Isa, control: &Control) -> Result<Vec<Computed>> {
     let plans: Vec<&'p Plan> = drafts.iter().map(|draft| draft.plan).collect();
     let plan = plans[0];
+    let files = drafts[0].files.clone();
+    let (first, all) = (plan.layout.first_block(files.start), plan.layout.bytes_of(files.clone()));
     let done: Vec<u64> = drafts.iter().map(|draft| draft.ledger.blocks).collect();
-    let resumed: Vec<u64> = done.iter().map(|blocks| (blocks * BLOCK).min(plan.layout.bytes())).collect();
+    let resumed: Vec<u64> = done.iter().map(|blocks| ((blocks - first) * BLOCK).min(all)).collect();
     require_space(drafts)?;
     let sinks = drafts.iter().map(sinks).collect::<Result<Vec<_>>>()?;
-    let windows = Window::from(plan, &done);
+    let windows = Window::from(plan, files.clone(), &done);
     // Only after the output's space is reserved, so that a check for free space before the downloads takes it into
     // account.
     arrivals::begin(&plans, &windows)?;
-    sidecars::want(plan)?;
+    if files.len() == plan.layout.files.len() {
+        sidecars::want(plan)?;
+    }
     let shared = pool::open(&plans, &windows, isa, control)?;
     drafts.iter().for_each(|draft| shared.measuring.recall(&draft.ledger.measured));
-    control.begin(Phase::Writing, plan.layout.bytes() * plans.len() as u64);
+    control.begin(Phase::Writing, all * plans.len() as u64);
     control.add(resumed.iter().sum());
     let work = |window: Window, worker: &mut Worker<'p>| {
         let wanted: Vec<usize> = (0..done.len()).filter(|&draft| done[draft] <= window.block).collect();
@@ -51,7 +55,7 @@ pub fn run<'p>(drafts: &mut [Draft<'p>], isa: Isa, control: &Control) -> Result<
         let (begin, end) = window.range(&plan.layout.files[window.file]);
         for &draft in &wanted {
             // Frames are written in order, by the ledger.
-            if let Some(sink) = sinks[draft].get(window.file) {
+            if let Some(sink) = sinks[draft].get(window.file - files.start) {
                 sink.write(begin, worker.output(draft), (end - begin) as usize)?;
             }
             control.add(end - begin);
@@ -67,7 +71,7 @@ pub fn run<'p>(drafts: &mut [Draft<'p>], isa: Isa, control: &Control) -> Result<
         draft.ledger.rescale(draft.staging, sinks, control)?;
         let Ordered::Frames(frames) = &mut draft.ledger.ordered else {
             let mut synced = true;
-            for (sink, file) in sinks.iter().zip(&plan.layout.files) {
+            for (sink, file) in sinks.iter().zip(&plan.layout.files[files.clone()]) {
                 synced &= sink.finish(file.len, plan.options.sync)?;
                 control.check()?;
             }
@@ -81,8 +85,8 @@ pub fn run<'p>(drafts: &mut [Draft<'p>], isa: Isa, control: &Control) -> Result<
 
 /// Opens the files of a draft whose windows are written as they come.
 fn sinks(draft: &Draft) -> Result<Vec<Sink>> {
-    let Draft { plan, staging, .. } = draft;
-    let files = plan.layout.files.iter().filter(|_| !plan.layout.packed);
+    let Draft { plan, staging, files, .. } = draft;
+    let files = plan.layout.files[files.clone()].iter().filter(|_| !plan.layout.packed);
     files.map(|file| Sink::open(&staging.path(&file.name), file.len)).collect()
 }
 
@@ -93,8 +97,8 @@ fn require_space(drafts: &[Draft]) -> Result<()> {
         return Ok(());
     }
     let mut missing = 0;
-    for Draft { plan, staging, .. } in drafts {
-        for file in &plan.layout.files {
+    for Draft { plan, staging, files, .. } in drafts {
+        for file in &plan.layout.files[files.clone()] {
             let path = staging.path(&file.name);
             let there = std::fs::File::open(&path).and_then(|file| os::allocated(&file)).unwrap_or(0);
             missing += file.len.saturating_sub(there);

@@ -137,7 +137,7 @@ impl<'a> Job<'a> {
 }
 
 /// The folders and files on this machine that a plan reads.
-fn reads(plan: &Plan) -> Vec<&Path> {
+pub(super) fn reads(plan: &Plan) -> Vec<&Path> {
     let checkpoints = plan.inputs.list.iter().map(|input| &input.checkpoint);
     let here = || checkpoints.clone().filter(|checkpoint| checkpoint.place.remote.is_none());
     // The shards too: an input folder may consist of links into the output folder.
@@ -146,15 +146,18 @@ fn reads(plan: &Plan) -> Vec<&Path> {
 }
 
 fn build(drafts: &[(&Output, &Staging)], isa: Isa, control: &Control) -> Result<Vec<(Computed, Sealed)>> {
-    let draft = |&(&Output { plan, card, .. }, staging)| {
-        Ok(Draft { plan, card, staging, ledger: Ledger::open(plan, staging, plan.options.resume, control)? })
+    let cards: Vec<&str> = drafts.iter().map(|(output, _)| output.card).collect();
+    let draft = |&(&Output { plan, id, .. }, staging)| {
+        let files = 0..plan.layout.files.len();
+        let ledger = Ledger::open((plan, id), files.clone(), staging, control)?;
+        Ok(Draft { plan, files, staging, ledger })
     };
     let mut drafts: Vec<Draft> = drafts.iter().map(draft).collect::<Result<_>>()?;
     if drafts.is_empty() {
         return Ok(Vec::new());
     }
     let computed = part::run(&mut drafts, isa, control)?;
-    let sealed = seal(&mut drafts, control)?;
+    let sealed = seal(&mut drafts, &cards, control)?;
     Ok(computed.into_iter().zip(sealed).collect())
 }
 
@@ -183,12 +186,13 @@ fn only_outputs(out: &Path) -> Result<()> {
 
 /// A warning about files in an overwritten folder that no manifest of taskvec ever named. They are not removed, because
 /// they are not taskvec's, but a loader may take them for part of the new output.
-fn strangers(out: &Path, order: &[String]) -> Option<String> {
+pub(super) fn strangers(out: &Path, order: &[String]) -> Option<String> {
     let top = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
     let ours: HashSet<String> = order.iter().map(|name| top(name)).collect();
     let entries = std::fs::read_dir(out).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut others: Vec<String> =
-        entries.filter(|name| !ours.contains(name) && !clutter::is_of_the_system(name)).collect();
+    let mut others: Vec<String> = entries
+        .filter(|name| !ours.contains(name) && name != staging::PARTIAL && !clutter::is_of_the_system(name))
+        .collect();
     others.sort_unstable();
     let named = others.join(", ");
     (!others.is_empty()).then(|| format!("{} also contains files that this run did not write: {named}", out.display()))

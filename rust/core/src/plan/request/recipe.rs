@@ -17,10 +17,6 @@ impl Plan {
     /// same.
     pub fn id(&self) -> u128 {
         let inputs: Vec<Value> = self.inputs.list.iter().map(identity).collect();
-        let vector_tied = |origin: &Origin| match origin {
-            Origin::Pair { .. } => None,
-            Origin::Vector { tied, .. } => *tied,
-        };
         let tied: Vec<_> = self.inputs.origins.iter().map(|(origin, _)| vector_tied(origin)).collect();
         let spec = (env!("CARGO_PKG_VERSION"), NUMERIC_SPEC);
         // The document of a merge may be long.
@@ -95,6 +91,14 @@ impl Plan {
             recipe["seed"] = seed.into();
         }
         recipe
+    }
+}
+
+/// Whether the donors of a vector tied their output head, as far as its description says.
+pub(in crate::plan) fn vector_tied(origin: &Origin) -> Option<bool> {
+    match origin {
+        Origin::Pair { .. } => None,
+        Origin::Vector { tied, .. } => *tied,
     }
 }
 

@@ -1,0 +1,1 @@
+"""One job on several machines: `plan`, `run` for each part, `commit`; and all of it on a Ray cluster."""
