@@ -48,6 +48,37 @@ impl Mark {
     }
 }
 
+/// The places of keys in ascending order, equal ones in the order in which they come, in the low half of each word (the
+/// key is in the high half). `spare` is room for as many words.
+pub fn sorted<'o>(keys: impl Iterator<Item = u32>, order: &'o mut Vec<u64>, spare: &mut Vec<u64>) -> &'o [u64] {
+    /// Three digits make up a key.
+    const DIGIT: u32 = 11;
+    const BINS: usize = 1 << DIGIT;
+    order.clear();
+    order.extend(keys.zip(0_u64..).map(|(key, place)| u64::from(key) << 32 | place));
+    if order.len() < BINS {
+        order.sort_unstable();
+        return order;
+    }
+    spare.resize(order.len(), 0);
+    for digit in 0..3 {
+        let bin = |word: u64| (word >> (32 + digit * DIGIT)) as usize % BINS;
+        let mut next = [0_u32; BINS];
+        order.iter().for_each(|&word| next[bin(word)] += 1);
+        let mut before = 0;
+        for next in &mut next {
+            before += std::mem::replace(next, before);
+        }
+        for &word in &*order {
+            let next = &mut next[bin(word)];
+            spare[*next as usize] = word;
+            *next += 1;
+        }
+        std::mem::swap(order, spare);
+    }
+    order
+}
+
 /// Which element is looked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Position {

@@ -13,7 +13,7 @@ use super::Scratch;
 use super::linear::total;
 use super::sums::sum;
 use crate::numeric::philox;
-use crate::numeric::select::{Mark, Position, Rank, key};
+use crate::numeric::select::{Mark, Position, Rank, key, sorted};
 use crate::numeric::simd::{self, Isa};
 
 /// A method of this family with its parameters.
@@ -223,7 +223,7 @@ impl<'r> ReadyFamily<'r> {
         model: usize,
         rows: &[Vec<f32>],
         first: u64,
-        Scratch { order, words, .. }: &mut Scratch,
+        Scratch { order, spare, words, .. }: &mut Scratch,
         out: &mut Vec<f32>,
     ) {
         out.clear();
@@ -242,9 +242,7 @@ impl<'r> ReadyFamily<'r> {
                 }
             }
             Keep::DrawnByRank(epsilon, least) => {
-                order.clear();
-                order.extend(out.iter().zip(0..).map(|(&d, at): (&f32, u64)| u64::from(key(d)) << 32 | at));
-                order.sort_unstable();
+                let order = sorted(out.iter().map(|&d| key(d)), order, spare);
                 let words = draw(isa, self.keys[model], first, out.len(), words);
                 let last = (out.len() - 1) as f32;
                 for (rank, &at) in order.iter().enumerate() {

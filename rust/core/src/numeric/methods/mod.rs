@@ -171,7 +171,7 @@ impl Recipe {
     /// Bytes of scratch that a worker needs for a group.
     pub fn scratch(&self) -> u64 {
         // Operands, differences, the result, what figures are taken from, and keys with their order.
-        self.longest() * (self.operands as u64 * 8 + 48)
+        self.longest() * (self.operands as u64 * 8 + 56)
     }
 }
 
@@ -207,6 +207,7 @@ pub struct Scratch {
     differences: Vec<Vec<f32>>,
     keys: Vec<u32>,
     order: Vec<u64>,
+    spare: Vec<u64>,
     words: Vec<u32>,
 }
 

@@ -84,6 +84,17 @@ fn marks_are_those_of_a_sort() {
 }
 
 #[test]
+fn places_are_those_of_a_stable_sort() {
+    let (mut order, mut spare) = Default::default();
+    for keys in (0..4).flat_map(|kind| [sample(kind), sample(kind).repeat(5)]) {
+        let mut right: Vec<u64> = (0..keys.len() as u64).collect();
+        right.sort_by_key(|&place| keys[place as usize]);
+        let found = sorted(keys.iter().copied(), &mut order, &mut spare);
+        assert!(found.iter().map(|word| word & 0xFFFF_FFFF).eq(right));
+    }
+}
+
+#[test]
 fn keys_without_lower_bits_take_one_pass_less() {
     let keys: Vec<u32> = (1..=100).map(|key| key << 16).collect();
     let large = u64::MAX;
