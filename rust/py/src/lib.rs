@@ -10,7 +10,6 @@ mod place;
 
 mod advise;
 mod apply;
-mod extract;
 mod graft;
 mod job;
 mod jobs;
@@ -31,8 +30,6 @@ mod _core {
     #[pymodule_export]
     use super::apply::{apply, check_apply, check_sweep_apply, sweep_apply};
     #[pymodule_export]
-    use super::extract::{check_extract, extract};
-    #[pymodule_export]
     use super::graft::{check_graft, graft};
     #[pymodule_export]
     use super::jobs::{job_already, job_asked, job_commit, job_committed, job_plan, job_run, job_status};
@@ -45,7 +42,7 @@ mod _core {
     #[pymodule_export]
     use super::transfer::{check_sweep_transfer, check_transfer, sweep_transfer, transfer};
     #[pymodule_export]
-    use super::vectors::{check_combine, check_convert, combine, convert, randomize};
+    use super::vectors::{check_combine, check_convert, check_extract, combine, convert, extract, randomize};
 
     use pyo3::prelude::*;
 
