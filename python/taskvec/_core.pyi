@@ -319,8 +319,15 @@ def job_run(job: str, part: int, request: Request, options: Options, progress: P
 def job_committed(job: str) -> str | None:
     """What the commit returned, a `taskvec/result/1`; None if the job is not committed."""
 
-def job_commit(job: str, verify: bool, request: Request, options: Options, progress: Progress | None) -> str:
-    """Makes the output from all parts: a `taskvec/result/1`."""
+def job_commit(
+    job: str,
+    verify: bool,
+    request: Request,
+    options: Options,
+    told: tuple[list[str], list[str]],
+    progress: Progress | None,
+) -> str:
+    """Makes the output from all parts: a `taskvec/result/1` with these notes and warnings too."""
 
 class Live:
     """A job whose windows are handed to Python instead of written; opened by the `live_` functions."""

@@ -344,6 +344,9 @@ def test_what_a_run_is_asked(job: taskvec.Job) -> None:
     refused(call(["run", job.folder, "--part", "0", "--memory", "1kB"]), 2, "memory")
     with pytest.raises(UsageError, match="is not a number of parts"):
         job.run(-1)
+    more: Any = {"dtype": "f32"}
+    with pytest.raises(UsageError, match="dtype is decided by the plan; what a run may set is memory"):
+        job.run(0, **more)
 
 
 def test_more_parts_than_files(inputs: Inputs, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -207,6 +208,18 @@ def test_an_orphan_that_goes_on_after_the_commit(
     assert sums(tmp_path / "out") == before == sums(single["transfer"])
     assert taskvec.verify(tmp_path / "out").ok
     assert job.status().committed
+
+
+def test_a_disk_that_is_full(job: taskvec.Job, single: dict[str, Path], tmp_path: Path) -> None:
+    """A file may not become as long as it has to be."""
+    least = 10 << 20
+    limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (least, least))}
+    refused(run(command(job, 0)[:-1], **limit), 4, "model-00001-of-00002.safetensors", "cannot")
+    assert job.status().missing == "0-1"
+    for part in range(2):
+        done(run(command(job, part)))
+    job.commit()
+    assert_equal(tmp_path / "out", single["transfer"])
 
 
 def test_a_record_that_disagrees(job: taskvec.Job, tmp_path: Path) -> None:

@@ -50,12 +50,6 @@ class Opened:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    def told(self, result: Json) -> Json:
-        """A result of the core with these notes and warnings added."""
-        result["notes"] = [*result["notes"], *self.notes, *self.card.notes]
-        result["warnings"] = [*result["warnings"], *self.warnings, *self.session.unchecked()]
-        return result
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:

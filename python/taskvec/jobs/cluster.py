@@ -7,10 +7,15 @@ again. Ray is imported where it is used.
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import socket
 import time
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 from .._core import version
@@ -147,15 +152,29 @@ def _cluster(address: str | None) -> Generator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    where = address or os.environ.get("RAY_ADDRESS") or ""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        _require_listener(where)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise StorageError(None, f"the Ray cluster {address or ''} cannot be reached: {first}") from error
+        raise StorageError(None, f"the Ray cluster {where} cannot be reached: {first}") from error
+    finally:
+        # Ray puts a handler of its own in the place of ours.
+        if current_thread() is main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Fails if nothing listens at host:port; Ray itself would try for many minutes."""
+    if match := re.fullmatch(r"(?:ray://)?\[?([^\]/]+?)\]?:(\d+)", address):
+        socket.create_connection((match[1], int(match[2])), timeout=10).close()
 
 
 def _smallest(ray: Any) -> int:

@@ -25,6 +25,7 @@ from .results import JobPlan, JobStatus, PartResult
 
 if TYPE_CHECKING:
     from ..inputs.refs import Folder
+    from ..records import Json
 
 
 class How(TypedDict, total=False):
@@ -33,6 +34,9 @@ class How(TypedDict, total=False):
     memory: int | str | None
     threads: int | None
     io: Io
+
+
+_HOW = tuple(How.__annotations__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +77,15 @@ class Job:
         if (done := _core.job_committed(self.folder)) is not None:
             return WriteResult.from_json(json.loads(done))
         with self._with(how).opened(progress) as inputs:
-            answer = _core.job_commit(self.folder, verify, inputs.request, inputs.options, progress)
-            return WriteResult.from_json(inputs.told(json.loads(answer)))
+            told = [*inputs.notes, *inputs.card.notes], [*inputs.warnings]
+            answer = _core.job_commit(self.folder, verify, inputs.request, inputs.options, told, progress)
+            result: Json = json.loads(answer)
+            result["warnings"] += inputs.session.unchecked()
+            return WriteResult.from_json(result)
 
     def _with(self, how: How) -> Asked:
+        if unknown := sorted(how.keys() - set(_HOW)):
+            raise UsageError(f"{unknown[0]} is decided by the plan; what a run may set is {', '.join(_HOW)}")
         given: Keywords = {**how}
         return self.asked.done_by(make_options(given), how)
 
@@ -108,7 +117,10 @@ def plan(
         answer = _core.job_plan(
             folder, opened.request, where, _number(parts), opened.options, opened.card.text, kept
         )
-        planned = JobPlan.from_json(opened.told(json.loads(answer)))
+        found: Json = json.loads(answer)
+        found["notes"] += [*opened.notes, *opened.card.notes]
+        found["warnings"] += [*opened.warnings, *opened.session.unchecked()]
+        planned = JobPlan.from_json(found)
     return Job(folder, planned.parts, Asked.from_json(json.loads(kept)), planned)
 
 

@@ -121,7 +121,7 @@ pub fn job_committed(py: Python<'_>, job: PathBuf) -> PyResult<Option<String>> {
     Ok(found.map(|value| value.to_string()))
 }
 
-/// Makes the output from all parts.
+/// Makes the output from all parts. `told` are notes and warnings for the result.
 #[pyfunction]
 pub fn job_commit(
     py: Python<'_>,
@@ -129,10 +129,12 @@ pub fn job_commit(
     verify: bool,
     request: PyRequest,
     options: PyOptions,
+    told: (Vec<String>, Vec<String>),
     progress: Option<Bound<'_, PyAny>>,
 ) -> PyResult<String> {
     let (request, options) = (request.parse()?, options.parse()?);
+    let told = commit::Told { notes: told.0, warnings: told.1 };
     blocking::run_json(py, progress.as_ref(), |control| {
-        commit::commit(&Job::open(&job)?, &Plan::new(request, options, control)?, verify, control)
+        commit::commit(&Job::open(&job)?, &Plan::new(request, options, control)?, verify, told, control)
     })
 }

@@ -120,6 +120,7 @@ impl Identity {
         let same = [
             ("the inputs", now.inputs == self.inputs),
             ("the verb", now.verb == self.verb),
+            ("the numeric specification", now.numeric_spec == self.numeric_spec),
             ("the options", (now.sha256, now.packed, &now.recipe) == (self.sha256, self.packed, &self.recipe)),
             ("whether heads are tied", now.tied == self.tied),
             ("the files of the output", now.files == self.files),

@@ -27,26 +27,38 @@ use crate::verbs::write::{reads, strangers};
 /// How long a second commit waits before it looks again whether the first has ended.
 const WAIT: Duration = Duration::from_millis(50);
 
+/// What the caller has to say about the inputs.
+#[derive(Default)]
+pub struct Told {
+    /// As notes.
+    pub notes: Vec<String>,
+    /// As warnings.
+    pub warnings: Vec<String>,
+}
+
 /// What an earlier commit returned; `None` if there was none.
 ///
 /// # Errors
 /// The output is not what was committed, any more.
 pub fn already(job: &Job) -> Result<Option<Value>> {
     let done = job.done()?;
-    if done.is_some() {
+    // While the commit has not ended, it has the folder itself.
+    if done.is_some()
+        && let Some(_lock) = job.lock_commit()?
+    {
         Staging::sweep(&job.document.out, &job.reservation())?;
     }
     Ok(done)
 }
 
 /// Moves the output into place and returns the result as JSON, or that of an earlier commit. `plan` is the job's plan,
-/// made anew on this machine. With `verify`, all weight files are read and compared with their records first.
+/// made anew on this machine. With `verify`, all weight files are read and compared with their records first. The result
+/// also has what the caller has to say, and a later commit says it again.
 ///
 /// # Errors
 /// A part is missing, the inputs are not those of the job's plan, or the disk fails. Then the output is not there, and
 /// the commit can be tried again.
-pub fn commit(job: &Job, plan: &Plan, verify: bool, control: &Control) -> Result<Value> {
-    let started = Instant::now();
+pub fn commit(job: &Job, plan: &Plan, verify: bool, told: Told, control: &Control) -> Result<Value> {
     let _lock = loop {
         control.check()?;
         match job.lock_commit()? {
@@ -54,11 +66,21 @@ pub fn commit(job: &Job, plan: &Plan, verify: bool, control: &Control) -> Result
             None => sleep(WAIT),
         }
     };
-    if let Some(result) = already(job)? {
+    if let Some(result) = job.done()? {
+        Staging::sweep(&job.document.out, &job.reservation())?;
         return Ok(result);
     }
     plan.require_fit()?;
     job.document.identity.require(plan, &job.plan_path())?;
+    match put_together(job, plan, verify, told, control) {
+        Ok(result) => Ok(result),
+        // Where there are no locks, another commit may have come first and taken the files away.
+        Err(error) => job.done().ok().flatten().ok_or(error),
+    }
+}
+
+fn put_together(job: &Job, plan: &Plan, verify: bool, told: Told, control: &Control) -> Result<Value> {
+    let started = Instant::now();
     let (out, options) = (&job.document.out, &plan.options);
     let staging = Staging::join_to_commit(out, &reads(plan), (options.overwrite, options.sync), &job.reservation())?;
     let written = if staging.interrupted_commit(job.id()) {
@@ -76,7 +98,12 @@ pub fn commit(job: &Job, plan: &Plan, verify: bool, control: &Control) -> Result
         written.warnings.extend(strangers);
         written
     };
-    let result = to_value(&written)?;
+    let mut result = to_value(&written)?;
+    for (member, told) in [("notes", told.notes), ("warnings", told.warnings)] {
+        if let Some(said) = result[member].as_array_mut() {
+            said.extend(told.into_iter().map(Value::from));
+        }
+    }
     job.note_done(plan.inputs.output.manifest(), result.clone())?;
     staging.remove()?;
     Ok(result)

@@ -108,10 +108,11 @@ pub fn run(job: &Job, mut plan: Plan, part: usize, control: &Control) -> Result<
     }
     let isa = Isa::from_env()?;
     let attempt = begin(job, part, plan.options.resume)?;
-    let staging =
-        Staging::join(&job.document.out, &reads(&plan), plan.options.sync, &job.reservation(), attempt.clone());
-    let computed = staging.and_then(|staging| compute(job, &plan, part, &files, &staging, isa, control));
-    let record = match computed {
+    let (out, sync) = (&job.document.out, plan.options.sync);
+    let staging = Staging::join(out, &reads(&plan), sync, &job.reservation(), attempt.clone());
+    // Best effort: the error is what matters.
+    let staging = staging.inspect_err(|_| drop(fs::remove_file(&attempt)))?;
+    let record = match compute(job, &plan, part, &files, &staging, isa, control) {
         Ok(record) => record,
         Err(error) => {
             // Where the job was committed meanwhile, because another attempt had done this part, files may be gone.
@@ -195,6 +196,15 @@ fn sha256(
 ) -> Result<Vec<(usize, usize, String)>> {
     let shards: usize = plan.inputs.list.iter().map(|input| input.checkpoint.shards.len()).sum();
     let mine = |number: usize| number * job.parts() / shards == part;
+    // A shard of which the Hub states no digest may not have been needed for this part.
+    let all = plan.inputs.list.iter().flat_map(|input| input.checkpoint.shards.iter().map(move |shard| (input, shard)));
+    for (_, (input, shard)) in all.enumerate().filter(|(number, _)| mine(*number)) {
+        let place = &input.checkpoint.place;
+        if place.remote.is_some() && !place.streams() && place.sha256(&shard.name).is_none() {
+            shard.want()?;
+            shard.arrive(control)?;
+        }
+    }
     let found = seal::sha256(plan, mine, &mut [(staging, entries)], control)?;
     let digests = found.into_iter().enumerate().flat_map(|(input, digests)| {
         digests.into_iter().enumerate().filter_map(move |(shard, digest)| digest.map(|digest| (input, shard, digest)))
