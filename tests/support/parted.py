@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+import taskvec
 from families import Tensors, files, generator, noise, nudged, read, write
 from hostile import PARTIAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    import taskvec
 
 SHARDS = 5
+FIRST = "model-00001-of-00005.safetensors"
+Inputs = tuple[Path, Path, Path]
 
 
 def family(root: Path) -> tuple[Path, Path, Path]:
@@ -75,3 +77,15 @@ def staged(out: Path, name: str) -> Path:
 def all_of(*folders: Path) -> list[Tensors]:
     """The tensors of several folders."""
     return [read(folder) for folder in folders]
+
+
+def planned(inputs: Inputs, root: Path, parts: int = SHARDS, **more: Any) -> taskvec.Job:
+    return taskvec.plan("transfer", *inputs, out=root / "out", parts=parts, job=root / "job", **more)
+
+
+def finish(job: taskvec.Job, tmp_path: Path, single: Path) -> None:
+    """Whatever went wrong, the job can be brought to its end."""
+    for part in job.status().missing_parts:
+        job.run(part)
+    job.commit()
+    assert_equal(tmp_path / "out", single)

@@ -147,6 +147,12 @@ impl Job {
         Ok(job)
     }
 
+    /// Removes the folder of a job without a plan.
+    pub fn discard(&self) {
+        // Best effort, and only what is empty: the error that led here is the one to report.
+        [self.records(), self.attempts(), self.root.clone()].iter().for_each(|folder| drop(fs::remove_dir(folder)));
+    }
+
     /// Writes the plan. From then on the job can be run.
     ///
     /// # Errors

@@ -65,7 +65,13 @@ pub fn plan(plan: &Plan, root: &Path, out: &Path, count: usize, card: &str, aske
     };
     // A job that is committed has no more need of its staging folder.
     if job.done()?.is_none() {
-        Staging::reserve(out, plan.options.overwrite, plan.options.sync, &job.reservation())?;
+        let reserved = Staging::reserve(out, plan.options.overwrite, plan.options.sync, &job.reservation());
+        if let Err(error) = reserved {
+            if !already {
+                job.discard();
+            }
+            return Err(error);
+        }
         if !already {
             job.publish()?;
         }
