@@ -20,7 +20,6 @@ use crate::output::parts::folder::Job;
 use crate::output::parts::record::{self, Found, How, Record};
 use crate::output::seal;
 use crate::output::staging::Staging;
-use crate::output::tally::Tally;
 use crate::plan::Plan;
 use crate::plan::document::to_value;
 use crate::system::files::create_new;
@@ -179,10 +178,12 @@ fn compute(
         if plan.options.sha256 { sha256(job, plan, part, staging, &mut entries, control)? } else { Vec::new() };
     plan.inputs.list.iter().try_for_each(|input| input.checkpoint.unchanged())?;
     let tensors = plan.layout.tensors_of(files.clone());
-    let ledger = &draft.ledger;
-    let again = if ledger.requantised.is_empty() { &[][..] } else { &ledger.requantised[tensors.clone()] };
-    let exceptions = ledger.ordered.exceptions().map_or(&[][..], Tally::counts);
-    Record::new(job, part, entries, (&ledger.stats[tensors], again), exceptions, input_sha256, how)
+    let exceptions = draft.ledger.ordered.exceptions().map_or(Vec::new(), |tally| tally.counts().to_vec());
+    let Ledger { stats, requantised, ordered, .. } = draft.ledger;
+    // Closes the files that it wrote: over a network, the time of the last change may come with that.
+    drop(ordered);
+    let again = if requantised.is_empty() { &[][..] } else { &requantised[tensors.clone()] };
+    Record::new(job, part, entries, (&stats[tensors], again), &exceptions, input_sha256, how)
 }
 
 /// Adds SHA-256 digests to the part's files, and returns those of the part's share of the inputs' shards.
