@@ -208,13 +208,15 @@ def test_every_member_of_a_document_is_required(tmp_path: Path) -> None:
 def test_methods_and_the_number_of_their_models(tmp_path: Path) -> None:
     folders, inputs = models(tmp_path, 3, shapes={"w": (6, 5)})
     for method, count, base, what in (
-        ("passthrough", 2, None, "exactly 1 model(s), not 2"),
         ("slerp", 3, 2, "exactly 1 model(s) beside the base, not 2"),
         ("nuslerp", 4, 3, "exactly 2 model(s) beside the base, not 3"),
         ("model_stock", 2, 1, "at least 2 model(s) beside the base, not 1"),
     ):
         doc = document(method, inputs[:count], base=base)
         refused(folders[:count], doc, tmp_path / "no", 2, what)
+    # Its tensors may come from several models, but each from one.
+    several = document("passthrough", inputs[:2])
+    refused(folders[:2], several, tmp_path / "no", 1, "passthrough takes it from one model")
     doc = document(
         "nuslerp",
         inputs[:2],
