@@ -64,7 +64,10 @@ def no_locks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("library")
     (root / "locks.c").write_text(NO_LOCKS)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", root / "locks.so", root / "locks.c"], check=True)
-    return {**os.environ, "LD_PRELOAD": str(root / "locks.so"), "TASKVEC_SIMD": "scalar", "PYTHONUTF8": "1"}
+    # A path in LD_PRELOAD ends at a space; a bare name is looked up in folders, whose names may have some.
+    folders = [str(root), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    preloaded = {"LD_PRELOAD": "locks.so", "LD_LIBRARY_PATH": ":".join(folders)}
+    return {**os.environ, **preloaded, "TASKVEC_SIMD": "scalar", "PYTHONUTF8": "1"}
 
 
 def plan(verb: str, inputs: tuple[Path, Path, Path], root: Path) -> taskvec.Job:
